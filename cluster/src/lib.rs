@@ -1,0 +1,18 @@
+//! What a run *is*: ids, the run file and its checked form, the order of samples, the map of lanes to ranks, the
+//! state machine of a run, the ledger and its audit.
+//!
+//! Pure and synchronous: nothing here knows a clock, a file, a socket or a tensor. The shells (`coordinator`,
+//! `worker`, `cli`) pass time and events in and perform what comes out.
+
+pub mod fault;
+pub mod ids;
+pub mod lanes;
+pub mod order;
+pub mod rng;
+pub mod spec;
+
+pub use fault::Class;
+pub use ids::{Generation, Lane, MemberId, Position, Rank, RunId, Step};
+pub use lanes::LaneMap;
+pub use order::{DatasetShape, Order, SampleId};
+pub use spec::RunSpec;

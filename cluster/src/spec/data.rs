@@ -1,0 +1,103 @@
+//! `[data]`: where samples come from and how a row becomes tensors (method.md 1.4, 2.4, 2.9).
+
+use serde::{Deserialize, Serialize};
+
+/// How an image becomes a square.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Fit {
+    /// Zero-pad image and mask to a square, then resize (AlphaCLIP training).
+    Pad,
+    /// Resize both sides freely (PixCLIP's retrieval evaluation, FG-CLIP).
+    Squash,
+}
+
+/// The mask that goes along with the crop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CropMask {
+    /// The region's mask, cropped.
+    Region,
+    /// All ones.
+    Ones,
+}
+
+/// What the crop shows outside the region.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CropBackground {
+    /// The picture.
+    Keep,
+    /// The mean colour.
+    Mean,
+}
+
+/// Which caption of a region is its training text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TextChoice {
+    /// The short caption.
+    Short,
+    /// The merged long caption.
+    Long,
+    /// One of the two, drawn per (epoch, sample) (LLM2CLIP).
+    Mixed,
+}
+
+/// `[data]`
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct DataSpec {
+    /// URL of the dataset (`file://` or `s3://`), the folder that holds the index.
+    pub url: String,
+    /// Split to train on.
+    pub split: String,
+    /// Key of the text vectors beside the rows, as `shards embed` named it.
+    pub vectors: String,
+    /// Which caption is the training text.
+    pub text: TextChoice,
+    /// With `text = "mixed"`: probability of the long caption.
+    pub long_probability: f64,
+    /// How an image becomes a square.
+    pub fit: Fit,
+    /// Probability that a sample becomes (whole image, all-ones mask, image caption) (AlphaCLIP `common_pair`).
+    pub common_pair: f64,
+    /// Normalized value of an all-ones mask: (1 - 0.5) / 0.26 = 1.923, or 1.0 as in PixCLIP's retrieval evaluation.
+    pub full_mask_value: f64,
+    /// Side of the square crop over the longer side of the box.
+    pub crop_scale: f64,
+    /// The mask that goes along with the crop.
+    pub crop_mask: CropMask,
+    /// What the crop shows outside the region.
+    pub crop_background: CropBackground,
+    /// A region that covers more of the image than this has no crop term.
+    pub crop_skip_area: f64,
+    /// Mask augmentation: probability that the box replaces the mask.
+    pub mask_box: f64,
+    /// Mask augmentation: largest radius, in pixels of the input, of a random dilation or erosion.
+    pub mask_dilate: u32,
+    /// Row groups that are shuffled together.
+    pub window_row_groups: u32,
+}
+
+impl Default for DataSpec {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            split: "train".into(),
+            vectors: "minilm".into(),
+            text: TextChoice::Mixed,
+            long_probability: 0.5,
+            fit: Fit::Pad,
+            common_pair: 0.1,
+            full_mask_value: 0.5 / 0.26,
+            crop_scale: 1.5,
+            crop_mask: CropMask::Region,
+            crop_background: CropBackground::Keep,
+            crop_skip_area: 0.9,
+            mask_box: 0.0,
+            mask_dilate: 0,
+            window_row_groups: 64,
+        }
+    }
+}

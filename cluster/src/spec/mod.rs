@@ -1,0 +1,68 @@
+//! The run file: what a user wrote (TOML) -> what it means ([`RunSpec`], every value present and checked).
+//!
+//! All unknown keys and all bad values are reported at once, each with its key path. `--set section.key=value`
+//! overrides are applied before parsing.
+
+mod check;
+mod data;
+mod loss;
+mod model;
+mod optimizer;
+mod parse;
+mod run;
+
+#[cfg(test)]
+mod tests;
+
+pub use data::{CropBackground, CropMask, DataSpec, Fit, TextChoice};
+pub use loss::{CropLoss, LocalLoss, LossPreset, LossSpec, Pool, PoolOrder, Teacher};
+pub use model::{AlphaInit, LastBlock, LogitScaleSpec, ModelSpec, PatchMapMask, TextProjSpec, VisionPreset};
+pub use optimizer::{OptimizerSpec, ScheduleSpec};
+pub use parse::{Problem, SpecError};
+pub use run::{CheckpointSpec, Precision, RunSection, TrainSpec};
+
+use serde::{Deserialize, Serialize};
+
+/// One run, whole: every value that shapes training. Its digest is what a worker must match to join.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunSpec {
+    /// `[run]`
+    pub run: RunSection,
+    /// `[data]`
+    pub data: DataSpec,
+    /// `[model]`
+    pub model: ModelSpec,
+    /// `[loss]`
+    pub loss: LossSpec,
+    /// `[optimizer]`
+    pub optimizer: OptimizerSpec,
+    /// `[schedule]`
+    pub schedule: ScheduleSpec,
+    /// `[train]`
+    pub train: TrainSpec,
+    /// `[checkpoint]`
+    pub checkpoint: CheckpointSpec,
+}
+
+impl RunSpec {
+    /// Parses a run file and applies `key=value` overrides.
+    ///
+    /// # Errors
+    /// [`SpecError`] lists every problem with its key path.
+    pub fn parse(toml: &str, overrides: &[String]) -> Result<Self, SpecError> {
+        parse::parse(toml, overrides)
+    }
+
+    /// The whole spec as TOML, every value written out (`--print-plan`). Parses back to the same spec.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a checked spec has only TOML types")
+    }
+
+    /// blake3 of the spec's JSON, in hex.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let json = serde_json::to_vec(self).expect("a checked spec has only JSON types");
+        blake3::hash(&json).to_hex().to_string()
+    }
+}

@@ -1,0 +1,81 @@
+//! `[run]`, `[train]` and `[checkpoint]`.
+
+use serde::{Deserialize, Serialize};
+
+/// `[run]`: the run's name, seed and place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RunSection {
+    /// Name, as it stands in the run's URL: lower-case letters, digits, `-`, `_`.
+    pub name: String,
+    /// Seed of sample order, augmentation and initial weights.
+    pub seed: u64,
+    /// URL of the folder that holds the run's ledger and checkpoints (`file://` or `s3://`): `<store>/<name>/...`.
+    pub store: String,
+}
+
+impl Default for RunSection {
+    fn default() -> Self {
+        Self { name: String::new(), seed: 0, store: String::new() }
+    }
+}
+
+/// Arithmetic of the towers' forward and backward. Weights, losses and optimizer are fp32 either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// fp32 throughout.
+    Fp32,
+    /// bf16 autocast.
+    Bf16,
+}
+
+/// `[train]`: batch, lanes and membership.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TrainSpec {
+    /// Samples in a step, constant for the run whatever the number of workers.
+    pub global_batch: u32,
+    /// Fixed micro-batches that the global batch is cut into; at most this many workers can take part.
+    pub lanes: u32,
+    /// Arithmetic of the towers.
+    pub precision: Precision,
+    /// Steps that the feed reads ahead.
+    pub prefetch_steps: u32,
+    /// Fewer members than this do not train.
+    pub min_workers: u32,
+    /// Milliseconds after which a collective without its peers is given up.
+    pub collective_timeout_ms: u64,
+    /// Milliseconds without a sign of life after which a member is lost.
+    pub heartbeat_timeout_ms: u64,
+}
+
+impl Default for TrainSpec {
+    fn default() -> Self {
+        Self {
+            global_batch: 256,
+            lanes: 4,
+            precision: Precision::Bf16,
+            prefetch_steps: 2,
+            min_workers: 1,
+            collective_timeout_ms: 60_000,
+            heartbeat_timeout_ms: 5_000,
+        }
+    }
+}
+
+/// `[checkpoint]`: when to write and what to keep.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CheckpointSpec {
+    /// A checkpoint every so many steps, and always at the end and on a drain.
+    pub every_steps: u64,
+    /// Checkpoints to keep; older ones are removed.
+    pub keep: u32,
+}
+
+impl Default for CheckpointSpec {
+    fn default() -> Self {
+        Self { every_steps: 500, keep: 3 }
+    }
+}

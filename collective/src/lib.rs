@@ -1,0 +1,1 @@
+//! pixfleet-collective
