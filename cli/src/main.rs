@@ -1,2 +1,48 @@
-//! x
-fn main() {}
+//! `pixfleet`: the one front door. Parses what was typed and hands it to the room that does it; never links torch.
+
+mod demo;
+mod shards;
+mod torch;
+mod train;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// A distributed, elastic trainer for pixel-text models.
+#[derive(Parser)]
+#[command(name = "pixfleet", version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Train a run: coordinator and workers on this machine.
+    Train(train::Args),
+    /// Build, index, look at and check datasets.
+    #[command(subcommand)]
+    Shards(shards::Command),
+    /// From nothing to a trained model and a report, on real drawings.
+    Demo(demo::Args),
+    /// Commands that need torch: passed on to `pixfleet-worker`.
+    #[command(flatten)]
+    Torch(torch::Command),
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
+        .with_writer(std::io::stderr)
+        .init();
+    let result = match Cli::parse().command {
+        Command::Train(args) => train::main(args),
+        Command::Shards(command) => shards::main(command),
+        Command::Demo(args) => demo::main(args),
+        Command::Torch(command) => torch::main(command),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

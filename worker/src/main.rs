@@ -1,2 +1,48 @@
-//! x
-fn main() {}
+//! `pixfleet-worker`: every command that needs torch. Parses what was typed and hands it to the room that does it.
+
+mod embed;
+mod encode;
+mod eval;
+mod export;
+mod probe;
+mod train;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// pixfleet's commands that need torch.
+#[derive(Parser)]
+#[command(name = "pixfleet-worker", version, about)]
+enum Cli {
+    /// Join a run as a worker.
+    Worker(train::Args),
+    /// Encode captions and write their vectors beside the rows.
+    Embed(embed::Args),
+    /// Evaluate a checkpoint.
+    Eval(eval::Args),
+    /// Write image, region and text embeddings of a split to Parquet.
+    Encode(encode::Args),
+    /// One forward and backward in fp32 on given tensors.
+    Probe(probe::Args),
+    /// A checkpoint as one safetensors file.
+    Export(export::Args),
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
+        .with_writer(std::io::stderr)
+        .init();
+    let result = match Cli::parse() {
+        Cli::Worker(args) => train::main(args),
+        Cli::Embed(args) => embed::main(args),
+        Cli::Eval(args) => eval::main(args),
+        Cli::Encode(args) => encode::main(args),
+        Cli::Probe(args) => probe::main(args),
+        Cli::Export(args) => export::main(args),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -1,0 +1,53 @@
+//! Commands that need torch live in `pixfleet-worker`, which lies beside this program; their arguments pass through
+//! unchanged, as git does with its sub-programs.
+
+use anyhow::{Context, Result};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A command of `pixfleet-worker`.
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Join a run as a worker.
+    Worker(Passed),
+    /// Evaluate a checkpoint: text -> region, region -> text, the right region within its image.
+    Eval(Passed),
+    /// Write image, region and text embeddings of a split to Parquet.
+    Encode(Passed),
+    /// One forward and backward in fp32 on given tensors, for people who port weights.
+    Probe(Passed),
+    /// Encode captions and write their vectors beside the rows (`pixfleet shards embed`).
+    Embed(Passed),
+    /// A checkpoint as one safetensors file with the names PyTorch code expects.
+    Export(Passed),
+}
+
+/// Arguments of the other program.
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Passed {
+    /// Passed on; `--help` shows them.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    args: Vec<String>,
+}
+
+pub(crate) fn main(command: Command) -> Result<ExitCode> {
+    let (name, passed) = match command {
+        Command::Worker(p) => ("worker", p),
+        Command::Eval(p) => ("eval", p),
+        Command::Encode(p) => ("encode", p),
+        Command::Probe(p) => ("probe", p),
+        Command::Embed(p) => ("embed", p),
+        Command::Export(p) => ("export", p),
+    };
+    let program = beside("pixfleet-worker")?;
+    let error = std::process::Command::new(&program).arg(name).args(passed.args).exec();
+    Err(error).with_context(|| format!("cannot start {}", program.display()))
+}
+
+/// The program `name` that lies beside this one.
+pub(crate) fn beside(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot find this program's own path")?;
+    Ok(own.with_file_name(name))
+}

@@ -1,0 +1,12 @@
+//! `pixfleet train`.
+
+use anyhow::Result;
+use std::process::ExitCode;
+
+/// What was typed.
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+pub(crate) fn main(_args: Args) -> Result<ExitCode> {
+    anyhow::bail!("not built yet")
+}
