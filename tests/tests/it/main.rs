@@ -1,0 +1,3 @@
+//! End-to-end tests with real processes, and the rules of the house. `make test` builds the programs first.
+
+mod house;
