@@ -4,7 +4,7 @@
 //! Row groups are permuted by a keyed Feistel network, cut into windows, and rows are permuted within their window,
 //! so a reader touches one window's row groups at a time and reads stay large.
 
-use crate::rng::{key, mix, Use};
+use crate::rng::{Use, key, mix};
 use serde::{Deserialize, Serialize};
 
 /// Rows per row group of a dataset split, in index order.

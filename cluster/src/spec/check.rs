@@ -1,7 +1,7 @@
 //! What must hold between the values of a run file.
 
-use super::parse::Problem;
 use super::RunSpec;
+use super::parse::Problem;
 
 pub(super) fn check(spec: &RunSpec, problems: &mut Vec<Problem>) {
     let mut bad = |ok: bool, key: &str, message: String| {
@@ -9,14 +9,24 @@ pub(super) fn check(spec: &RunSpec, problems: &mut Vec<Problem>) {
             problems.push(Problem::new(key, message));
         }
     };
-    let named = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b));
+    let named = |s: &str| {
+        !s.is_empty() && s.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_".contains(&b))
+    };
     let located = |s: &str| url::Url::parse(s).is_ok();
     let (run, data, model, loss) = (&spec.run, &spec.data, &spec.model, &spec.loss);
     let (opt, schedule, train) = (&spec.optimizer, &spec.schedule, &spec.train);
 
     bad(named(&run.name), "run.name", format!("`{}` must be lower-case letters, digits, `-` or `_`", run.name));
-    bad(located(&run.store), "run.store", format!("`{}` is not a URL; expected file:///... or s3://bucket/...", run.store));
-    bad(located(&data.url), "data.url", format!("`{}` is not a URL; expected file:///... or s3://bucket/...", data.url));
+    bad(
+        located(&run.store),
+        "run.store",
+        format!("`{}` is not a URL; expected file:///... or s3://bucket/...", run.store),
+    );
+    bad(
+        located(&data.url),
+        "data.url",
+        format!("`{}` is not a URL; expected file:///... or s3://bucket/...", data.url),
+    );
     bad(named(&data.split), "data.split", format!("`{}` must be lower-case letters, digits, `-` or `_`", data.split));
     for (key, p) in [
         ("data.long_probability", data.long_probability),
@@ -67,7 +77,11 @@ pub(super) fn check(spec: &RunSpec, problems: &mut Vec<Problem>) {
     for (key, x) in [("optimizer.beta1", opt.beta1), ("optimizer.beta2", opt.beta2)] {
         bad((0.0..1.0).contains(&x), key, format!("{x} lies outside 0..1"));
     }
-    bad(opt.layer_decay > 0.0 && opt.layer_decay <= 1.0, "optimizer.layer_decay", format!("{} lies outside (0, 1]", opt.layer_decay));
+    bad(
+        opt.layer_decay > 0.0 && opt.layer_decay <= 1.0,
+        "optimizer.layer_decay",
+        format!("{} lies outside (0, 1]", opt.layer_decay),
+    );
     bad(opt.eps > 0.0, "optimizer.eps", "must be positive".into());
     bad(schedule.steps >= 1, "schedule.steps", "must be at least 1".into());
     bad(

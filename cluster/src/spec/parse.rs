@@ -1,6 +1,6 @@
 //! TOML text + overrides -> [`RunSpec`], collecting every problem.
 
-use super::{check, LossPreset, LossSpec, RunSpec};
+use super::{LossPreset, LossSpec, RunSpec, check};
 use serde::Deserialize;
 use std::fmt;
 use toml::{Table, Value};
@@ -41,7 +41,8 @@ impl Problem {
 const SECTIONS: [&str; 8] = ["run", "data", "model", "loss", "optimizer", "schedule", "train", "checkpoint"];
 
 pub(super) fn parse(text: &str, overrides: &[String]) -> Result<RunSpec, SpecError> {
-    let mut root: Table = text.parse().map_err(|e: toml::de::Error| one("(file)", format!("not TOML: {}", e.message())))?;
+    let mut root: Table =
+        text.parse().map_err(|e: toml::de::Error| one("(file)", format!("not TOML: {}", e.message())))?;
     for o in overrides {
         apply(&mut root, o)?;
     }
@@ -104,7 +105,10 @@ fn typed<T: for<'de> Deserialize<'de>>(name: &str, value: Value, problems: &mut 
     let mut unknown = Vec::new();
     let parsed = serde_ignored::deserialize(tracked, |path| unknown.push(path.to_string()));
     for path in unknown {
-        problems.push(Problem::new(format!("{name}.{path}"), "unknown key; see `pixfleet train --print-plan` for all keys"));
+        problems.push(Problem::new(
+            format!("{name}.{path}"),
+            "unknown key; see `pixfleet train --print-plan` for all keys",
+        ));
     }
     match parsed {
         Ok(v) => Some(v),
@@ -120,9 +124,8 @@ fn typed<T: for<'de> Deserialize<'de>>(name: &str, value: Value, problems: &mut 
 
 /// `section.key=value`; the value is TOML if it parses as such, else a string.
 fn apply(root: &mut Table, text: &str) -> Result<(), SpecError> {
-    let (path, value) = text
-        .split_once('=')
-        .ok_or_else(|| one("--set", format!("`{text}` is not of the form section.key=value")))?;
+    let (path, value) =
+        text.split_once('=').ok_or_else(|| one("--set", format!("`{text}` is not of the form section.key=value")))?;
     let value: Value = format!("v = {value}")
         .parse::<Table>()
         .ok()

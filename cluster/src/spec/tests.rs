@@ -28,7 +28,8 @@ fn a_preset_gives_values_and_single_keys_override_it() {
 
 #[test]
 fn all_problems_come_at_once_with_their_keys() {
-    let text = SMALL.replace("steps = 10", "steps = 0\nstepz = 3").replace("[data]", "[data]\nflip = true\ncommon_pair = 1.5");
+    let text =
+        SMALL.replace("steps = 10", "steps = 0\nstepz = 3").replace("[data]", "[data]\nflip = true\ncommon_pair = 1.5");
     let error = RunSpec::parse(&text, &["train.lanes=3".into(), "rum.name=x".into()]).expect_err("invalid");
     let keys: Vec<&str> = error.problems.iter().map(|p| p.key.as_str()).collect();
     for key in ["rum", "data.flip", "schedule.stepz", "data.common_pair", "train.lanes", "schedule.steps"] {

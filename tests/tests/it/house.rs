@@ -23,17 +23,15 @@ fn metadata() -> Value {
 /// Package name -> names of its normal (not dev, not build) dependencies.
 fn graph(metadata: &Value) -> BTreeMap<String, BTreeSet<String>> {
     let text = |v: &Value| v.as_str().expect("cargo metadata has text here").to_string();
-    let names: BTreeMap<String, String> = metadata["packages"]
-        .as_array()
-        .expect("packages")
-        .iter()
-        .map(|p| (text(&p["id"]), text(&p["name"])))
-        .collect();
+    let names: BTreeMap<String, String> =
+        metadata["packages"].as_array().expect("packages").iter().map(|p| (text(&p["id"]), text(&p["name"]))).collect();
     let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for node in metadata["resolve"]["nodes"].as_array().expect("nodes") {
-        let deps = node["deps"].as_array().expect("deps").iter().filter(|d| {
-            d["dep_kinds"].as_array().expect("kinds").iter().any(|k| k["kind"].is_null())
-        });
+        let deps = node["deps"]
+            .as_array()
+            .expect("deps")
+            .iter()
+            .filter(|d| d["dep_kinds"].as_array().expect("kinds").iter().any(|k| k["kind"].is_null()));
         let entry = graph.entry(names[&text(&node["id"])].clone()).or_default();
         entry.extend(deps.map(|d| names[&text(&d["pkg"])].clone()));
     }
@@ -68,7 +66,10 @@ fn who_may_know_whom() {
     for (room, may) in allowed {
         for dep in &graph[&format!("pixfleet-{room}")] {
             if let Some(other) = dep.strip_prefix("pixfleet-") {
-                assert!(may.contains(&other), "`{room}` must not know `{other}`: move what it needs into `cluster`, or pass it in");
+                assert!(
+                    may.contains(&other),
+                    "`{room}` must not know `{other}`: move what it needs into `cluster`, or pass it in"
+                );
             }
         }
     }
@@ -79,7 +80,10 @@ fn the_front_door_and_the_coordinator_never_link_torch() {
     let graph = graph(&metadata());
     for room in ["pixfleet-cli", "pixfleet-coordinator"] {
         for banned in ["tch", "torch-sys"] {
-            assert!(!reach(&graph, room).contains(banned), "{room} reaches {banned}: commands that need torch live in `worker`");
+            assert!(
+                !reach(&graph, room).contains(banned),
+                "{room} reaches {banned}: commands that need torch live in `worker`"
+            );
         }
     }
 }
@@ -94,7 +98,11 @@ fn the_pure_core_reaches_no_runtime_and_no_tensor() {
 
 /// Every source file of ours.
 fn sources() -> Vec<PathBuf> {
-    let out = Command::new("git").args(["ls-files", "-co", "--exclude-standard"]).current_dir(root()).output().expect("git runs");
+    let out = Command::new("git")
+        .args(["ls-files", "-co", "--exclude-standard"])
+        .current_dir(root())
+        .output()
+        .expect("git runs");
     String::from_utf8(out.stdout).expect("paths are UTF-8").lines().map(PathBuf::from).collect()
 }
 
@@ -124,9 +132,15 @@ fn every_rust_file_says_what_it_is_and_fits_in_one_room() {
 #[test]
 fn unsafe_stands_only_in_collective() {
     let word = concat!("allow(", "unsafe_code");
-    for path in sources().into_iter().filter(|p| p.extension().is_some_and(|e| e == "rs") && !p.starts_with("collective")) {
+    for path in
+        sources().into_iter().filter(|p| p.extension().is_some_and(|e| e == "rs") && !p.starts_with("collective"))
+    {
         let Some(text) = read(&path) else { continue };
-        assert!(!text.contains(word), "{}: unsafe code belongs into `collective`, behind a safe function", path.display());
+        assert!(
+            !text.contains(word),
+            "{}: unsafe code belongs into `collective`, behind a safe function",
+            path.display()
+        );
     }
 }
 
