@@ -4,6 +4,7 @@
 //! Pure and synchronous: nothing here knows a clock, a file, a socket or a tensor. The shells (`coordinator`,
 //! `worker`, `cli`) pass time and events in and perform what comes out.
 
+pub mod commit;
 pub mod fault;
 pub mod ids;
 pub mod lanes;
@@ -11,6 +12,7 @@ pub mod order;
 pub mod rng;
 pub mod spec;
 
+pub use commit::{Manifest, PartEntry};
 pub use fault::Class;
 pub use ids::{Generation, Lane, MemberId, Position, Rank, RunId, Step};
 pub use lanes::LaneMap;
