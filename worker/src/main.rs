@@ -5,6 +5,7 @@ mod encode;
 mod eval;
 mod export;
 mod probe;
+mod report;
 mod train;
 
 use clap::Parser;

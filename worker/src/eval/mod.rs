@@ -1,5 +1,9 @@
 //! `pixfleet-worker eval`.
 
+pub(crate) mod output;
+pub(crate) mod retrieve;
+pub(crate) mod scores;
+
 use anyhow::Result;
 use std::process::ExitCode;
 
