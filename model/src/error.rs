@@ -1,0 +1,125 @@
+//! What can go wrong in this crate. Nothing here heals by trying again: a wrong shape, a foreign weight file or a
+//! libtorch refusal needs a person.
+
+use std::path::PathBuf;
+
+use pixfleet_cluster::fault::Class;
+
+/// An error of the model crate.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A tensor handed in does not have the shape that the model's configuration asks for.
+    #[error("{what}: expected shape {expected}, found {found:?}")]
+    Shape {
+        /// Which tensor.
+        what: String,
+        /// The expected shape, in words (`[n, 3, 96, 96]`).
+        expected: String,
+        /// The shape found.
+        found: Vec<i64>,
+    },
+    /// The loss asks for a tensor that the batch does not hold.
+    #[error("the loss needs `{what}`, which this batch does not hold: {hint}")]
+    MissingInput {
+        /// Which tensor.
+        what: &'static str,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// No parameter has this name.
+    #[error("no parameter is named `{name}`")]
+    NoSuchParameter {
+        /// The name asked for.
+        name: String,
+    },
+    /// A parameter's shape in a file differs from the model's.
+    #[error("`{name}` in {origin} has shape {found:?}, the model has {expected:?}: the file belongs to another preset")]
+    WeightShape {
+        /// The parameter.
+        name: String,
+        /// The file.
+        origin: String,
+        /// The model's shape.
+        expected: Vec<i64>,
+        /// The file's shape.
+        found: Vec<i64>,
+    },
+    /// A tensor in a file has an element type that holds no weights.
+    #[error("`{name}` in {origin} is stored as {dtype}, expected F32, F16, BF16 or F64")]
+    WeightDtype {
+        /// The parameter.
+        name: String,
+        /// The file.
+        origin: String,
+        /// The file's element type.
+        dtype: String,
+    },
+    /// Nothing in a file has a name of this model.
+    #[error("{origin} holds none of the model's {expected} parameters (its first name is `{first}`): \
+             the names must be those of PixCLIP's EVA02 checkpoints (`visual.blocks.0.attn.q_proj.weight`)")]
+    NothingMatches {
+        /// The file.
+        origin: String,
+        /// Parameters of the model.
+        expected: usize,
+        /// A name in the file, empty if it holds none.
+        first: String,
+    },
+    /// Two sets of parameters do not have the same names and shapes.
+    #[error("parameter sets differ: {detail}")]
+    SetsDiffer {
+        /// The first difference.
+        detail: String,
+    },
+    /// A file is not safetensors.
+    #[error("{origin} is not a readable safetensors file")]
+    Safetensors {
+        /// The file.
+        origin: String,
+        /// What the reader says.
+        source: safetensors::SafeTensorError,
+    },
+    /// A file cannot be read or written.
+    #[error("cannot read {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A text encoder's folder lacks a file.
+    #[error("{} is missing: `scripts/fetch-minilm.sh {}` fetches the text encoder", path.display(), dir.display())]
+    EncoderMissing {
+        /// The file.
+        path: PathBuf,
+        /// The folder it should be in.
+        dir: PathBuf,
+    },
+    /// A configuration file of a text encoder cannot be read.
+    #[error("{} is not the configuration of a BERT encoder", path.display())]
+    EncoderConfig {
+        /// The file.
+        path: PathBuf,
+        /// What the reader says.
+        source: serde_json::Error,
+    },
+    /// The tokenizer refuses its file or a text.
+    #[error("tokenizer of {}", path.display())]
+    Tokenizer {
+        /// The tokenizer's file.
+        path: PathBuf,
+        /// What the tokenizer says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// libtorch refused.
+    #[error("libtorch")]
+    Torch(#[from] tch::TchError),
+}
+
+impl ModelError {
+    /// What a caller does about it.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        Class::Fatal
+    }
+}

@@ -1,0 +1,88 @@
+//! A parameter set as one forward sees it: the same numbers, cast once to the arithmetic of the step.
+//!
+//! The cast copy lives as long as the [`Weights`] value and is part of the autograd graph, so a weight that is used in
+//! several forwards of a step (image and crop) is cast once and its leaf receives one gradient.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use pixfleet_cluster::spec::Precision;
+use tch::{Device, Kind, Tensor};
+
+use super::{ParamId, Params};
+
+/// The arithmetic of linears, convolutions and attention. Normalizations, softmax statistics and everything after the
+/// joint embedding are fp32 either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compute {
+    /// [`Kind::Float`] or [`Kind::BFloat16`].
+    pub dtype: Kind,
+}
+
+impl Compute {
+    /// fp32 throughout.
+    pub const FP32: Self = Self { dtype: Kind::Float };
+    /// Matrix products and attention in bf16.
+    pub const BF16: Self = Self { dtype: Kind::BFloat16 };
+}
+
+impl From<Precision> for Compute {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::Fp32 => Self::FP32,
+            Precision::Bf16 => Self::BF16,
+        }
+    }
+}
+
+/// A weight and its bias, in the arithmetic of the step.
+pub(crate) type Cast = (Tensor, Option<Tensor>);
+
+/// A view of [`Params`] for one or more forwards. Make a new one after the parameters have changed.
+#[derive(Debug)]
+pub struct Weights<'p> {
+    params: &'p Params,
+    compute: Compute,
+    cast: RefCell<HashMap<ParamId, Cast>>,
+}
+
+impl Params {
+    /// The view for forwards in `compute`.
+    #[must_use]
+    pub fn weights(&self, compute: Compute) -> Weights<'_> {
+        Weights { params: self, compute, cast: RefCell::new(HashMap::new()) }
+    }
+}
+
+impl Weights<'_> {
+    /// The arithmetic of this view.
+    #[must_use]
+    pub fn compute(&self) -> Compute {
+        self.compute
+    }
+
+    /// The device of the parameters.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.params.device()
+    }
+
+    /// The fp32 leaf itself.
+    #[must_use]
+    pub fn fp32(&self, id: ParamId) -> &Tensor {
+        self.params.tensor(id)
+    }
+
+    /// `x` in the step's arithmetic.
+    pub(crate) fn enter(&self, x: &Tensor) -> Tensor {
+        x.to_kind(self.compute.dtype)
+    }
+
+    /// What `make` yields for `key`, made at most once. `make` runs with gradients enabled even inside a no-grad
+    /// section: a copy made there and used outside would silently lose the weight's gradient.
+    pub(crate) fn cached(&self, key: ParamId, make: impl FnOnce() -> Cast) -> Cast {
+        let mut cast = self.cast.borrow_mut();
+        let (weight, bias) = cast.entry(key).or_insert_with(|| tch::with_grad(make));
+        (weight.shallow_clone(), bias.as_ref().map(Tensor::shallow_clone))
+    }
+}
