@@ -1,0 +1,250 @@
+//! A process group of one generation: its collectives, its timeout, its abort.
+//!
+//! Invariant: all ranks call the same operations in the same order with the same shapes and dtypes. Operations block
+//! the calling thread until their result is there (on CUDA: until it is ordered on the current stream and healthy).
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use tch::{Device, TchError, Tensor};
+
+use crate::error::{CollectiveError, from_exception};
+use crate::ffi::{self, RawGroup};
+use crate::store::RendezvousStore;
+
+/// Who moves the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// TCP between CPUs.
+    Gloo,
+    /// NVIDIA's library between GPUs; needs the `nccl` feature.
+    Nccl,
+}
+
+/// The place of this rank in a generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupConfig {
+    /// This rank, `0..world`.
+    pub rank: u32,
+    /// The number of ranks, at least 1.
+    pub world: u32,
+    /// The generation: the prefix of every store key, so that generations never meet.
+    pub generation: u64,
+    /// The longest an operation (or the forming of the group) may block.
+    pub timeout: Duration,
+    /// Where the tensors live: [`Device::Cpu`] for Gloo, [`Device::Cuda`] for NCCL.
+    pub device: Device,
+    /// Gloo: the address or host name under which peers reach this process; see [`GroupConfig::loopback`].
+    pub hostname: String,
+}
+
+impl GroupConfig {
+    /// Ranks of one machine: Gloo over the loopback address, CPU tensors, a timeout of 30 s.
+    #[must_use]
+    pub fn loopback(rank: u32, world: u32, generation: u64) -> Self {
+        Self {
+            rank,
+            world,
+            generation,
+            timeout: Duration::from_secs(30),
+            device: Device::Cpu,
+            hostname: "127.0.0.1".to_owned(),
+        }
+    }
+
+    fn check(&self) -> Result<(), CollectiveError> {
+        if self.rank < self.world {
+            return Ok(());
+        }
+        let problem = format!("rank {} is not below the world size {}", self.rank, self.world);
+        Err(CollectiveError::Shape { operation: "forming a group", problem })
+    }
+}
+
+/// The ranks of one generation, joined. Send, not Sync: one thread (the trainer's) issues the operations.
+#[derive(Debug)]
+pub struct Group {
+    raw: Arc<RawGroup>,
+    config: GroupConfig,
+    backend: Backend,
+    one_thread: std::marker::PhantomData<std::cell::Cell<()>>,
+}
+
+impl Group {
+    /// Joins the generation: blocks until every rank has come, or the timeout.
+    ///
+    /// # Errors
+    /// [`CollectiveError::Store`] where the store failed or a peer did not come, [`CollectiveError::LostPeer`] where
+    /// one came and went, [`CollectiveError::WithoutNccl`] for [`Backend::Nccl`] in a build without it.
+    pub fn new(
+        backend: Backend,
+        store: Arc<dyn RendezvousStore>,
+        config: GroupConfig,
+    ) -> Result<Self, CollectiveError> {
+        config.check()?;
+        let started = std::time::Instant::now();
+        let raw = RawGroup::new(backend, store, &config)
+            .map_err(|failure| failure.into_error("forming the group", config.timeout))?;
+        tracing::debug!(
+            generation = config.generation,
+            rank = config.rank,
+            world = config.world,
+            millis = started.elapsed().as_millis(),
+            "group formed"
+        );
+        Ok(Self { raw: Arc::new(raw), config, backend, one_thread: std::marker::PhantomData })
+    }
+
+    /// This rank.
+    #[must_use]
+    pub fn rank(&self) -> u32 {
+        self.config.rank
+    }
+
+    /// The number of ranks.
+    #[must_use]
+    pub fn world(&self) -> u32 {
+        self.config.world
+    }
+
+    /// The generation this group belongs to.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.config.generation
+    }
+
+    /// Who moves the bytes.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// Where the tensors of this group live.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        self.config.device
+    }
+
+    /// Every rank's `own`, stacked: `[W, ...own's shape]`. All ranks pass the same shape and dtype.
+    ///
+    /// # Errors
+    /// As all operations: [`CollectiveError::LostPeer`], [`CollectiveError::Timeout`], [`CollectiveError::Aborted`]
+    /// end the generation; [`CollectiveError::Torch`] is a wrong tensor.
+    pub fn all_gather(&self, own: &Tensor) -> Result<Tensor, CollectiveError> {
+        self.run("all_gather", |raw| ffi::all_gather(raw, own))
+    }
+
+    /// Rows of all ranks, concatenated in rank order: `own` is `[rows[rank], ...]`, the result `[sum(rows), ...]`.
+    /// Ranks may differ in their number of rows; each must pass the same `rows`.
+    ///
+    /// # Errors
+    /// As [`all_gather`](Self::all_gather); [`CollectiveError::Shape`] where `own` and `rows` disagree.
+    pub fn all_gather_rows(&self, own: &Tensor, rows: &[i64]) -> Result<Tensor, CollectiveError> {
+        let mine = rows.get(self.config.rank as usize).copied();
+        let found = own.size();
+        if rows.len() != self.config.world as usize || mine.is_none() || found.first().copied() != mine {
+            let problem = format!("rank {} holds {found:?}, and the ranks' rows are {rows:?}", self.config.rank);
+            return Err(CollectiveError::Shape { operation: "all_gather_rows", problem });
+        }
+        let longest = rows.iter().copied().max().unwrap_or(0);
+        self.run("all_gather_rows", |raw| ffi::all_gather_rows(raw, own, rows, longest))
+    }
+
+    /// The sum over ranks, in place. Every rank ends with the same bits.
+    ///
+    /// # Errors
+    /// As [`all_gather`](Self::all_gather).
+    pub fn all_reduce_sum(&self, tensor: &mut Tensor) -> Result<(), CollectiveError> {
+        self.run("all_reduce", |raw| ffi::all_reduce_sum(raw, tensor))
+    }
+
+    /// The sum over ranks of `input` `[W, ...]`, of which this rank receives its own slice `[...]`.
+    ///
+    /// # Errors
+    /// As [`all_gather`](Self::all_gather); [`CollectiveError::Shape`] where the first dimension is not W.
+    pub fn reduce_scatter_sum(&self, input: &Tensor) -> Result<Tensor, CollectiveError> {
+        if input.size().first().copied() != Some(i64::from(self.config.world)) {
+            let problem = format!("expected [{}, ...], found {:?}", self.config.world, input.size());
+            return Err(CollectiveError::Shape { operation: "reduce_scatter", problem });
+        }
+        self.run("reduce_scatter", |raw| ffi::reduce_scatter_sum(raw, input, self.config.rank))
+    }
+
+    /// Copies rank `source`'s tensor into everybody's, in place.
+    ///
+    /// # Errors
+    /// As [`all_gather`](Self::all_gather).
+    pub fn broadcast(&self, tensor: &mut Tensor, source: u32) -> Result<(), CollectiveError> {
+        self.run("broadcast", |raw| ffi::broadcast(raw, tensor, source))
+    }
+
+    /// Returns when every rank has come here.
+    ///
+    /// # Errors
+    /// As [`all_gather`](Self::all_gather).
+    pub fn barrier(&self) -> Result<(), CollectiveError> {
+        self.run("barrier", ffi::barrier)
+    }
+
+    /// Ends the generation in order: returns once no rank needs this one's connections any more, so that dropping
+    /// the group looks like a loss to nobody.
+    ///
+    /// # Errors
+    /// As [`all_gather`](Self::all_gather), and the store's.
+    pub fn finish(self) -> Result<(), CollectiveError> {
+        self.barrier()?;
+        self.run("finish", |raw| raw.leave(self.config.world, self.config.timeout))
+    }
+
+    /// What another thread holds to end a blocked operation.
+    #[must_use]
+    pub fn abort_handle(&self) -> AbortHandle {
+        AbortHandle { raw: Arc::downgrade(&self.raw) }
+    }
+
+    /// Types an error that came out of tch while this group worked below it (the [`Reducer`](crate::Reducer) inside
+    /// `f_backward`): names the lost rank where its address tells it, and knows an abort.
+    #[must_use]
+    pub fn classify(&self, error: &TchError) -> CollectiveError {
+        if self.raw.is_aborted() {
+            return CollectiveError::Aborted { operation: "backward" };
+        }
+        from_exception("backward", &error.to_string(), self.config.timeout, |text| self.raw.rank_of(text))
+    }
+
+    pub(crate) fn raw(&self) -> &Arc<RawGroup> {
+        &self.raw
+    }
+
+    fn run<T>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&RawGroup) -> Result<T, ffi::Failure>,
+    ) -> Result<T, CollectiveError> {
+        work(&self.raw).map_err(|failure| {
+            if self.raw.is_aborted() {
+                CollectiveError::Aborted { operation }
+            } else {
+                failure.named(&self.raw).into_error(operation, self.config.timeout)
+            }
+        })
+    }
+}
+
+/// Ends the operations of a group from another thread. It does not keep the group alive.
+#[derive(Debug, Clone)]
+pub struct AbortHandle {
+    raw: Weak<RawGroup>,
+}
+
+impl AbortHandle {
+    /// Makes every operation of the group, blocked or yet to come, fail with [`CollectiveError::Aborted`]. Gloo: its
+    /// connections are shut down, which peers see as a lost rank. NCCL: the communicators are aborted.
+    ///
+    /// Does nothing once the group is dropped.
+    pub fn abort(&self) {
+        if let Some(raw) = self.raw.upgrade() {
+            raw.abort();
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Gradients averaged over the ranks while backward still runs: c10d's Reducer for one generation.
+//!
+//! Invariant: its buckets are fixed at birth (1 MiB first, then 25 MiB, last parameters first, because their
+//! gradients are ready first) and never rebuilt, since rebuilt buckets differ between a rank that joined and one that
+//! stayed. A new generation gets a new Reducer.
+
+use std::sync::Arc;
+
+use tch::Tensor;
+
+use crate::error::CollectiveError;
+use crate::ffi::{RawGroup, RawReducer};
+use crate::group::Group;
+
+/// Hooks on parameters that all-reduce their gradients, bucket by bucket, during backward.
+///
+/// ```text
+/// for lane in all but the last { loss(lane).f_backward()? }     // gradients add up locally
+/// reducer.prepare_for_backward()?;
+/// loss(last lane).f_backward()?;                                 // hooks reduce what has added up
+/// reducer.finish()?;                                             // .grad = mean over ranks
+/// ```
+///
+/// The mean divides by the world size: scale by W where the sum is wanted. Every parameter must receive a gradient in
+/// the backward that follows `prepare_for_backward`.
+#[derive(Debug)]
+pub struct Reducer {
+    raw: RawReducer,
+    group: Arc<RawGroup>,
+    timeout: std::time::Duration,
+}
+
+impl Reducer {
+    /// Puts hooks on `params` (named for messages; same order, shapes and dtypes on all ranks). They leave with the
+    /// Reducer. The autograd graph must not hold a graph of these parameters from before.
+    ///
+    /// # Errors
+    /// [`CollectiveError::Shape`] for no parameters or one that needs no gradient; [`CollectiveError::Torch`] where
+    /// c10d refuses one.
+    pub fn new<'a>(
+        group: &Group,
+        params: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
+    ) -> Result<Self, CollectiveError> {
+        let (names, tensors): (Vec<&str>, Vec<&Tensor>) = params.into_iter().unzip();
+        let problem = match tensors.iter().position(|tensor| !tensor.requires_grad()) {
+            _ if tensors.is_empty() => Some("no parameters".to_owned()),
+            Some(at) => Some(format!("{} needs no gradient", names[at])),
+            None => None,
+        };
+        if let Some(problem) = problem {
+            return Err(CollectiveError::Shape { operation: "making a reducer", problem });
+        }
+        let timeout = group.timeout();
+        let raw = RawReducer::new(group.raw(), &tensors, &names)
+            .map_err(|failure| failure.into_error("making a reducer", timeout))?;
+        Ok(Self { raw, group: Arc::clone(group.raw()), timeout })
+    }
+
+    /// The next backward reduces. Without this call a backward only adds to `.grad` locally.
+    ///
+    /// # Errors
+    /// [`CollectiveError::Torch`], naming the parameters, where the backward before left some without gradient.
+    pub fn prepare_for_backward(&mut self) -> Result<(), CollectiveError> {
+        self.raw.prepare().map_err(|failure| self.typed("prepare_for_backward", failure))
+    }
+
+    /// Call after backward: proves that every bucket was reduced. On CUDA it also waits, within the group's timeout,
+    /// until the reduced gradients are there.
+    ///
+    /// # Errors
+    /// [`CollectiveError::Torch`] naming parameters without gradient; otherwise as the group's operations.
+    pub fn finish(&mut self) -> Result<(), CollectiveError> {
+        self.raw.finish(&self.group).map_err(|failure| self.typed("the gradient all-reduce", failure))
+    }
+
+    /// The buckets, each a list of indices into the parameters, in the order in which they are reduced.
+    #[must_use]
+    pub fn buckets(&self) -> &[Vec<usize>] {
+        self.raw.buckets()
+    }
+
+    fn typed(&self, operation: &'static str, failure: crate::ffi::Failure) -> CollectiveError {
+        if self.group.is_aborted() {
+            return CollectiveError::Aborted { operation };
+        }
+        failure.named(&self.group).into_error(operation, self.timeout)
+    }
+}
