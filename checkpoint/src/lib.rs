@@ -1,1 +1,25 @@
-//! pixfleet-checkpoint
+//! Checkpoints: bytes <-> object store. Parts (one per rank), manifests, the choice of the newest good one, retention.
+//!
+//! No tensors of torch here: a tensor is a name, a dtype, a shape and bytes. A checkpoint exists if and only if its
+//! manifest does, and a reader believes a manifest only after every part's digest agreed.
+//!
+//! The seam for asynchronous staging: [`encode`] turns host tensors into the bytes of a part and [`write_part`] is a
+//! future that owns them, so nothing here needs the trainer to wait.
+
+mod error;
+mod part;
+mod read;
+mod retention;
+mod store;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::CheckpointError;
+pub use part::{EncodedPart, HostTensor, decode, encode, share};
+pub use read::{Found, load, load_at, newest_good, read_manifest, verify};
+pub use retention::{Doomed, doomed, sweep};
+pub use safetensors::Dtype;
+pub use store::Location;
+pub use write::{PartKey, commit_manifest, write_part};

@@ -1,0 +1,76 @@
+//! A place in an object store: the folder of one run. The one spot of this crate that opens stores from URLs.
+
+use crate::error::CheckpointError;
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreScheme};
+use std::sync::Arc;
+use url::Url;
+
+/// A store and a folder within it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Location {
+    store: Arc<dyn ObjectStore>,
+    prefix: Path,
+    url: Url,
+}
+
+impl Location {
+    /// Opens `file://`, `s3://`, `gs://` or `az://`; credentials come from the environment (`AWS_*`, `GOOGLE_*`,
+    /// `AZURE_*`). A folder of `file://` is made when the first object is put.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Url`] if the URL names no known store.
+    pub fn parse(url: &str) -> Result<Self, CheckpointError> {
+        let refuse =
+            |source: Box<dyn std::error::Error + Send + Sync>| CheckpointError::Url { url: url.into(), source };
+        let parsed = Url::parse(url).map_err(|e| refuse(e.into()))?;
+        let options = std::env::vars()
+            .filter(|(key, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|p| key.starts_with(p)))
+            .map(|(key, value)| (key.to_ascii_lowercase(), value));
+        let (store, prefix) = object_store::parse_url_opts(&parsed, options).map_err(|e| refuse(e.into()))?;
+        Ok(Self { store: store.into(), prefix, url: parsed })
+    }
+
+    /// An empty store in memory: every clone sees the same objects.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        let url = Url::parse("memory:///").expect("a constant");
+        Self { store: Arc::new(InMemory::new()), prefix: Path::default(), url }
+    }
+
+    /// The folder `relative` within this one.
+    #[must_use]
+    pub fn join(&self, relative: &str) -> Self {
+        let mut url = self.url.clone();
+        let path = format!("{}/{}", url.path().trim_end_matches('/'), relative.trim_matches('/'));
+        url.set_path(&path);
+        Self { store: Arc::clone(&self.store), prefix: self.path(relative), url }
+    }
+
+    /// The store itself.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn ObjectStore> {
+        &self.store
+    }
+
+    /// The full key of the object `relative` within this folder.
+    #[must_use]
+    pub fn path(&self, relative: &str) -> Path {
+        let parts = relative.split('/').filter(|part| !part.is_empty()).map(Into::into);
+        self.prefix.parts().chain(parts).collect()
+    }
+
+    /// The URL of this folder, for messages.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        self.url.as_str()
+    }
+
+    /// The folder on this machine's disk, if it lies on one.
+    #[must_use]
+    pub fn local_folder(&self) -> Option<std::path::PathBuf> {
+        let (scheme, _) = ObjectStoreScheme::parse(&self.url).ok()?;
+        (scheme == ObjectStoreScheme::Local).then(|| self.url.to_file_path().ok())?
+    }
+}
