@@ -1,0 +1,485 @@
+//! Everything that can be wrong with a dataset or its store. Each message names the file, row group, row and field it
+//! concerns, what was expected, and what to do.
+
+use pixfleet_cluster::Class;
+use std::fmt;
+
+/// A place in a dataset: as much of it as is known.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Place {
+    /// Path of the file within the dataset.
+    pub file: String,
+    /// Row group within the file.
+    pub row_group: Option<u32>,
+    /// Row within the row group.
+    pub row: Option<u32>,
+    /// Path of the field within the row (`regions[2].bbox`).
+    pub field: Option<String>,
+}
+
+impl Place {
+    /// A whole file.
+    #[must_use]
+    pub fn file(file: impl Into<String>) -> Self {
+        Self { file: file.into(), ..Self::default() }
+    }
+
+    /// The same file, this row group.
+    #[must_use]
+    pub fn row_group(mut self, row_group: u32) -> Self {
+        self.row_group = Some(row_group);
+        self
+    }
+
+    /// The same row group, this row.
+    #[must_use]
+    pub fn row(mut self, row: u32) -> Self {
+        self.row = Some(row);
+        self
+    }
+
+    /// The same row, this field.
+    #[must_use]
+    pub fn field(mut self, field: impl Into<String>) -> Self {
+        self.field = Some(field.into());
+        self
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(n) = self.row_group {
+            write!(f, ", row group {n}")?;
+        }
+        if let Some(n) = self.row {
+            write!(f, ", row {n}")?;
+        }
+        if let Some(field) = &self.field {
+            write!(f, ", field {field}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with one field of one row.
+#[derive(Debug, thiserror::Error)]
+pub enum FieldFault {
+    /// A required value is null or empty.
+    #[error("missing; every row needs one")]
+    Missing,
+    /// A width or height out of bounds.
+    #[error("{found} pixels; expected 1 to {limit}")]
+    Side {
+        /// The value.
+        found: i64,
+        /// The largest allowed.
+        limit: u32,
+    },
+    /// A list of the wrong length.
+    #[error("{found} numbers; expected {expected}")]
+    Count {
+        /// Numbers found.
+        found: usize,
+        /// Numbers expected.
+        expected: usize,
+    },
+    /// A corner of a box outside the image.
+    #[error("{found:?} leaves the image; expected x1, y1, x2, y2 in 0..1 (divide pixels by width and height)")]
+    BoxOutside {
+        /// The box.
+        found: [f32; 4],
+    },
+    /// A box without area.
+    #[error("{found:?} has no area; expected x1 < x2 and y1 < y2")]
+    BoxEmpty {
+        /// The box.
+        found: [f32; 4],
+    },
+    /// A span that ends before it starts.
+    #[error("{start}..{end}; expected 0 <= start <= end")]
+    Span {
+        /// First character.
+        start: i32,
+        /// One past the last character.
+        end: i32,
+    },
+    /// A caption without a letter in it.
+    #[error("empty caption; leave it null or drop the region")]
+    EmptyCaption,
+    /// A vector with a NaN or an infinity.
+    #[error("NaN or infinity at index {index} of the vector; run `pixfleet shards embed` again")]
+    NotFinite {
+        /// Where in the vector.
+        index: usize,
+    },
+    /// Bytes of a vector that are no whole number of f16.
+    #[error("{bytes} bytes; expected a whole number of f16 values")]
+    VectorBytes {
+        /// Bytes found.
+        bytes: usize,
+    },
+    /// A vector of another text than the row's.
+    #[error("the vector of another text; run `pixfleet shards embed` again")]
+    OtherText,
+    /// A vectors file that has another number of regions than the row.
+    #[error("vectors for {found} regions; the row has {expected}; run `pixfleet shards embed` again")]
+    Regions {
+        /// Regions with vectors.
+        found: usize,
+        /// Regions of the row.
+        expected: usize,
+    },
+    /// A mask without its size, or a size without its mask.
+    #[error("mask_rle without mask_size or the reverse; expected both or neither")]
+    MaskSize,
+    /// A mask that cannot be read.
+    #[error("{0}")]
+    Mask(#[source] crate::pixels::rle::RleError),
+    /// A picture that cannot be decoded.
+    #[error("{0}")]
+    Pixels(#[source] crate::pixels::decode::DecodeError),
+}
+
+/// A file that is not as the index says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Its size differs.
+    Size {
+        /// Path within the dataset.
+        file: String,
+        /// Bytes in the index.
+        indexed: u64,
+        /// Bytes now.
+        now: u64,
+    },
+    /// Same size, another version of it.
+    Version {
+        /// Path within the dataset.
+        file: String,
+    },
+    /// It is gone.
+    Gone {
+        /// Path within the dataset.
+        file: String,
+    },
+    /// The index does not know it.
+    New {
+        /// Path within the dataset.
+        file: String,
+    },
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Size { file, indexed, now } => write!(f, "{file} ({indexed} bytes in the index, {now} now)"),
+            Self::Version { file } => write!(f, "{file} (written again)"),
+            Self::Gone { file } => write!(f, "{file} (gone)"),
+            Self::New { file } => write!(f, "{file} (new)"),
+        }
+    }
+}
+
+/// The first few changes, and how many more.
+pub(crate) fn changes(list: &[Change]) -> String {
+    let shown: Vec<String> = list.iter().take(3).map(ToString::to_string).collect();
+    let more = list.len().saturating_sub(3);
+    shown.join(", ") + &if more > 0 { format!(" and {more} more") } else { String::new() }
+}
+
+/// Why a dataset could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum ShardError {
+    /// Not a URL.
+    #[error("`{url}` is not a URL: {source}; expected file:///folder, s3://bucket/folder, gs:// or az://")]
+    Url {
+        /// What was given.
+        url: String,
+        /// Why.
+        source: url::ParseError,
+    },
+    /// A URL of a store we do not open.
+    #[error("`{url}`: unknown scheme `{scheme}`; expected file:///folder, s3://bucket/folder, gs:// or az://")]
+    Scheme {
+        /// What was given.
+        url: String,
+        /// Its scheme.
+        scheme: String,
+    },
+    /// The store refuses us.
+    #[error("{url}: no permission to {action}; check the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or the store's own) and the rights of their owner")]
+    Denied {
+        /// The object.
+        url: String,
+        /// `read`, `write` or `list`.
+        action: &'static str,
+        /// The store's words.
+        source: object_store::Error,
+    },
+    /// The bucket does not exist.
+    #[error("{url}: no such bucket; create it, or check the name and AWS_ENDPOINT")]
+    NoBucket {
+        /// The object.
+        url: String,
+        /// The store's words.
+        source: object_store::Error,
+    },
+    /// The object does not exist.
+    #[error("{url}: no such file")]
+    NotFound {
+        /// The object.
+        url: String,
+        /// The store's words.
+        source: object_store::Error,
+    },
+    /// Anything else a store says: it may work later.
+    #[error("{url}: cannot {action}: {source}")]
+    Store {
+        /// The object.
+        url: String,
+        /// `read`, `write` or `list`.
+        action: &'static str,
+        /// The store's words.
+        source: object_store::Error,
+    },
+    /// A file that ends before its Parquet footer, or is no Parquet file.
+    #[error("{file}: {bytes} bytes without a Parquet footer at the end: the file is truncated or no Parquet; write it again")]
+    Truncated {
+        /// Path within the dataset.
+        file: String,
+        /// Its size.
+        bytes: u64,
+    },
+    /// A footer that cannot be read.
+    #[error("{file}: the Parquet footer cannot be read: {source}; write the file again")]
+    Footer {
+        /// Path within the dataset.
+        file: String,
+        /// Why.
+        source: parquet::errors::ParquetError,
+    },
+    /// Another version of the schema.
+    #[error("{file}: schema version {found}, this program reads {expected} (footer key `{key}`); build the dataset again with this version of pixfleet", key = crate::schema::VERSION_KEY)]
+    Version {
+        /// Path within the dataset.
+        file: String,
+        /// What the footer says, or `none`.
+        found: String,
+        /// What we read.
+        expected: &'static str,
+    },
+    /// A required column is not there.
+    #[error("{file}: no column `{column}`; see the schema in shards/src/schema.rs, and write the file again with it")]
+    MissingColumn {
+        /// Path within the dataset.
+        file: String,
+        /// Path of the column.
+        column: String,
+    },
+    /// A column of another type.
+    #[error("{file}: column `{column}` is {found}, expected {expected}; write the file again with that type")]
+    ColumnType {
+        /// Path within the dataset.
+        file: String,
+        /// Path of the column.
+        column: String,
+        /// What the schema says.
+        expected: String,
+        /// What the file has.
+        found: String,
+    },
+    /// Pages that cannot be decoded.
+    #[error("{place}: cannot be decoded: {source}; the file is damaged, write it again")]
+    Parquet {
+        /// Where.
+        place: Box<Place>,
+        /// Why.
+        source: parquet::errors::ParquetError,
+    },
+    /// Rows that cannot be written as Parquet.
+    #[error("{file}: cannot be written: {source}")]
+    Write {
+        /// Path within the dataset.
+        file: String,
+        /// Why.
+        source: parquet::errors::ParquetError,
+    },
+    /// A size that is refused before anything is allocated for it.
+    #[error("{place}: {what} of {found} exceeds the limit of {limit}; refused before allocation")]
+    TooLarge {
+        /// Where.
+        place: Box<Place>,
+        /// What is large.
+        what: &'static str,
+        /// Its size.
+        found: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// A field of a row breaks a rule.
+    #[error("{place}: {fault}")]
+    Field {
+        /// Where.
+        place: Box<Place>,
+        /// What.
+        #[source]
+        fault: FieldFault,
+    },
+    /// Files changed after they were indexed.
+    #[error("index is older than its files: {}; run `pixfleet shards index {url}`", changes(.list))]
+    Stale {
+        /// The dataset.
+        url: String,
+        /// What changed.
+        list: Vec<Change>,
+    },
+    /// A dataset without an index.
+    #[error("{url}: no index; run `pixfleet shards index {url}`")]
+    NoIndex {
+        /// The dataset.
+        url: String,
+    },
+    /// A folder without shards.
+    #[error("{url}: no Parquet files in it; expected <split>/part-00000.parquet")]
+    NoFiles {
+        /// The dataset.
+        url: String,
+    },
+    /// An index that is not readable.
+    #[error("{file}: not a dataset index: {source}; run `pixfleet shards index` again")]
+    IndexFormat {
+        /// Path within the dataset.
+        file: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// A split that is not there.
+    #[error("{url}: no split `{split}`; it has {known}")]
+    NoSplit {
+        /// The dataset.
+        url: String,
+        /// What was asked for.
+        split: String,
+        /// What there is.
+        known: String,
+    },
+    /// A row group or row beyond the index.
+    #[error("{place} is beyond the index, which has {limit}")]
+    Beyond {
+        /// Where.
+        place: Box<Place>,
+        /// Row groups or rows there are.
+        limit: u64,
+    },
+    /// Text vectors that were never made.
+    #[error("{url}: no text vectors `{key}` beside {file}; run `pixfleet shards embed {url}`")]
+    NoVectors {
+        /// The dataset.
+        url: String,
+        /// Their key.
+        key: String,
+        /// The data file.
+        file: String,
+    },
+    /// Text vectors of other rows than the data file's.
+    #[error("{file}: these text vectors belong to another version of {data}; run `pixfleet shards embed` again")]
+    VectorsStale {
+        /// The vectors file.
+        file: String,
+        /// The data file.
+        data: String,
+    },
+    /// An encoder that returned something else than one vector of one length for each text.
+    #[error("the encoder returned {found}, expected {expected}")]
+    Encoder {
+        /// What came.
+        found: String,
+        /// What should have come.
+        expected: String,
+    },
+    /// A worker task of ours ended early.
+    #[error("a decoding task ended early: {0}")]
+    Task(#[from] tokio::task::JoinError),
+    /// A sheet that cannot be drawn.
+    #[error("cannot draw the sheet: {0}")]
+    Sheet(#[from] crate::inspect::SheetError),
+}
+
+impl ShardError {
+    /// What the caller does about it.
+    #[must_use]
+    pub fn class(&self) -> Class {
+        match self {
+            Self::Store { .. } => Class::Retry,
+            Self::Url { .. }
+            | Self::Scheme { .. }
+            | Self::Denied { .. }
+            | Self::NoBucket { .. }
+            | Self::NotFound { .. }
+            | Self::Truncated { .. }
+            | Self::Footer { .. }
+            | Self::Version { .. }
+            | Self::MissingColumn { .. }
+            | Self::ColumnType { .. }
+            | Self::Parquet { .. }
+            | Self::Write { .. }
+            | Self::TooLarge { .. }
+            | Self::Field { .. }
+            | Self::Stale { .. }
+            | Self::NoIndex { .. }
+            | Self::NoFiles { .. }
+            | Self::IndexFormat { .. }
+            | Self::NoSplit { .. }
+            | Self::Beyond { .. }
+            | Self::NoVectors { .. }
+            | Self::VectorsStale { .. }
+            | Self::Encoder { .. }
+            | Self::Task(_)
+            | Self::Sheet(_) => Class::Fatal,
+        }
+    }
+
+    /// Whether the data itself is bad, so that another row may stand in for this one.
+    #[must_use]
+    pub fn is_bad_data(&self) -> bool {
+        matches!(self, Self::Parquet { .. } | Self::TooLarge { .. } | Self::Field { .. } | Self::Truncated { .. })
+    }
+
+    /// A broken rule of a field.
+    pub(crate) fn field(place: Place, fault: FieldFault) -> Self {
+        Self::Field { place: Box::new(place), fault }
+    }
+
+    /// The store's error, by what the caller does about it.
+    pub(crate) fn store(url: String, action: &'static str, source: object_store::Error) -> Self {
+        use object_store::Error as E;
+        if denied(&source) {
+            return Self::Denied { url, action, source };
+        }
+        let text = format!("{source:?}");
+        if text.contains("NoSuchBucket") || text.contains("The specified bucket does not exist") {
+            return Self::NoBucket { url, source };
+        }
+        match source {
+            E::NotFound { .. } => Self::NotFound { url, source },
+            source => Self::Store { url, action, source },
+        }
+    }
+}
+
+/// Whether the store refused for want of rights; the local file system hides that in a generic error.
+fn denied(error: &object_store::Error) -> bool {
+    use object_store::Error as E;
+    if matches!(error, E::PermissionDenied { .. } | E::Unauthenticated { .. }) {
+        return true;
+    }
+    let mut source: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(e) = source {
+        if e.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::PermissionDenied) {
+            return true;
+        }
+        source = e.source();
+    }
+    false
+}

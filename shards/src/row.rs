@@ -1,0 +1,179 @@
+//! One row of a shard as plain owned values: an image and its regions.
+//!
+//! Invariant: [`ImageRow::faults`] is the one list of rules a row must keep; writer, reader and `verify` all use it.
+
+use crate::error::FieldFault;
+use crate::pixels::rle::Rle;
+use bytes::Bytes;
+
+/// Longest side of an image that a row may claim, in pixels.
+pub const SIDE_MAX: u32 = 32_768;
+
+/// Where the picture is: its bytes, or where they may be found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ImageSource {
+    /// JPEG, PNG or WebP as it was ingested.
+    pub bytes: Option<Bytes>,
+    /// Path within the set the row was ingested from.
+    pub path: Option<String>,
+    /// Where it was downloaded from.
+    pub url: Option<String>,
+    /// SHA-256 of the bytes.
+    pub sha256: Option<[u8; 32]>,
+}
+
+/// One image and its regions. What was not read, or is not known, is `None` or empty.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ImageRow {
+    /// Key of the image within its source (GRIT key, coyo id, file path).
+    pub image_id: String,
+    /// `longgrit`, `grit`, `alphaclip`, `finehard`, `mini` or `custom`.
+    pub source: String,
+    /// The picture.
+    pub image: ImageSource,
+    /// Width in pixels.
+    pub width: u32,
+    /// Height in pixels.
+    pub height: u32,
+    /// Language of the captions (`en`, `zh`).
+    pub lang: Option<String>,
+    /// Long caption of the whole image.
+    pub caption_long: Option<String>,
+    /// Short caption of the whole image.
+    pub caption_short: Option<String>,
+    /// Vector of `caption_long` that was ingested with the row.
+    pub caption_long_emb: Option<Vec<f32>>,
+    /// Vector of `caption_short` that was ingested with the row.
+    pub caption_short_emb: Option<Vec<f32>>,
+    /// Similarity of image and caption by CLIP ViT-B/32.
+    pub clip_sim_b32: Option<f32>,
+    /// Similarity of image and caption by CLIP ViT-L/14.
+    pub clip_sim_l14: Option<f32>,
+    /// The regions, in the order of the file.
+    pub regions: Vec<Region>,
+    /// Vector of [`ImageRow::image_text`], from the vectors beside the rows (`Columns::vectors`).
+    pub image_vector: Option<Vec<f32>>,
+}
+
+/// One region of an image.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Region {
+    /// x1, y1, x2, y2, each a fraction of the image's width or height in `0..=1`, with x1 < x2 and y1 < y2.
+    pub bbox: [f32; 4],
+    /// Confidence of the detector.
+    pub score: Option<f32>,
+    /// Characters `start..end` of the image's caption that name the region (GRIT).
+    pub span: Option<[i32; 2]>,
+    /// The region's mask; its height and width may differ from the image's.
+    pub mask: Option<Rle>,
+    /// Category name.
+    pub category: Option<String>,
+    /// LongGRIT stage 1: what the object is and looks like.
+    pub caption_object: Option<String>,
+    /// LongGRIT stage 2: where it is and what surrounds it.
+    pub caption_context: Option<String>,
+    /// LongGRIT stage 3: both in one; the long training text.
+    pub caption_merged: Option<String>,
+    /// Whether the captions passed LongGRIT's check.
+    pub check_ok: Option<bool>,
+    /// FineHARD: short referring expression.
+    pub short_expr: Option<String>,
+    /// FineHARD: long referring expression.
+    pub long_expr: Option<String>,
+    /// Hard negatives: captions of this region with one attribute changed (none or ten in FineHARD).
+    pub hard_negs: Vec<String>,
+    /// Vector of the training text that was ingested with the row.
+    pub text_emb: Option<Vec<f32>>,
+    /// Vector of [`Region::short_text`], from the vectors beside the rows (`Columns::vectors`).
+    pub short_vector: Option<Vec<f32>>,
+    /// Vector of [`Region::long_text`], from the vectors beside the rows (`Columns::vectors`).
+    pub long_vector: Option<Vec<f32>>,
+}
+
+impl Region {
+    /// The short training text: `caption_object`, else `short_expr`.
+    #[must_use]
+    pub fn short_text(&self) -> Option<&str> {
+        self.caption_object.as_deref().or(self.short_expr.as_deref())
+    }
+
+    /// The long training text: `caption_merged`, else `long_expr`.
+    #[must_use]
+    pub fn long_text(&self) -> Option<&str> {
+        self.caption_merged.as_deref().or(self.long_expr.as_deref())
+    }
+
+    fn faults(&self, index: usize, out: &mut Vec<(String, FieldFault)>) {
+        let name = |field: &str| format!("regions[{index}].{field}");
+        let [x1, y1, x2, y2] = self.bbox;
+        if !self.bbox.iter().all(|v| (0.0..=1.0).contains(v)) {
+            out.push((name("bbox"), FieldFault::BoxOutside { found: self.bbox }));
+        } else if x1 >= x2 || y1 >= y2 {
+            out.push((name("bbox"), FieldFault::BoxEmpty { found: self.bbox }));
+        }
+        if let Some([start, end]) = self.span.filter(|[start, end]| *start < 0 || start > end) {
+            out.push((name("span"), FieldFault::Span { start, end }));
+        }
+        let texts = [
+            ("caption_object", &self.caption_object),
+            ("caption_context", &self.caption_context),
+            ("caption_merged", &self.caption_merged),
+            ("short_expr", &self.short_expr),
+            ("long_expr", &self.long_expr),
+        ];
+        for (field, text) in texts {
+            empty(text.as_deref(), || name(field), out);
+        }
+        for (i, text) in self.hard_negs.iter().enumerate() {
+            empty(Some(text), || name(&format!("hard_negs[{i}]")), out);
+        }
+        let vectors =
+            [("text_emb", &self.text_emb), ("short_vector", &self.short_vector), ("long_vector", &self.long_vector)];
+        for (field, vector) in vectors {
+            finite(vector.as_deref(), || name(field), out);
+        }
+    }
+}
+
+impl ImageRow {
+    /// The training text of the whole image: `caption_long`, else `caption_short`.
+    #[must_use]
+    pub fn image_text(&self) -> Option<&str> {
+        self.caption_long.as_deref().or(self.caption_short.as_deref())
+    }
+
+    /// Every broken rule, with the field's path (`regions[2].bbox`). Pixels are not decoded here.
+    #[must_use]
+    pub fn faults(&self) -> Vec<(String, FieldFault)> {
+        let mut out = Vec::new();
+        if self.image_id.is_empty() {
+            out.push(("image_id".into(), FieldFault::Missing));
+        }
+        for (field, side) in [("width", self.width), ("height", self.height)] {
+            if side == 0 || side > SIDE_MAX {
+                out.push((field.into(), FieldFault::Side { found: i64::from(side), limit: SIDE_MAX }));
+            }
+        }
+        empty(self.caption_long.as_deref(), || "caption_long".into(), &mut out);
+        empty(self.caption_short.as_deref(), || "caption_short".into(), &mut out);
+        finite(self.caption_long_emb.as_deref(), || "caption_long_emb".into(), &mut out);
+        finite(self.caption_short_emb.as_deref(), || "caption_short_emb".into(), &mut out);
+        finite(self.image_vector.as_deref(), || "image_vector".into(), &mut out);
+        for (i, region) in self.regions.iter().enumerate() {
+            region.faults(i, &mut out);
+        }
+        out
+    }
+}
+
+fn empty(text: Option<&str>, name: impl FnOnce() -> String, out: &mut Vec<(String, FieldFault)>) {
+    if text.is_some_and(|t| t.trim().is_empty()) {
+        out.push((name(), FieldFault::EmptyCaption));
+    }
+}
+
+fn finite(vector: Option<&[f32]>, name: impl FnOnce() -> String, out: &mut Vec<(String, FieldFault)>) {
+    if let Some(index) = vector.and_then(|v| v.iter().position(|x| !x.is_finite())) {
+        out.push((name(), FieldFault::NotFinite { index }));
+    }
+}
