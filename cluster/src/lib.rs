@@ -7,6 +7,7 @@
 pub mod commit;
 pub mod fault;
 pub mod ids;
+pub mod index;
 pub mod lanes;
 pub mod order;
 pub mod rng;
