@@ -1,3 +1,7 @@
 //! End-to-end tests with real processes, and the rules of the house. `make test` builds the programs first.
 
+mod equality;
 mod house;
+mod kill;
+mod object_storage;
+mod resume;

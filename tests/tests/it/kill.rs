@@ -1,0 +1,26 @@
+//! kill -9 of one of three workers mid-step: the run ends as if nothing had happened, and every sample counts once.
+
+use pixfleet_tests::{Log, Run, assert_same_losses, pixfleet, succeed};
+
+#[test]
+fn a_worker_killed_mid_step_changes_nothing() {
+    let whole = Log::parse(&succeed(Run::new("whole").train(3)).stdout).losses();
+
+    for (case, phase) in [("forward", "after=forward"), ("backward", "after=backward")] {
+        let run = Run::new(&format!("killed-{case}"));
+        let mut train = run.train(3);
+        train.env("PIXFLEET_FAULT", format!("w1:step=7:{phase}"));
+        let log = Log::parse(&succeed(train).stdout);
+
+        let lost: Vec<_> = log.lines.iter().filter(|l| l["event"] == "lost").collect();
+        assert_eq!(lost.len(), 1, "one loss is one event: {lost:?}");
+        assert_eq!(lost[0]["signal"], 9, "the worker died of SIGKILL: {}", lost[0]);
+        let generations = log.generations();
+        assert!(generations[&6] < generations[&8], "a new generation was formed: {generations:?}");
+
+        let losses = log.losses();
+        assert_eq!(losses.keys().copied().collect::<Vec<_>>(), (0..20).collect::<Vec<u64>>());
+        assert_same_losses(&whole, &losses, 1e-4, "killed and undisturbed");
+        succeed(pixfleet(["audit", &run.url()]));
+    }
+}
