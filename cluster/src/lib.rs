@@ -9,8 +9,10 @@ pub mod fault;
 pub mod ids;
 pub mod index;
 pub mod lanes;
+pub mod ledger;
 pub mod order;
 pub mod rng;
+pub mod run;
 pub mod spec;
 
 pub use commit::{Manifest, PartEntry};

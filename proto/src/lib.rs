@@ -1,1 +1,18 @@
-//! pixfleet-proto
+//! The wire of the control plane: generated messages, their conversion to and from `cluster`'s types, errors that
+//! keep their type across gRPC, and a client that says plainly when no coordinator answers.
+//!
+//! Nothing outside this crate handles a generated session message: [`Session`] speaks `cluster::run`'s types.
+
+mod client;
+mod convert;
+mod error;
+mod limits;
+
+pub mod pb;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::{Patience, Reports, Session, StoreClient, connect};
+pub use error::{FleetError, Malformed};
+pub use limits::{MESSAGE_BYTES_MAX, STORE_KEY_BYTES_MAX, STORE_VALUE_BYTES_MAX, client, server};

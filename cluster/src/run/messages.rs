@@ -1,0 +1,231 @@
+//! What workers report and what the coordinator orders: the vocabulary of the run machine, free of any wire format.
+//!
+//! A step's number counts from 0. `next_step` is the step to run next, which is the number of steps done.
+
+use crate::commit::PartEntry;
+use crate::ids::{Generation, MemberId, Rank, Step};
+use crate::ledger::{Losses, Substitution};
+use std::collections::BTreeMap;
+
+/// The first thing a worker says.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Join {
+    /// A name for people, `worker-0`.
+    pub name: String,
+    /// The machine it runs on.
+    pub host: String,
+    /// Its process id there.
+    pub pid: u32,
+    /// `cpu`, `cuda:0`.
+    pub device: String,
+    /// The state that a member which comes back still holds.
+    pub next_step: Option<Step>,
+}
+
+/// One optimizer step, as a rank saw it.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct StepReport {
+    /// The membership that ran it.
+    pub generation: Generation,
+    /// Which step.
+    pub step: Step,
+    /// Losses of the global batch: every rank reports the same.
+    pub losses: Losses,
+    /// Learning rate of the vision tower's last layer.
+    pub lr: f64,
+    /// Samples of the global batch.
+    pub samples: u64,
+    /// From the end of the last step to the end of this one.
+    pub seconds: f64,
+    /// Of these, waiting for the feed.
+    pub data_wait_s: f64,
+    /// Of these, waiting in collectives.
+    pub collective_wait_s: f64,
+    /// Bad rows that were replaced, among this rank's own rows.
+    pub substitutions: Vec<Substitution>,
+    /// `grad_norm`, `logit_scale`, accuracies: whatever is worth a curve.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// Why a worker left its generation while it lives on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// A collective failed or timed out.
+    Collective,
+    /// The coordinator said [`Order::Abort`].
+    Aborted,
+}
+
+/// A worker is out of its generation and waits for the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failed {
+    /// The generation that it left.
+    pub generation: Generation,
+    /// `None`: its state is torn (a broadcast broke off half-way) and must be received anew.
+    pub next_step: Option<Step>,
+    /// Why.
+    pub kind: FailureKind,
+    /// The error's own words.
+    pub message: String,
+    /// The peer that the collective's error names.
+    pub lost_rank: Option<Rank>,
+}
+
+/// One rank's share of a checkpoint lies in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartReport {
+    /// The membership that wrote it.
+    pub generation: Generation,
+    /// Steps done.
+    pub step: Step,
+    /// What lies there.
+    pub entry: PartEntry,
+}
+
+/// Worker -> coordinator.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Report {
+    /// First on every session.
+    Join(Join),
+    /// A sign of life.
+    Heartbeat {
+        /// The step it would run next, if it holds state.
+        next_step: Option<Step>,
+    },
+    /// The group stands and the state is in place.
+    Ready {
+        /// Which membership.
+        generation: Generation,
+        /// The step it runs now.
+        next_step: Step,
+    },
+    /// The optimizer has run.
+    Committed(StepReport),
+    /// Out of the generation, waiting for the next.
+    Failed(Failed),
+    /// A share of a checkpoint is in the store.
+    Part(PartReport),
+    /// All steps (or the drain) are done and the own part has been reported; waits for [`Order::Stop`], and still
+    /// answers [`Order::Abort`].
+    Finished {
+        /// Which membership.
+        generation: Generation,
+        /// Steps done.
+        next_step: Step,
+    },
+    /// About to exit for a reason that no other generation mends.
+    Fault {
+        /// The cause, in one sentence.
+        message: String,
+    },
+}
+
+/// One rank's place in a new generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Form {
+    /// The new membership.
+    pub generation: Generation,
+    /// The receiver's rank.
+    pub rank: Rank,
+    /// Members, by rank; its length is the world size.
+    pub members: Vec<MemberId>,
+    /// The step to run first.
+    pub start_step: Step,
+    /// The rank that broadcasts its state; `None`: nobody holds any.
+    pub source: Option<Rank>,
+    /// Ranks that need the source's state. If empty, nothing is broadcast; otherwise *every* rank takes part in the
+    /// broadcast.
+    pub receivers: Vec<Rank>,
+    /// Without a source: the manifest (key below `<store>/<run>/`) that every rank loads. `None`: initial weights.
+    pub resume_from: Option<String>,
+    /// Checkpoint at `start_step` and finish.
+    pub draining: bool,
+}
+
+impl Form {
+    /// Ranks in the generation.
+    #[must_use]
+    pub fn world(&self) -> u32 {
+        u32::try_from(self.members.len()).expect("at most as many members as lanes, which are u32")
+    }
+
+    /// Whether the receiver of this order must take over the source's state.
+    #[must_use]
+    pub fn needs_state(&self) -> bool {
+        self.receivers.contains(&self.rank)
+    }
+}
+
+/// What a worker is told when it has joined.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Welcome {
+    /// Its number from now on.
+    pub member: MemberId,
+    /// The run's name.
+    pub run: String,
+    /// The whole checked run file.
+    pub spec_toml: String,
+    /// [`crate::RunSpec::digest`] of it.
+    pub spec_digest: String,
+    /// The dataset version that the run trains on.
+    pub dataset_digest: String,
+    /// Send a report at least this often.
+    pub heartbeat_ms: u64,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps are done and checkpointed. Exit code 0.
+    Done,
+    /// Drained and checkpointed; wants to be started again. Exit code 75.
+    Drained,
+    /// Anything else.
+    Fault,
+}
+
+impl Outcome {
+    /// The exit code of a process that ends with this outcome (75 is sysexits' EX_TEMPFAIL: requeue me).
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Drained => 75,
+            Self::Fault => 1,
+        }
+    }
+}
+
+/// Coordinator -> worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Order {
+    /// Answer to [`Report::Join`].
+    Welcome(Welcome),
+    /// A new generation; answered by [`Report::Ready`] or [`Report::Failed`].
+    Form(Form),
+    /// This generation is over: abort its collectives and answer [`Report::Failed`].
+    Abort {
+        /// Which membership is over.
+        generation: Generation,
+        /// Why, for logs.
+        cause: String,
+    },
+    /// Finish the step in flight, checkpoint, answer [`Report::Finished`].
+    Drain,
+    /// A checkpoint is committed.
+    Checkpointed {
+        /// The membership that wrote it.
+        generation: Generation,
+        /// Steps done.
+        step: Step,
+        /// Key of its manifest below `<store>/<run>/`.
+        key: String,
+    },
+    /// The run is over for this worker: exit with the outcome's code.
+    Stop {
+        /// How.
+        outcome: Outcome,
+        /// The first cause of a fault, else empty.
+        message: String,
+    },
+}

@@ -1,0 +1,302 @@
+//! Wire <-> `cluster` types. Outwards never fails; inwards says which field is missing or unknown.
+
+use crate::error::Malformed;
+use crate::pb;
+use pixfleet_cluster::ledger::{Losses, Substitution};
+use pixfleet_cluster::run::{
+    Failed, FailureKind, Form, Join, Order, Outcome, PartReport, Report, StepReport, Welcome,
+};
+use pixfleet_cluster::{Generation, MemberId, PartEntry, Rank, SampleId, Step};
+
+fn missing<T>(value: Option<T>, field: &'static str) -> Result<T, Malformed> {
+    value.ok_or(Malformed { field, problem: "is missing" })
+}
+
+impl From<Report> for pb::Report {
+    fn from(report: Report) -> Self {
+        use pb::report::Kind;
+        let kind = match report {
+            Report::Join(j) => Kind::Join(pb::Join {
+                name: j.name,
+                host: j.host,
+                pid: j.pid,
+                device: j.device,
+                next_step: j.next_step.map(|s| s.0),
+            }),
+            Report::Heartbeat { next_step } => Kind::Heartbeat(pb::Heartbeat { next_step: next_step.map(|s| s.0) }),
+            Report::Ready { generation, next_step } => {
+                Kind::Ready(pb::Ready { generation: generation.0, next_step: next_step.0 })
+            }
+            Report::Committed(s) => Kind::Committed(s.into()),
+            Report::Failed(f) => Kind::Failed(f.into()),
+            Report::Part(p) => Kind::Part(pb::PartReport {
+                generation: p.generation.0,
+                step: p.step.0,
+                rank: p.entry.rank.0,
+                path: p.entry.path,
+                bytes: p.entry.bytes,
+                blake3: p.entry.blake3,
+                tensors: p.entry.tensors,
+            }),
+            Report::Finished { generation, next_step } => {
+                Kind::Finished(pb::Finished { generation: generation.0, next_step: next_step.0 })
+            }
+            Report::Fault { message } => Kind::Fault(pb::Fault { message }),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<pb::Report> for Report {
+    type Error = Malformed;
+
+    fn try_from(report: pb::Report) -> Result<Self, Malformed> {
+        use pb::report::Kind;
+        Ok(match missing(report.kind, "report.kind")? {
+            Kind::Join(j) => Self::Join(Join {
+                name: j.name,
+                host: j.host,
+                pid: j.pid,
+                device: j.device,
+                next_step: j.next_step.map(Step),
+            }),
+            Kind::Heartbeat(h) => Self::Heartbeat { next_step: h.next_step.map(Step) },
+            Kind::Ready(r) => Self::Ready { generation: Generation(r.generation), next_step: Step(r.next_step) },
+            Kind::Committed(s) => Self::Committed(s.try_into()?),
+            Kind::Failed(f) => Self::Failed(f.try_into()?),
+            Kind::Part(p) => Self::Part(PartReport {
+                generation: Generation(p.generation),
+                step: Step(p.step),
+                entry: PartEntry {
+                    path: p.path,
+                    rank: Rank(p.rank),
+                    bytes: p.bytes,
+                    blake3: p.blake3,
+                    tensors: p.tensors,
+                },
+            }),
+            Kind::Finished(f) => Self::Finished { generation: Generation(f.generation), next_step: Step(f.next_step) },
+            Kind::Fault(f) => Self::Fault { message: f.message },
+        })
+    }
+}
+
+impl From<StepReport> for pb::StepReport {
+    fn from(s: StepReport) -> Self {
+        Self {
+            generation: s.generation.0,
+            step: s.step.0,
+            losses: Some(s.losses.into()),
+            lr: s.lr,
+            samples: s.samples,
+            seconds: s.seconds,
+            data_wait_s: s.data_wait_s,
+            collective_wait_s: s.collective_wait_s,
+            substitutions: s.substitutions.into_iter().map(Into::into).collect(),
+            metrics: s.metrics.into_iter().collect(),
+        }
+    }
+}
+
+impl TryFrom<pb::StepReport> for StepReport {
+    type Error = Malformed;
+
+    fn try_from(s: pb::StepReport) -> Result<Self, Malformed> {
+        Ok(Self {
+            generation: Generation(s.generation),
+            step: Step(s.step),
+            losses: missing(s.losses, "committed.losses")?.into(),
+            lr: s.lr,
+            samples: s.samples,
+            seconds: s.seconds,
+            data_wait_s: s.data_wait_s,
+            collective_wait_s: s.collective_wait_s,
+            substitutions: s.substitutions.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            metrics: s.metrics.into_iter().collect(),
+        })
+    }
+}
+
+impl From<Losses> for pb::Losses {
+    fn from(l: Losses) -> Self {
+        Self { global: l.global, crop: l.crop, local: l.local, total: l.total }
+    }
+}
+
+impl From<pb::Losses> for Losses {
+    fn from(l: pb::Losses) -> Self {
+        Self { global: l.global, crop: l.crop, local: l.local, total: l.total }
+    }
+}
+
+impl From<SampleId> for pb::SampleId {
+    fn from(s: SampleId) -> Self {
+        Self { epoch: s.epoch, row_group: s.row_group, row: s.row }
+    }
+}
+
+impl From<pb::SampleId> for SampleId {
+    fn from(s: pb::SampleId) -> Self {
+        Self { epoch: s.epoch, row_group: s.row_group, row: s.row }
+    }
+}
+
+impl From<Substitution> for pb::Substitution {
+    fn from(s: Substitution) -> Self {
+        Self { position: s.position, wanted: Some(s.wanted.into()), used: Some(s.used.into()), reason: s.reason }
+    }
+}
+
+impl TryFrom<pb::Substitution> for Substitution {
+    type Error = Malformed;
+
+    fn try_from(s: pb::Substitution) -> Result<Self, Malformed> {
+        Ok(Self {
+            position: s.position,
+            wanted: missing(s.wanted, "substitution.wanted")?.into(),
+            used: missing(s.used, "substitution.used")?.into(),
+            reason: s.reason,
+        })
+    }
+}
+
+impl From<Failed> for pb::Failed {
+    fn from(f: Failed) -> Self {
+        let kind = match f.kind {
+            FailureKind::Collective => pb::FailureKind::Collective,
+            FailureKind::Aborted => pb::FailureKind::Aborted,
+        };
+        Self {
+            generation: f.generation.0,
+            next_step: f.next_step.map(|s| s.0),
+            kind: kind.into(),
+            message: f.message,
+            lost_rank: f.lost_rank.map(|r| r.0),
+        }
+    }
+}
+
+impl TryFrom<pb::Failed> for Failed {
+    type Error = Malformed;
+
+    fn try_from(f: pb::Failed) -> Result<Self, Malformed> {
+        let kind = match f.kind() {
+            pb::FailureKind::Collective => FailureKind::Collective,
+            pb::FailureKind::Aborted => FailureKind::Aborted,
+            pb::FailureKind::Unspecified => {
+                return Err(Malformed { field: "failed.kind", problem: "is missing or unknown" });
+            }
+        };
+        Ok(Self {
+            generation: Generation(f.generation),
+            next_step: f.next_step.map(Step),
+            kind,
+            message: f.message,
+            lost_rank: f.lost_rank.map(Rank),
+        })
+    }
+}
+
+impl From<Outcome> for pb::Outcome {
+    fn from(o: Outcome) -> Self {
+        match o {
+            Outcome::Done => Self::Done,
+            Outcome::Drained => Self::Drained,
+            Outcome::Fault => Self::Fault,
+        }
+    }
+}
+
+impl TryFrom<pb::Outcome> for Outcome {
+    type Error = Malformed;
+
+    fn try_from(o: pb::Outcome) -> Result<Self, Malformed> {
+        match o {
+            pb::Outcome::Done => Ok(Self::Done),
+            pb::Outcome::Drained => Ok(Self::Drained),
+            pb::Outcome::Fault => Ok(Self::Fault),
+            pb::Outcome::Unspecified => Err(Malformed { field: "stop.outcome", problem: "is missing or unknown" }),
+        }
+    }
+}
+
+impl From<Order> for pb::Order {
+    fn from(order: Order) -> Self {
+        use pb::order::Kind;
+        let kind = match order {
+            Order::Welcome(w) => Kind::Welcome(pb::Welcome {
+                member: w.member.0,
+                run: w.run,
+                spec_toml: w.spec_toml,
+                spec_digest: w.spec_digest,
+                dataset_digest: w.dataset_digest,
+                heartbeat_ms: w.heartbeat_ms,
+            }),
+            Order::Form(f) => Kind::Form(pb::Form {
+                generation: f.generation.0,
+                rank: f.rank.0,
+                world: f.world(),
+                members: f.members.iter().map(|m| m.0).collect(),
+                start_step: f.start_step.0,
+                source: f.source.map(|r| r.0),
+                receivers: f.receivers.iter().map(|r| r.0).collect(),
+                resume_from: f.resume_from,
+                draining: f.draining,
+            }),
+            Order::Abort { generation, cause } => Kind::Abort(pb::Abort { generation: generation.0, cause }),
+            Order::Drain => Kind::Drain(pb::Drain {}),
+            Order::Checkpointed { generation, step, key } => {
+                Kind::Checkpointed(pb::Checkpointed { generation: generation.0, step: step.0, key })
+            }
+            Order::Stop { outcome, message } => {
+                Kind::Stop(pb::Stop { outcome: pb::Outcome::from(outcome).into(), message })
+            }
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<pb::Order> for Order {
+    type Error = Malformed;
+
+    fn try_from(order: pb::Order) -> Result<Self, Malformed> {
+        use pb::order::Kind;
+        Ok(match missing(order.kind, "order.kind")? {
+            Kind::Welcome(w) => Self::Welcome(Welcome {
+                member: MemberId(w.member),
+                run: w.run,
+                spec_toml: w.spec_toml,
+                spec_digest: w.spec_digest,
+                dataset_digest: w.dataset_digest,
+                heartbeat_ms: w.heartbeat_ms,
+            }),
+            Kind::Form(f) => Self::Form(form(f)?),
+            Kind::Abort(a) => Self::Abort { generation: Generation(a.generation), cause: a.cause },
+            Kind::Drain(pb::Drain {}) => Self::Drain,
+            Kind::Checkpointed(c) => {
+                Self::Checkpointed { generation: Generation(c.generation), step: Step(c.step), key: c.key }
+            }
+            Kind::Stop(s) => Self::Stop { outcome: s.outcome().try_into()?, message: s.message },
+        })
+    }
+}
+
+fn form(f: pb::Form) -> Result<Form, Malformed> {
+    let world = f.members.len();
+    if world == 0 || f.world as usize != world || f.rank as usize >= world {
+        return Err(Malformed { field: "form.rank", problem: "does not lie within its members" });
+    }
+    if f.source.iter().chain(&f.receivers).any(|&r| r as usize >= world) {
+        return Err(Malformed { field: "form.source", problem: "does not lie within its members" });
+    }
+    Ok(Form {
+        generation: Generation(f.generation),
+        rank: Rank(f.rank),
+        members: f.members.into_iter().map(MemberId).collect(),
+        start_step: Step(f.start_step),
+        source: f.source.map(Rank),
+        receivers: f.receivers.into_iter().map(Rank).collect(),
+        resume_from: f.resume_from,
+        draining: f.draining,
+    })
+}

@@ -1,0 +1,24 @@
+//! Bounds of what one message may hold; the worst case of memory per session is one message each way.
+
+use crate::pb;
+use pb::fleet_client::FleetClient;
+use pb::fleet_server::{Fleet, FleetServer};
+use tonic::transport::Channel;
+
+/// Largest message in either direction: a spec, a part's list of tensors or one rendezvous value.
+pub const MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Largest key of the rendezvous store.
+pub const STORE_KEY_BYTES_MAX: usize = 1 << 10;
+/// Largest value of the rendezvous store (c10d exchanges addresses and ids of a few hundred bytes).
+pub const STORE_VALUE_BYTES_MAX: usize = 1 << 20;
+
+/// The service with its message bounds.
+pub fn server<F: Fleet>(fleet: F) -> FleetServer<F> {
+    FleetServer::new(fleet).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// A client with its message bounds.
+#[must_use]
+pub fn client(channel: Channel) -> FleetClient<Channel> {
+    FleetClient::new(channel).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
