@@ -6,6 +6,10 @@
 use crate::ids::{Generation, Rank, RunId, Step};
 use serde::{Deserialize, Serialize};
 
+/// Object key, relative to the run's folder, of the checked run file ([`crate::RunSpec::to_toml`]), put by the
+/// coordinator when the run starts: what `export`, `eval` and a resumed run read.
+pub const RUN_FILE: &str = "run.toml";
+
 /// One rank's share of a checkpoint, as it lies in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartEntry {
