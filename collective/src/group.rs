@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tch::{Device, TchError, Tensor};
 
-use crate::error::{CollectiveError, from_exception};
+use crate::error::CollectiveError;
 use crate::ffi::{self, RawGroup};
 use crate::store::RendezvousStore;
 
@@ -167,7 +167,7 @@ impl Group {
             let problem = format!("expected [{}, ...], found {:?}", self.config.world, input.size());
             return Err(CollectiveError::Shape { operation: "reduce_scatter", problem });
         }
-        self.run("reduce_scatter", |raw| ffi::reduce_scatter_sum(raw, input, self.config.rank))
+        self.run("reduce_scatter", |raw| ffi::reduce_scatter_sum(raw, input))
     }
 
     /// Copies rank `source`'s tensor into everybody's, in place.
@@ -209,7 +209,11 @@ impl Group {
         if self.raw.is_aborted() {
             return CollectiveError::Aborted { operation: "backward" };
         }
-        from_exception("backward", &error.to_string(), self.config.timeout, |text| self.raw.rank_of(text))
+        self.raw.over(ffi::Failure::from_text(error.to_string())).into_error("backward", self.config.timeout)
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        self.config.timeout
     }
 
     pub(crate) fn raw(&self) -> &Arc<RawGroup> {
@@ -225,7 +229,7 @@ impl Group {
             if self.raw.is_aborted() {
                 CollectiveError::Aborted { operation }
             } else {
-                failure.named(&self.raw).into_error(operation, self.config.timeout)
+                failure.into_error(operation, self.config.timeout)
             }
         })
     }

@@ -83,6 +83,6 @@ impl Reducer {
         if self.group.is_aborted() {
             return CollectiveError::Aborted { operation };
         }
-        failure.named(&self.group).into_error(operation, self.timeout)
+        self.group.over(failure).into_error(operation, self.timeout)
     }
 }

@@ -1,0 +1,89 @@
+//! Compiles the C++ shim against the headers of the libtorch that `LIBTORCH` names (`.cargo/config.toml`).
+//!
+//! Invariant: the compiler sees the same C++ ABI as the wheel and tch's own glue; with the `nccl` feature every CUDA
+//! header comes from PyPI packages beside torch (scripts/setup-nccl.sh), no CUDA toolkit is needed.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+/// gloo headers that ProcessGroupGloo.hpp includes; the wheel has none, so each is made to lead to gloo_forward.hpp.
+const GLOO_HEADERS: [&str; 5] =
+    ["algorithm.h", "common/error.h", "context.h", "rendezvous/store.h", "transport/device.h"];
+
+fn main() {
+    println!("cargo:rerun-if-changed=shim");
+    println!("cargo:rerun-if-env-changed=LIBTORCH");
+    println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
+    let libtorch = env::var_os("LIBTORCH").map(PathBuf::from).unwrap_or_else(|| {
+        panic!("LIBTORCH does not name a libtorch 2.11: run `make setup`, or set it to the `torch` folder of a wheel")
+    });
+    let include = libtorch.join("include");
+    assert!(
+        include.join("torch/csrc/distributed/c10d/Store.hpp").exists(),
+        "no libtorch headers at {}: run `make setup`, or point LIBTORCH to the `torch` folder of a 2.11 wheel",
+        include.display()
+    );
+    let nccl = env::var_os("CARGO_FEATURE_NCCL").is_some();
+    let mut build = cc::Build::new();
+    build
+        .cpp(true)
+        .pic(true)
+        .std("c++17")
+        .define("USE_C10D_GLOO", None)
+        .define("_GLIBCXX_USE_CXX11_ABI", env::var("LIBTORCH_CXX11_ABI").as_deref().unwrap_or("1"))
+        .include("shim")
+        .include(gloo_headers())
+        // System includes: their warnings are not ours.
+        .flag("-isystem")
+        .flag(&include)
+        .flag("-isystem")
+        .flag(include.join("torch/csrc/api/include"))
+        .flag_if_supported("-Wno-unused-parameter")
+        .file("shim/store.cpp")
+        .file("shim/group.cpp")
+        .file("shim/reducer.cpp")
+        .file("shim/tensors.cpp");
+    if nccl {
+        build.define("USE_C10D_NCCL", None).file("shim/nccl.cpp").file("shim/cuda.cpp");
+        for folder in cuda_headers(&libtorch) {
+            build.flag("-isystem").flag(folder);
+        }
+    }
+    build.compile("pixfleet_shim");
+
+    println!("cargo:rustc-link-search=native={}", libtorch.join("lib").display());
+    println!("cargo:rustc-link-lib=torch_cpu");
+    println!("cargo:rustc-link-lib=c10");
+    if nccl {
+        println!("cargo:rustc-link-lib=torch_cuda");
+        println!("cargo:rustc-link-lib=c10_cuda");
+    }
+}
+
+/// Writes the stand-ins for gloo's headers and returns their folder.
+fn gloo_headers() -> PathBuf {
+    let root = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("gloo_headers");
+    for header in GLOO_HEADERS {
+        let path = root.join("gloo").join(header);
+        let folder = path.parent().expect("a header lies in a folder");
+        fs::create_dir_all(folder).expect("OUT_DIR is writable");
+        fs::write(&path, "#include \"gloo_forward.hpp\"\n").expect("OUT_DIR is writable");
+    }
+    root
+}
+
+/// The folders of CUDA and NCCL headers, beside torch in the same site-packages.
+fn cuda_headers(libtorch: &Path) -> Vec<PathBuf> {
+    let real = libtorch.canonicalize().expect("LIBTORCH exists");
+    let nvidia = real.parent().expect("torch lies in site-packages").join("nvidia");
+    let folders =
+        [nvidia.join("cu13/include"), nvidia.join("cu13/include/cccl"), nvidia.join("nccl/include")];
+    for (folder, header) in folders.iter().zip(["cuda_runtime_api.h", "cuda", "nccl.h"]) {
+        assert!(
+            folder.join(header).exists(),
+            "the `nccl` feature needs {}: run scripts/setup-nccl.sh VENV",
+            folder.join(header).display()
+        );
+    }
+    folders.to_vec()
+}

@@ -1,0 +1,104 @@
+// c10d::Reducer for one generation.
+
+#include <algorithm>
+#include <sstream>
+
+#include <torch/csrc/distributed/c10d/reducer.hpp>
+
+#include "shim.hpp"
+
+namespace {
+
+// c10d gathers the order of arriving gradients at every backward until `rebuild_buckets` is called. We never call it,
+// so that list would grow for ever; saying at birth that it has happened keeps it empty, and the buckets fixed.
+class FixedBuckets final : public c10d::Reducer {
+ public:
+  using c10d::Reducer::Reducer;
+
+  void fix() {
+    has_rebuilt_bucket_ = true;
+  }
+
+  bool is_finished() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return !require_finalize_;
+  }
+};
+
+struct Reducer {
+  std::unique_ptr<FixedBuckets> inner;
+  std::vector<std::vector<size_t>> buckets;
+};
+
+} // namespace
+
+extern "C" {
+
+char* pf_reducer_new(
+    pf::Group* group, at::Tensor* const* params, const pf_slice* names, size_t count, Reducer** out) {
+  return pf::guarded([&] {
+    const auto list = pf::list_of(params, count);
+    // Gradients become ready from the last parameter to the first: buckets follow that order.
+    std::vector<at::Tensor> backwards(list.rbegin(), list.rend());
+    std::vector<int64_t> indices;
+    std::unordered_map<size_t, std::string> named;
+    for (size_t i = 0; i < count; ++i) {
+      indices.push_back(static_cast<int64_t>(count - 1 - i));
+      named[i] = std::string(reinterpret_cast<const char*>(names[i].data), names[i].len);
+    }
+    const std::vector<bool> dense(count, false);
+    const size_t first = c10d::kDefaultFirstBucketBytes;
+    const size_t cap = c10d::kDefaultBucketBytesCap;
+    auto assigned = c10d::compute_bucket_assignment_by_size(backwards, {first, cap}, dense, indices);
+    auto reducer = std::make_unique<Reducer>();
+    reducer->buckets = std::get<0>(assigned);
+    const std::vector<int64_t> caps(std::get<1>(assigned).begin(), std::get<1>(assigned).end());
+    reducer->inner = std::make_unique<FixedBuckets>(
+        list, reducer->buckets, group->process_group, dense, static_cast<int64_t>(cap),
+        /*find_unused_parameters=*/false, /*gradient_as_bucket_view=*/false, named, static_cast<int64_t>(first),
+        /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, caps);
+    reducer->inner->fix();
+    *out = reducer.release();
+  });
+}
+
+char* pf_reducer_free(Reducer* reducer) {
+  return pf::guarded([&] { delete reducer; });
+}
+
+// Bucket indices as one flat list, each bucket ended by -1; `out` may be null to ask for the length.
+size_t pf_reducer_buckets(const Reducer* reducer, int64_t* out) {
+  size_t length = 0;
+  for (const auto& bucket : reducer->buckets) {
+    for (const auto index : bucket) {
+      if (out != nullptr) {
+        out[length] = static_cast<int64_t>(index);
+      }
+      ++length;
+    }
+    if (out != nullptr) {
+      out[length] = -1;
+    }
+    ++length;
+  }
+  return length;
+}
+
+char* pf_reducer_prepare(Reducer* reducer) {
+  return pf::guarded([&] { reducer->inner->prepare_for_backward({}); });
+}
+
+char* pf_reducer_finish(Reducer* reducer, pf::Group* group) {
+  return pf::guarded([&] {
+    reducer->inner->check_finalized();
+#ifdef USE_C10D_NCCL
+    if (group->is_nccl) {
+      pf::wait_nccl(*group);
+    }
+#else
+    (void)group;
+#endif
+  });
+}
+
+} // extern "C"

@@ -1,0 +1,95 @@
+// What the pieces of the shim share: the guard at the border, the group.
+//
+// Invariant: every function that Rust calls runs inside `pf::guarded`, which turns any exception into a malloc'd
+// message (null = success). Tensors cross as `at::Tensor*`, the pointer that tch itself holds.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <string>
+#include <vector>
+
+#include <ATen/ATen.h>
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+#include <torch/csrc/distributed/c10d/Store.hpp>
+
+extern "C" {
+
+struct pf_slice {
+  const uint8_t* data;
+  size_t len;
+};
+
+// Callbacks into Rust. All return -1 for failure (Rust remembers why), otherwise 0 or a truth value.
+struct pf_store_calls {
+  void* user;
+  int (*set)(void* user, pf_slice key, pf_slice value);
+  int (*get)(void* user, pf_slice key, int64_t timeout_ms, void* bytes);
+  int (*add)(void* user, pf_slice key, int64_t amount, int64_t* sum);
+  int (*check)(void* user, const pf_slice* keys, size_t count);
+  int (*wait)(void* user, const pf_slice* keys, size_t count, int64_t timeout_ms);
+  int (*compare_set)(void* user, pf_slice key, pf_slice expected, pf_slice desired, void* bytes);
+  int (*remove)(void* user, pf_slice key);
+  void (*drop)(void* user);
+};
+}
+
+namespace pf {
+
+inline char* copy_message(const char* text) noexcept {
+  char* copy = ::strdup(text != nullptr && *text != '\0' ? text : "an exception without words");
+  // strdup fails only without memory; an abort is then the honest end.
+  if (copy == nullptr) {
+    std::abort();
+  }
+  return copy;
+}
+
+template <class Work>
+char* guarded(Work&& work) noexcept {
+  try {
+    work();
+    return nullptr;
+  } catch (const c10::Error& error) {
+    return copy_message(error.what_without_backtrace());
+  } catch (const std::exception& error) {
+    return copy_message(error.what());
+  } catch (...) {
+    return copy_message("an exception of unknown type");
+  }
+}
+
+inline std::vector<at::Tensor> list_of(at::Tensor* const* tensors, size_t count) {
+  std::vector<at::Tensor> list;
+  list.reserve(count);
+  for (size_t i = 0; i < count; ++i) {
+    list.push_back(*tensors[i]);
+  }
+  return list;
+}
+
+c10::intrusive_ptr<c10d::Store> make_store(const pf_store_calls& calls, std::chrono::milliseconds timeout);
+
+struct Group {
+  c10::intrusive_ptr<c10d::ProcessGroup> process_group;
+  c10::intrusive_ptr<c10d::Backend> backend;
+  std::chrono::milliseconds timeout;
+  bool is_nccl;
+  std::atomic<bool> ended{false};
+
+  // Blocks until `work` is done, within the timeout; throws its exception.
+  void wait(const c10::intrusive_ptr<c10d::Work>& work) const;
+};
+
+#ifdef USE_C10D_NCCL
+c10::intrusive_ptr<c10d::Backend> make_nccl(
+    const c10::intrusive_ptr<c10d::Store>& store, int rank, int world, std::chrono::milliseconds timeout, int device);
+// Waits on the host until the current stream is idle, looking for failed communicators meanwhile.
+void wait_nccl(const Group& group);
+#endif
+
+} // namespace pf
