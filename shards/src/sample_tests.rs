@@ -1,0 +1,181 @@
+use super::*;
+use crate::pixels::rle::Rle;
+use crate::row::ImageSource;
+use std::collections::HashSet;
+
+fn config() -> SampleConfig {
+    SampleConfig { data: DataSpec { common_pair: 0.0, ..DataSpec::default() }, size: 16, crop: true, text_dim: Some(4) }
+}
+
+/// 40 x 20, left half red, right half blue; two regions: the left half and a small box in the right one.
+fn row() -> ImageRow {
+    let mut image = Rgb::filled(40, 20, [0, 0, 255]);
+    for (i, p) in image.data.chunks_exact_mut(3).enumerate() {
+        if i % 40 < 20 {
+            p.copy_from_slice(&[255, 0, 0]);
+        }
+    }
+    let mut bytes = Vec::new();
+    image::ImageEncoder::write_image(
+        image::codecs::png::PngEncoder::new(&mut bytes),
+        &image.data,
+        40,
+        20,
+        image::ExtendedColorType::Rgb8,
+    )
+    .expect("encodes");
+    let region = |bbox: [f32; 4], v: f32| Region {
+        bbox,
+        mask: Some(Rle::encode(&Mask::from_box(40, 20, bbox))),
+        caption_object: Some("a thing".into()),
+        caption_merged: Some("a thing at length".into()),
+        short_vector: Some(vec![v; 4]),
+        long_vector: Some(vec![v + 0.5; 4]),
+        ..Region::default()
+    };
+    ImageRow {
+        image: ImageSource { bytes: Some(bytes.into()), ..ImageSource::default() },
+        width: 40,
+        height: 20,
+        image_vector: Some(vec![9.0; 4]),
+        regions: vec![region([0.0, 0.0, 0.5, 1.0], 1.0), region([0.7, 0.4, 0.8, 0.6], 2.0)],
+        ..ImageRow::default()
+    }
+}
+
+fn key(row_number: u64) -> SampleKey {
+    SampleKey { seed: 7, epoch: 0, row_number }
+}
+
+fn refused(change: impl FnOnce(&mut ImageRow)) -> String {
+    let mut row = row();
+    row.regions.truncate(1);
+    change(&mut row);
+    make_sample(&row, key(0), &config()).expect_err("a bad row").to_string()
+}
+
+#[test]
+fn draws_depend_on_the_row_alone_and_reach_every_region_and_caption() {
+    let row = row();
+    let texts: Vec<f32> = (0..64).map(|n| make_sample(&row, key(n), &config()).expect("good").text[0]).collect();
+    let again: Vec<f32> = (0..64).map(|n| make_sample(&row, key(n), &config()).expect("good").text[0]).collect();
+    assert_eq!(texts, again);
+    let kinds: HashSet<u32> = texts.iter().map(|t| t.to_bits()).collect();
+    assert_eq!(kinds, [1.0f32, 1.5, 2.0, 2.5].map(f32::to_bits).into());
+}
+
+#[test]
+fn planes_are_normalized_and_the_box_lies_in_the_square() {
+    let s = region_sample(&row(), 0, TextKind::Short, MaskMode::Region, &config()).expect("good");
+    assert_eq!((s.pixels.len(), s.mask.len(), s.crop_pixels.len(), s.crop_mask.len()), (768, 256, 768, 256));
+    assert_eq!(s.box_xyxy, [0.0, 0.25, 0.5, 0.75]);
+    let at = |y: usize, x: usize| y * 16 + x;
+    assert!((s.pixels[at(8, 2)] - (1.0 - MEAN[0]) / STD[0]).abs() < 1e-5);
+    assert!((s.pixels[at(0, 2)] + MEAN[0] / STD[0]).abs() < 1e-5, "padding is black");
+    assert!((s.mask[at(8, 2)] - 0.5 / 0.26).abs() < 1e-5);
+    assert!((s.mask[at(8, 13)] + 0.5 / 0.26).abs() < 1e-5);
+    // The crop of side 30 reaches 5 pixels above the image: the mean colour, which is zero up to rounding.
+    assert!(s.crop_valid && s.crop_pixels[at(0, 8)].abs() < 0.01);
+    assert_eq!(s.region, Some(0));
+}
+
+#[test]
+fn mask_modes_change_the_mask_alone() {
+    let row = row();
+    let sample = |mode| region_sample(&row, 1, TextKind::Long, mode, &config()).expect("good");
+    let (region, boxed, ones) = (sample(MaskMode::Region), sample(MaskMode::Box), sample(MaskMode::Ones));
+    assert_eq!(region, boxed, "the mask is its box here");
+    assert!(ones.mask.iter().all(|&v| v == (0.5f64 / 0.26) as f32));
+    assert_eq!(Sample { mask: ones.mask.clone(), ..region }, ones);
+}
+
+#[test]
+fn a_whole_image_has_ones_everywhere_and_no_crop() {
+    let mut config = config();
+    config.data.common_pair = 1.0;
+    let s = make_sample(&row(), key(0), &config).expect("good");
+    assert!(s.mask.iter().all(|&v| v == config.data.full_mask_value as f32));
+    assert_eq!((s.crop_valid, s.region, s.text[0]), (false, None, 9.0));
+    assert_eq!(s.box_xyxy, [0.0, 0.25, 1.0, 0.75]);
+    let mut bare = row();
+    bare.image_vector = None;
+    assert!(make_sample(&bare, key(0), &config).expect("good").region.is_some(), "no image caption, no whole image");
+}
+
+#[test]
+fn a_region_that_is_the_image_has_no_crop() {
+    let mut row = row();
+    row.regions.truncate(1);
+    row.regions[0].bbox = [0.0, 0.0, 1.0, 1.0];
+    assert!(!make_sample(&row, key(0), &config()).expect("good").crop_valid);
+}
+
+#[test]
+fn without_crops_nothing_of_them_is_made() {
+    let config = SampleConfig { crop: false, text_dim: None, ..config() };
+    let s = make_sample(&row(), key(0), &config).expect("good");
+    assert!(s.crop_pixels.is_empty() && s.crop_mask.is_empty() && !s.crop_valid && s.text.is_empty());
+}
+
+#[test]
+fn mask_augmentation_is_drawn_and_never_empties_a_mask() {
+    let mut config = config();
+    config.data.mask_dilate = 4;
+    let areas: HashSet<usize> = (0..40)
+        .map(|n| make_sample(&row(), key(n), &config).expect("good").mask.iter().filter(|&&v| v > 0.0).count())
+        .collect();
+    assert!(areas.len() > 4 && !areas.contains(&0), "{areas:?}");
+}
+
+#[test]
+fn every_bad_value_is_named_by_its_column() {
+    assert_eq!(refused(|r| r.image.bytes = None), "image.bytes: the row holds no image");
+    assert_eq!(refused(|r| r.width = 41), "width, height: the row says 41 x 20, the image is 40 x 20");
+    assert_eq!(
+        refused(|r| r.regions[0].bbox[2] = 1.2),
+        "regions[0].bbox: [0.0, 0.0, 1.2, 1.0] is no box x1 < x2, y1 < y2 within 0..1"
+    );
+    assert_eq!(
+        refused(|r| r.regions[0].mask = Some(Rle { height: 20, width: 40, counts: vec![0, 900] })),
+        "regions[0].mask_rle: the runs cover 900 pixels, the mask of 20 x 40 has 800"
+    );
+    assert_eq!(
+        refused(|r| r.regions[0].mask = Some(Rle::encode(&Mask::filled(40, 20, 0)))),
+        "regions[0].mask_rle: no pixel lies inside the mask"
+    );
+    assert_eq!(
+        refused(|r| r.regions[0].mask = Some(Rle::encode(&Mask::filled(20, 40, 255)))),
+        "regions[0].mask_size: 40 x 20 is not the shape of the image, 20 x 40"
+    );
+    let blank = |r: &mut ImageRow| (r.regions[0].caption_object, r.regions[0].caption_merged) = (Some(" ".into()), Some(String::new()));
+    assert!(["regions[0].caption_object: the caption is empty", "regions[0].caption_merged: the caption is empty"]
+        .contains(&refused(blank).as_str()));
+    let nan = |r: &mut ImageRow| {
+        let bad = Some(vec![1.0, f32::NAN, 1.0, 1.0]);
+        (r.regions[0].short_vector, r.regions[0].long_vector) = (bad.clone(), bad);
+    };
+    assert!(refused(nan).ends_with("[0]: number 1 of the text vector is NaN"));
+    let none = |r: &mut ImageRow| (r.regions[0].short_vector, r.regions[0].long_vector) = (None, None);
+    assert!(refused(none).ends_with("[0]: no text vector; run `pixfleet shards embed` on this split"));
+    assert!(refused(|r| (r.regions[0].short_vector, r.regions[0].long_vector) = (Some(vec![]), Some(vec![])))
+        .ends_with("[0]: the text vector has 0 numbers, expected 4"));
+    assert_eq!(
+        refused(|r| (r.regions[0].check_ok, r.image_vector) = (Some(false), None)),
+        "regions: the row has no region that passed its check and no image caption's vector"
+    );
+}
+
+#[test]
+fn a_batch_keeps_the_order_and_refuses_mixed_sizes() {
+    use crate::batch::{BatchError, assemble};
+    use pixfleet_cluster::SampleId;
+    let id = |row| SampleId { epoch: 0, row_group: 0, row };
+    let make = |n, size| make_sample(&row(), key(n), &SampleConfig { size, ..config() }).expect("good");
+    let items = [(id(3), make(3, 16)), (id(1), make(1, 16))];
+    let batch = assemble(&items, Vec::new()).expect("alike");
+    assert_eq!((batch.n, batch.size, batch.text_dim, batch.pixels.len()), (2, 16, 4, 2 * 768));
+    assert_eq!((batch.samples[0].row, &batch.mask[256..]), (3, items[1].1.mask.as_slice()));
+    let mixed = [(id(3), make(3, 16)), (id(1), make(1, 8))];
+    assert!(matches!(assemble(&mixed, Vec::new()), Err(BatchError::Length { index: 1, plane: "pixels", .. })));
+    assert_eq!(assemble(&[], Vec::new()).expect("empty").n, 0);
+}
