@@ -4,10 +4,16 @@
 //! Nothing is ever rewritten. A [`Record::Formed`] says from which step a generation starts, and thereby cuts off all
 //! step records at or beyond it: those were done to weights that did not survive. [`History`] applies the cuts.
 
-use crate::ids::{Generation, MemberId, Step};
+use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::order::SampleId;
-use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, BTreeSet};
+use serde::{Deserialize, Deserializer, Serialize};
+use std::collections::BTreeMap;
+
+#[cfg(test)]
+mod tests;
+
+/// Version of the ledger's format.
+pub const LEDGER_SCHEMA: u32 = 1;
 
 /// Losses of one step over the global batch; a branch that is off is absent.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
@@ -21,8 +27,13 @@ pub struct Losses {
     /// Branch 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<f64>,
-    /// The weighted sum.
+    /// The weighted sum. Not a number is `null` in JSON.
+    #[serde(deserialize_with = "number_or_null")]
     pub total: f64,
+}
+
+fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 /// A bad row and what stood in for it.
@@ -36,4 +47,206 @@ pub struct Substitution {
     pub used: SampleId,
     /// What was wrong with it.
     pub reason: String,
+}
+
+/// One committed step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Which step.
+    pub step: Step,
+    /// The membership that ran it.
+    pub generation: Generation,
+    /// Ranks of that membership.
+    pub world: u32,
+    /// The first position of its global batch.
+    pub first_position: u64,
+    /// Samples of its global batch: positions `first_position .. first_position + samples`.
+    pub samples: u64,
+    /// Losses of the global batch.
+    pub losses: Losses,
+    /// Learning rate.
+    pub lr: f64,
+    /// How long it took.
+    pub seconds: f64,
+    /// Bad rows that were replaced, by position.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub substitutions: Vec<Substitution>,
+    /// Ranks that were lost before they reported this step; substitutions among their rows are unknown.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreported: Vec<Rank>,
+}
+
+/// Where a generation's weights come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StateSource {
+    /// Initial weights.
+    Initial,
+    /// A member that survived.
+    Member(MemberId),
+    /// A checkpoint: key of its manifest.
+    Manifest(String),
+}
+
+/// One line of the ledger.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub enum Record {
+    /// First line of each segment.
+    Segment {
+        /// [`LEDGER_SCHEMA`].
+        schema: u32,
+        /// The segment's number: 0, 1, 2, ... without a gap.
+        number: u64,
+        /// blake3 of the segment before, in hex; empty for the first.
+        previous: String,
+        /// Says who wrote it, when a put's answer got lost.
+        nonce: String,
+    },
+    /// A coordinator took the run over.
+    Opened {
+        /// The run's name.
+        run: String,
+        /// Digest of the run file.
+        spec_digest: String,
+        /// The dataset version.
+        dataset_digest: String,
+        /// Seed of the order of samples.
+        seed: u64,
+        /// Samples in a step.
+        global_batch: u32,
+    },
+    /// A generation was formed; step records at or beyond `start_step` count no more.
+    Formed {
+        /// Its number.
+        generation: Generation,
+        /// The step that it runs first.
+        start_step: Step,
+        /// Its members, by rank.
+        members: Vec<MemberId>,
+        /// Where its weights come from.
+        source: StateSource,
+    },
+    /// A step was committed.
+    Step(StepRecord),
+    /// A member was lost.
+    Lost {
+        /// The membership at that time.
+        generation: Generation,
+        /// Who.
+        member: MemberId,
+        /// How it was noticed.
+        cause: String,
+    },
+    /// A checkpoint was committed.
+    Checkpoint {
+        /// The membership that wrote it.
+        generation: Generation,
+        /// Steps done.
+        step: Step,
+        /// Key of its manifest.
+        manifest: String,
+    },
+    /// The run ended, or was drained.
+    Closed {
+        /// `done`, `drained` or `fault`.
+        outcome: String,
+        /// The first cause of a fault.
+        message: String,
+    },
+}
+
+impl Record {
+    /// Key, below `<store>/<run>/`, of segment `number`.
+    #[must_use]
+    pub fn segment_key(number: u64) -> String {
+        format!("ledger/{number:020}.jsonl")
+    }
+
+    /// The number of the segment called `name` (`00000000000000000007.jsonl`); `None` for any other object.
+    #[must_use]
+    pub fn parse_segment_name(name: &str) -> Option<u64> {
+        let digits = name.strip_suffix(".jsonl")?;
+        (digits.len() == 20).then(|| digits.parse().ok())?
+    }
+
+    /// The record as one line, line feed included.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        let mut line = serde_json::to_string(self).expect("a record has only JSON types");
+        line.push('\n');
+        line
+    }
+}
+
+/// A line of the ledger that is not a record.
+#[derive(Debug, thiserror::Error)]
+#[error("line {line} is not a ledger record")]
+pub struct BadLine {
+    /// Counted from 1.
+    pub line: usize,
+    /// The parser's own words.
+    #[source]
+    pub source: serde_json::Error,
+}
+
+/// The records of one segment's text.
+///
+/// # Errors
+/// [`BadLine`] with the line's number.
+pub fn parse_lines(text: &str) -> Result<Vec<Record>, BadLine> {
+    let parse = |(i, line)| serde_json::from_str(line).map_err(|source| BadLine { line: i + 1, source });
+    text.lines().enumerate().filter(|(_, line)| !line.is_empty()).map(parse).collect()
+}
+
+/// What the ledger says after its cuts: the steps that made the weights as they are.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct History {
+    /// Surviving records of each step; more than one means that the step was applied twice.
+    pub steps: BTreeMap<Step, Vec<StepRecord>>,
+    /// Step records that were cut off: work redone.
+    pub redone: u64,
+    /// Members lost.
+    pub losses: u64,
+    /// The highest generation formed.
+    pub generation: Option<Generation>,
+    /// The highest member number.
+    pub member: Option<MemberId>,
+    /// Generations that did not grow: (before, after).
+    pub reused: Vec<(Generation, Generation)>,
+    /// The newest checkpoint.
+    pub checkpoint: Option<(Step, String)>,
+}
+
+impl History {
+    /// Replays records in order.
+    #[must_use]
+    pub fn replay<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
+        let mut history = Self::default();
+        for record in records {
+            history.apply(record);
+        }
+        history
+    }
+
+    fn apply(&mut self, record: &Record) {
+        match record {
+            Record::Segment { .. } | Record::Opened { .. } | Record::Closed { .. } => {}
+            Record::Formed { generation, start_step, members, .. } => {
+                if let Some(before) = self.generation.filter(|before| before >= generation) {
+                    self.reused.push((before, *generation));
+                }
+                self.generation = self.generation.max(Some(*generation));
+                self.member = self.member.max(members.iter().max().copied());
+                let cut = self.steps.split_off(start_step);
+                self.redone += cut.values().map(|v| v.len() as u64).sum::<u64>();
+            }
+            Record::Step(step) => self.steps.entry(step.step).or_default().push(step.clone()),
+            Record::Lost { member, .. } => {
+                self.losses += 1;
+                self.member = self.member.max(Some(*member));
+            }
+            Record::Checkpoint { step, manifest, .. } => self.checkpoint = Some((*step, manifest.clone())),
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! Pure and synchronous: nothing here knows a clock, a file, a socket or a tensor. The shells (`coordinator`,
 //! `worker`, `cli`) pass time and events in and perform what comes out.
 
+pub mod audit;
 pub mod commit;
 pub mod fault;
 pub mod ids;

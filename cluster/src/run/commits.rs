@@ -1,0 +1,42 @@
+//! The machine of checkpoint commit: parts of one generation in, a manifest's parts out once all ranks have reported.
+
+use super::messages::PartReport;
+use crate::commit::PartEntry;
+use crate::ids::{Rank, Step};
+use std::collections::BTreeMap;
+
+/// Checkpoints of the current generation that are being written.
+#[derive(Debug, Default)]
+pub(super) struct Commits {
+    parts: BTreeMap<Step, BTreeMap<Rank, PartEntry>>,
+    /// Asked of the store, not yet answered.
+    storing: u32,
+}
+
+impl Commits {
+    /// Takes one rank's part; all parts, by rank, when it was the last one. A part told twice counts once.
+    pub(super) fn part(&mut self, world: u32, part: PartReport) -> Option<Vec<PartEntry>> {
+        let parts = self.parts.entry(part.step).or_default();
+        parts.insert(part.entry.rank, part.entry);
+        if parts.len() < world as usize {
+            return None;
+        }
+        self.storing += 1;
+        self.parts.remove(&part.step).map(|parts| parts.into_values().collect())
+    }
+
+    /// The store answered.
+    pub(super) fn answered(&mut self) {
+        self.storing = self.storing.saturating_sub(1);
+    }
+
+    /// Whether a manifest is on its way.
+    pub(super) fn is_storing(&self) -> bool {
+        self.storing > 0
+    }
+
+    /// The generation is over: parts without their siblings are of no use.
+    pub(super) fn clear(&mut self) {
+        self.parts.clear();
+    }
+}

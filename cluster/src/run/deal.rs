@@ -1,0 +1,60 @@
+//! Who takes part in the next generation, with which rank, and where its weights come from: one pure function.
+
+use super::event::Resume;
+use crate::ids::{MemberId, Rank, Step};
+use crate::ledger::StateSource;
+
+/// The next generation, all but its number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deal {
+    /// Members, by rank.
+    pub members: Vec<MemberId>,
+    /// The step to run first.
+    pub start_step: Step,
+    /// The rank that broadcasts.
+    pub source: Option<Rank>,
+    /// The ranks that need it.
+    pub receivers: Vec<Rank>,
+    /// The checkpoint that all load, if nobody holds newer state.
+    pub resume: Option<Resume>,
+}
+
+/// Deals `candidates` (with the step that each would run next, if it holds whole state) to at most `world_max` ranks.
+///
+/// The furthest member is the source; whoever is not as far receives its state, so at most the step in flight is done
+/// again. Members that hold state come first, then by number. If a checkpoint is further than every member, all load
+/// it. `None` without candidates.
+#[must_use]
+pub fn deal(candidates: &[(MemberId, Option<Step>)], world_max: u32, checkpoint: Option<&Resume>) -> Option<Deal> {
+    let mut chosen = candidates.to_vec();
+    // Furthest first, so that a cut to `world_max` never leaves the source outside.
+    chosen.sort_by_key(|&(member, step)| (std::cmp::Reverse(step), member));
+    chosen.truncate(world_max as usize);
+    chosen.sort_by_key(|&(member, step)| (step.is_none(), member));
+    let members: Vec<MemberId> = chosen.iter().map(|&(member, _)| member).collect();
+    if members.is_empty() {
+        return None;
+    }
+    let furthest = chosen.iter().filter_map(|&(_, step)| step).max();
+    let rank = |i: usize| Rank(u32::try_from(i).expect("no more members than world_max, a u32"));
+    if let Some(step) = furthest.filter(|&step| checkpoint.is_none_or(|c| c.step <= step)) {
+        let source = chosen.iter().position(|&(_, s)| s == Some(step)).map(rank);
+        let behind = |&(_, (_, s)): &(usize, &(MemberId, Option<Step>))| *s != Some(step);
+        let receivers = chosen.iter().enumerate().filter(behind).map(|(i, _)| rank(i)).collect();
+        return Some(Deal { members, start_step: step, source, receivers, resume: None });
+    }
+    let start_step = checkpoint.map_or(Step(0), |c| c.step);
+    Some(Deal { members, start_step, source: None, receivers: Vec::new(), resume: checkpoint.cloned() })
+}
+
+impl Deal {
+    /// For the ledger.
+    #[must_use]
+    pub fn state_source(&self) -> StateSource {
+        match (self.source, &self.resume) {
+            (Some(rank), _) => StateSource::Member(self.members[rank.0 as usize]),
+            (None, Some(resume)) => StateSource::Manifest(resume.key.clone()),
+            (None, None) => StateSource::Initial,
+        }
+    }
+}

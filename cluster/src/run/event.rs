@@ -1,0 +1,279 @@
+//! Everything that can happen to a run and everything that it can ask for, on one screen each.
+
+use super::messages::{Join, Order, Outcome, Report, StepReport};
+use crate::commit::PartEntry;
+use crate::ids::{Generation, MemberId, Rank, Step};
+use crate::ledger::Record;
+use std::fmt;
+use std::time::Duration;
+
+/// Time since the machine was made; the shell's clock, or a test's.
+pub type Now = Duration;
+
+/// A checkpoint to go on from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resume {
+    /// Steps done.
+    pub step: Step,
+    /// Key of its manifest.
+    pub key: String,
+}
+
+/// What a run is told once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunConfig {
+    /// Members to wait for before the first generation.
+    pub expect: u32,
+    /// Once somebody is there, wait no longer than this for the others.
+    pub join_window: Duration,
+    /// Fewer members do not train.
+    pub min_workers: u32,
+    /// More members than lanes do not train; the rest stands by.
+    pub lanes: u32,
+    /// Samples in a step.
+    pub global_batch: u32,
+    /// Steps in all.
+    pub steps: u64,
+    /// Silence after which a member is lost.
+    pub heartbeat_timeout: Duration,
+    /// After a failure, how long the members of a generation have to report out of it. Must cover a step, for a
+    /// worker cannot leave in the midst of its forward.
+    pub reform_grace: Duration,
+    /// Generations in a row without a committed step, after which the run is at fault.
+    pub fruitless_max: u32,
+    /// Members that may wait or train at once.
+    pub members_max: u32,
+    /// The first generation that was never used.
+    pub first_generation: Generation,
+    /// The newest good checkpoint.
+    pub resume: Option<Resume>,
+}
+
+/// How a loss was noticed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LossCause {
+    /// Its session ended.
+    StreamClosed {
+        /// The transport's words.
+        how: String,
+    },
+    /// Nothing was heard of it.
+    HeartbeatMissed {
+        /// For how long.
+        silent: Duration,
+    },
+    /// Its parent process saw it exit.
+    Exited {
+        /// Signal or exit code.
+        how: String,
+    },
+    /// Others left the generation, this one did not say anything.
+    SilentAfterFailure {
+        /// What the others met.
+        failure: String,
+    },
+    /// It said that it gives up.
+    Fault {
+        /// Its own words.
+        message: String,
+    },
+}
+
+impl fmt::Display for LossCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StreamClosed { how } => write!(f, "its session ended: {how}"),
+            Self::HeartbeatMissed { silent } => write!(f, "no sign of life for {} ms", silent.as_millis()),
+            Self::Exited { how } => write!(f, "its process ended: {how}"),
+            Self::SilentAfterFailure { failure } => {
+                write!(f, "it did not leave the generation after the others did ({failure})")
+            }
+            Self::Fault { message } => write!(f, "it gave up: {message}"),
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A worker opened a session; the shell gave it a number.
+    Joined {
+        /// Its number, never used before.
+        member: MemberId,
+        /// What it said.
+        join: Join,
+    },
+    /// A member said something.
+    Reported {
+        /// Who.
+        member: MemberId,
+        /// What.
+        report: Report,
+    },
+    /// A member is gone.
+    Lost {
+        /// Who.
+        member: MemberId,
+        /// How it was noticed.
+        cause: LossCause,
+    },
+    /// A worker that was expected will not come: its process ended before it joined.
+    WillNotJoin,
+    /// Finish the step in flight, checkpoint, stop.
+    Drain,
+    /// Stop now, without a checkpoint.
+    Stop {
+        /// Why.
+        message: String,
+    },
+    /// The manifest that [`Effect::StoreManifest`] asked for exists.
+    ManifestStored {
+        /// The membership that wrote the parts.
+        generation: Generation,
+        /// Steps done.
+        step: Step,
+        /// Its key.
+        key: String,
+    },
+    /// It does not.
+    ManifestFailed {
+        /// The membership that wrote the parts.
+        generation: Generation,
+        /// Steps done.
+        step: Step,
+        /// The store's words.
+        message: String,
+    },
+    /// [`super::Run::deadline`] has come.
+    Tick,
+}
+
+/// Why something that a worker said is not acted upon.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// The run is over.
+    Over {
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// Enough members are there.
+    Full {
+        /// How many.
+        members: u64,
+    },
+    /// The message belongs to another generation.
+    StaleGeneration {
+        /// The message's.
+        got: Generation,
+        /// The run's.
+        current: Generation,
+    },
+    /// The sender is no member.
+    Unknown,
+    /// A step that is not the sender's next one.
+    OutOfOrder {
+        /// The step that the run expects of it.
+        expected: Option<Step>,
+        /// The step that it names.
+        got: Step,
+    },
+}
+
+/// Something that people want to see.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Notice {
+    /// The phase, generation or membership changed.
+    State,
+    /// A step is committed.
+    Step {
+        /// As the first rank saw it.
+        report: StepReport,
+        /// Ranks.
+        world: u32,
+    },
+    /// A checkpoint exists.
+    Checkpoint {
+        /// Steps done.
+        step: Step,
+        /// Its manifest.
+        key: String,
+    },
+    /// A checkpoint was given up; the run goes on.
+    CheckpointFailed {
+        /// Steps done.
+        step: Step,
+        /// The store's words.
+        message: String,
+    },
+    /// A member is gone.
+    Loss {
+        /// Who.
+        member: MemberId,
+        /// Its name.
+        name: String,
+        /// Its process.
+        pid: u32,
+        /// The membership at that time.
+        generation: Generation,
+        /// Its rank there, if it took part.
+        rank: Option<Rank>,
+        /// How it was noticed.
+        cause: LossCause,
+    },
+}
+
+/// What must now be done, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Greet a new member: the shell adds the run file and the dataset's digest.
+    Welcome {
+        /// Who.
+        member: MemberId,
+    },
+    /// Send an order.
+    Send {
+        /// To whom.
+        member: MemberId,
+        /// What.
+        order: Order,
+    },
+    /// End a session.
+    Close {
+        /// Whose.
+        member: MemberId,
+    },
+    /// Answer or log that a message was not acted upon. [`Refusal::Over`] and [`Refusal::Full`] end the session.
+    Refuse {
+        /// Whose message.
+        member: MemberId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// From now on, serve rendezvous keys of this generation and of no other.
+    OpenRendezvous {
+        /// Which.
+        generation: Generation,
+    },
+    /// Serve no rendezvous keys and wake everybody who waits for one.
+    CloseRendezvous,
+    /// Write a record.
+    Ledger(Record),
+    /// Make all records so far durable, then create a manifest, then say so.
+    StoreManifest {
+        /// The membership that wrote the parts.
+        generation: Generation,
+        /// Steps done.
+        step: Step,
+        /// All parts, by rank.
+        parts: Vec<PartEntry>,
+    },
+    /// Tell whoever watches.
+    Announce(Notice),
+    /// The run is over: make the ledger durable and end.
+    Finish {
+        /// How.
+        outcome: Outcome,
+        /// The first cause of a fault, else empty.
+        message: String,
+    },
+}

@@ -1,0 +1,420 @@
+//! Hand-built situations on a virtual clock.
+
+use super::*;
+use crate::commit::PartEntry;
+use crate::ids::{Generation, MemberId, Rank, Step};
+use crate::ledger::{Record, StateSource};
+use std::time::Duration;
+
+const GRACE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_secs(5);
+const WINDOW: Duration = Duration::from_secs(30);
+
+pub(super) fn config(expect: u32) -> RunConfig {
+    RunConfig {
+        expect,
+        join_window: WINDOW,
+        min_workers: 1,
+        lanes: 4,
+        global_batch: 8,
+        steps: 10,
+        heartbeat_timeout: SILENCE,
+        reform_grace: GRACE,
+        fruitless_max: 3,
+        members_max: 8,
+        first_generation: Generation(1),
+        resume: None,
+    }
+}
+
+/// A run, the clock, and everything that it asked for.
+struct Desk {
+    run: Run,
+    now: Now,
+    log: Vec<Effect>,
+}
+
+impl Desk {
+    fn new(config: RunConfig) -> Self {
+        Self { run: Run::new(config), now: Duration::ZERO, log: Vec::new() }
+    }
+
+    fn event(&mut self, event: Event) -> Vec<Effect> {
+        let effects = self.run.handle(self.now, event);
+        self.log.extend(effects.clone());
+        effects
+    }
+
+    fn join(&mut self, member: u64) -> Vec<Effect> {
+        let join = Join { name: format!("w{member}"), pid: member as u32, ..Join::default() };
+        self.event(Event::Joined { member: MemberId(member), join })
+    }
+
+    fn say(&mut self, member: u64, report: Report) -> Vec<Effect> {
+        self.event(Event::Reported { member: MemberId(member), report })
+    }
+
+    fn ready(&mut self, member: u64, generation: u64, step: u64) -> Vec<Effect> {
+        self.say(member, Report::Ready { generation: Generation(generation), next_step: Step(step) })
+    }
+
+    fn commit(&mut self, member: u64, generation: u64, step: u64) -> Vec<Effect> {
+        let report =
+            StepReport { generation: Generation(generation), step: Step(step), samples: 8, ..StepReport::default() };
+        self.say(member, Report::Committed(report))
+    }
+
+    fn fail(&mut self, member: u64, generation: u64, next_step: Option<u64>, kind: FailureKind) -> Vec<Effect> {
+        let failed = Failed {
+            generation: Generation(generation),
+            next_step: next_step.map(Step),
+            kind,
+            message: "reset by peer".into(),
+            lost_rank: None,
+        };
+        self.say(member, Report::Failed(failed))
+    }
+
+    fn lose(&mut self, member: u64) -> Vec<Effect> {
+        let cause = LossCause::StreamClosed { how: "reset".into() };
+        self.event(Event::Lost { member: MemberId(member), cause })
+    }
+
+    fn part(&mut self, member: u64, generation: u64, step: u64, rank: u32) -> Vec<Effect> {
+        let entry = PartEntry {
+            path: format!("p{rank}"),
+            rank: Rank(rank),
+            bytes: 1,
+            blake3: String::new(),
+            tensors: vec![],
+        };
+        self.say(member, Report::Part(PartReport { generation: Generation(generation), step: Step(step), entry }))
+    }
+
+    fn finish(&mut self, member: u64, generation: u64, step: u64) -> Vec<Effect> {
+        self.say(member, Report::Finished { generation: Generation(generation), next_step: Step(step) })
+    }
+
+    fn stored(&mut self, generation: u64, step: u64) -> Vec<Effect> {
+        let (generation, step) = (Generation(generation), Step(step));
+        self.event(Event::ManifestStored { generation, step, key: format!("m{step}") })
+    }
+
+    /// Members 1..=n joined, formed as generation 1 and trained up to (not including) `step`.
+    fn training(n: u64, step: u64) -> Self {
+        let mut desk = Self::new(config(n as u32));
+        for m in 1..=n {
+            desk.join(m);
+        }
+        for m in 1..=n {
+            desk.ready(m, 1, 0);
+        }
+        for s in 0..step {
+            for m in 1..=n {
+                desk.commit(m, 1, s);
+            }
+        }
+        assert_eq!(desk.run.phase(), Phase::Training(Generation(1)));
+        desk.log.clear();
+        desk
+    }
+}
+
+fn forms(effects: &[Effect]) -> Vec<(MemberId, Form)> {
+    let form = |e: &Effect| match e {
+        Effect::Send { member, order: Order::Form(f) } => Some((*member, f.clone())),
+        _ => None,
+    };
+    effects.iter().filter_map(form).collect()
+}
+
+fn aborted(effects: &[Effect]) -> Vec<u64> {
+    let abort = |e: &Effect| match e {
+        Effect::Send { member, order: Order::Abort { .. } } => Some(member.0),
+        _ => None,
+    };
+    effects.iter().filter_map(abort).collect()
+}
+
+fn finished(effects: &[Effect]) -> Option<(Outcome, String)> {
+    effects.iter().find_map(|e| match e {
+        Effect::Finish { outcome, message } => Some((*outcome, message.clone())),
+        _ => None,
+    })
+}
+
+#[test]
+fn a_generation_is_formed_when_the_expected_are_there() {
+    let mut desk = Desk::new(config(2));
+    assert!(forms(&desk.join(1)).is_empty());
+    let forms = forms(&desk.join(2));
+    assert_eq!(forms.len(), 2);
+    let (member, form) = &forms[1];
+    assert_eq!((*member, form.rank, form.world(), form.start_step), (MemberId(2), Rank(1), 2, Step(0)));
+    assert_eq!((form.source, form.receivers.len(), form.resume_from.clone()), (None, 0, None));
+    assert_eq!(desk.run.phase(), Phase::Forming(Generation(1)));
+    desk.ready(1, 1, 0);
+    desk.ready(2, 1, 0);
+    assert_eq!(desk.run.phase(), Phase::Training(Generation(1)));
+}
+
+#[test]
+fn the_join_window_ends_the_wait_for_the_others() {
+    let mut desk = Desk::new(config(3));
+    desk.join(1);
+    assert_eq!(desk.run.deadline(), Some(SILENCE), "the member may fall silent first");
+    desk.now = WINDOW;
+    desk.say(1, Report::Heartbeat { next_step: None });
+    assert_eq!(desk.run.phase(), Phase::Forming(Generation(1)), "one is enough after the window");
+}
+
+#[test]
+fn a_worker_that_died_before_it_joined_is_not_awaited() {
+    let mut desk = Desk::new(config(3));
+    desk.join(1);
+    desk.join(2);
+    assert_eq!(forms(&desk.event(Event::WillNotJoin)).len(), 2);
+}
+
+#[test]
+fn more_members_than_lanes_stand_by_and_more_than_the_bound_are_refused() {
+    let mut desk = Desk::new(config(6));
+    let formed: Vec<_> = (1..=8).flat_map(|m| forms(&desk.join(m))).collect();
+    assert_eq!(formed.len(), 4, "expect is bounded by the lanes");
+    let refused = desk.join(9);
+    assert!(matches!(refused[0], Effect::Refuse { refusal: Refusal::Full { members: 8 }, .. }));
+}
+
+#[test]
+fn steps_are_ledgered_once_when_all_ranks_have_reported() {
+    let mut desk = Desk::training(2, 0);
+    assert!(desk.commit(1, 1, 0).is_empty());
+    let effects = desk.commit(2, 1, 0);
+    let records: Vec<_> = effects.iter().filter(|e| matches!(e, Effect::Ledger(Record::Step(_)))).collect();
+    assert_eq!(records.len(), 1);
+    let again = desk.commit(2, 1, 0);
+    assert!(matches!(again[0], Effect::Refuse { refusal: Refusal::OutOfOrder { .. }, .. }));
+}
+
+#[test]
+fn a_loss_re_forms_the_others_at_the_furthest_step() {
+    let mut desk = Desk::training(3, 4);
+    // Member 1 has run step 4; the collective broke for the other survivor.
+    desk.commit(1, 1, 4);
+    let effects = desk.lose(2);
+    assert_eq!(aborted(&effects), vec![1, 3]);
+    assert!(effects.contains(&Effect::CloseRendezvous));
+    assert!(forms(&desk.fail(3, 1, Some(4), FailureKind::Collective)).is_empty());
+    let formed = forms(&desk.fail(1, 1, Some(5), FailureKind::Aborted));
+    assert_eq!(formed.len(), 2);
+    let form = &formed[0].1;
+    assert_eq!((form.generation, form.start_step), (Generation(2), Step(5)));
+    assert_eq!(form.members, vec![MemberId(1), MemberId(3)]);
+    assert_eq!((form.source, form.receivers.clone()), (Some(Rank(0)), vec![Rank(1)]));
+    // The step that only one survivor committed is in the ledger, and says whose word is missing.
+    let step = desk.log.iter().find_map(|e| match e {
+        Effect::Ledger(Record::Step(s)) if s.step == Step(4) => Some(s.clone()),
+        _ => None,
+    });
+    assert_eq!(step.expect("ledgered").unreported, vec![Rank(1), Rank(2)]);
+}
+
+#[test]
+fn a_torn_state_is_never_the_source() {
+    let mut desk = Desk::training(3, 4);
+    desk.lose(1);
+    desk.fail(2, 1, None, FailureKind::Collective);
+    let formed = forms(&desk.fail(3, 1, Some(4), FailureKind::Collective));
+    let form = &formed[0].1;
+    assert_eq!(form.members, vec![MemberId(3), MemberId(2)], "whole state first");
+    assert_eq!((form.source, form.receivers.clone()), (Some(Rank(0)), vec![Rank(1)]));
+}
+
+#[test]
+fn a_failed_collective_without_a_named_loss_waits_for_the_others_and_then_loses_them() {
+    let mut desk = Desk::training(3, 2);
+    assert_eq!(aborted(&desk.fail(1, 1, Some(2), FailureKind::Collective)), vec![2, 3]);
+    desk.fail(2, 1, Some(2), FailureKind::Aborted);
+    let mut silent = Vec::new();
+    // Member 3 hangs: its session thread still sends heartbeats, its trainer never leaves.
+    while desk.now < GRACE {
+        desk.now += Duration::from_secs(1);
+        for m in 1..=3 {
+            silent.extend(desk.say(m, Report::Heartbeat { next_step: Some(Step(2)) }));
+        }
+    }
+    let lost = silent.iter().find_map(|e| match e {
+        Effect::Announce(Notice::Loss { member, cause, .. }) => Some((*member, cause.clone())),
+        _ => None,
+    });
+    let (member, cause) = lost.expect("the silent one is lost");
+    assert_eq!(member, MemberId(3));
+    assert_eq!(cause, LossCause::SilentAfterFailure { failure: "w1: reset by peer".into() });
+    assert_eq!(forms(&silent).len(), 2);
+}
+
+#[test]
+fn silence_is_a_loss() {
+    let mut desk = Desk::training(2, 2);
+    desk.now = Duration::from_secs(3);
+    desk.say(1, Report::Heartbeat { next_step: Some(Step(2)) });
+    assert_eq!(desk.run.deadline(), Some(SILENCE));
+    desk.now = SILENCE;
+    let effects = desk.event(Event::Tick);
+    assert_eq!(aborted(&effects), vec![1]);
+    assert_eq!(desk.run.losses(), 1);
+}
+
+#[test]
+fn a_loss_while_forming_forms_again_with_a_new_number() {
+    let mut desk = Desk::new(config(3));
+    for m in 1..=3 {
+        desk.join(m);
+    }
+    desk.ready(1, 1, 0);
+    assert_eq!(aborted(&desk.lose(3)), vec![1, 2]);
+    desk.fail(1, 1, Some(0), FailureKind::Aborted);
+    let formed = forms(&desk.fail(2, 1, None, FailureKind::Collective));
+    assert_eq!(formed.len(), 2);
+    assert_eq!(formed[0].1.generation, Generation(2));
+    let late = desk.ready(2, 1, 0);
+    let stale = Refusal::StaleGeneration { got: Generation(1), current: Generation(2) };
+    assert_eq!(late, vec![Effect::Refuse { member: MemberId(2), refusal: stale }]);
+}
+
+#[test]
+fn a_joiner_waits_for_the_next_generation_and_receives_state() {
+    let mut desk = Desk::training(2, 3);
+    assert!(forms(&desk.join(3)).is_empty(), "training is not disturbed");
+    desk.lose(2);
+    let formed = forms(&desk.fail(1, 1, Some(3), FailureKind::Aborted));
+    assert_eq!(formed.len(), 2);
+    assert!(formed.iter().any(|(m, f)| *m == MemberId(3) && f.needs_state() && f.source == Some(Rank(0))));
+    assert!(!formed[0].1.needs_state());
+}
+
+#[test]
+fn if_all_are_lost_the_next_ones_start_from_the_checkpoint() {
+    let mut desk = Desk::training(2, 4);
+    for rank in 0..2 {
+        desk.part(u64::from(rank) + 1, 1, 4, rank);
+    }
+    desk.stored(1, 4);
+    desk.commit(1, 1, 4);
+    desk.lose(1);
+    desk.lose(2);
+    assert_eq!(desk.run.phase(), Phase::Gathering);
+    let formed = forms(&desk.join(7));
+    let form = &formed[0].1;
+    assert_eq!((form.start_step, form.source, form.resume_from.clone()), (Step(4), None, Some("m4".into())));
+    let source = desk.log.iter().rev().find_map(|e| match e {
+        Effect::Ledger(Record::Formed { source, .. }) => Some(source.clone()),
+        _ => None,
+    });
+    assert_eq!(source, Some(StateSource::Manifest("m4".into())));
+}
+
+#[test]
+fn a_checkpoint_needs_every_rank_and_the_run_ends_with_it() {
+    let mut desk = Desk::training(2, 10);
+    assert!(desk.part(1, 1, 10, 0).is_empty());
+    desk.finish(1, 1, 10);
+    let effects = desk.part(2, 1, 10, 1);
+    assert!(matches!(&effects[0], Effect::StoreManifest { step: Step(10), parts, .. } if parts.len() == 2));
+    assert_eq!(finished(&desk.finish(2, 1, 10)), None, "not before the manifest exists");
+    let effects = desk.stored(1, 10);
+    assert_eq!(finished(&effects), Some((Outcome::Done, String::new())));
+    let stops = effects.iter().filter(|e| matches!(e, Effect::Send { order: Order::Stop { .. }, .. })).count();
+    assert_eq!(stops, 2);
+    assert_eq!(desk.run.deadline(), None);
+}
+
+#[test]
+fn a_last_checkpoint_that_fails_is_a_fault_with_its_cause() {
+    let mut desk = Desk::training(1, 10);
+    desk.part(1, 1, 10, 0);
+    desk.finish(1, 1, 10);
+    let (generation, step) = (Generation(1), Step(10));
+    let effects = desk.event(Event::ManifestFailed { generation, step, message: "permission denied".into() });
+    let (outcome, message) = finished(&effects).expect("over");
+    assert_eq!(outcome, Outcome::Fault);
+    assert_eq!(
+        message,
+        "the run ended at step 10 without its checkpoint: the checkpoint of step 10 could not be committed: \
+         permission denied"
+    );
+}
+
+#[test]
+fn a_member_lost_after_its_last_word_does_not_hold_up_the_end() {
+    let mut desk = Desk::training(2, 10);
+    for m in 1..=2u32 {
+        desk.part(u64::from(m), 1, 10, m - 1);
+    }
+    desk.finish(1, 1, 10);
+    desk.lose(1);
+    desk.finish(2, 1, 10);
+    assert_eq!(finished(&desk.stored(1, 10)), Some((Outcome::Done, String::new())));
+}
+
+#[test]
+fn a_drain_ends_at_the_checkpoint_and_survives_a_loss_on_the_way() {
+    let mut desk = Desk::training(2, 3);
+    let drains = desk.event(Event::Drain);
+    assert_eq!(drains.iter().filter(|e| matches!(e, Effect::Send { order: Order::Drain, .. })).count(), 2);
+    assert_eq!(desk.run.state(), "draining");
+    desk.lose(2);
+    let formed = forms(&desk.fail(1, 1, Some(4), FailureKind::Aborted));
+    assert!(formed[0].1.draining);
+    desk.ready(1, 2, 4);
+    desk.part(1, 2, 4, 0);
+    desk.finish(1, 2, 4);
+    assert_eq!(finished(&desk.stored(2, 4)), Some((Outcome::Drained, String::new())));
+    assert_eq!(Outcome::Drained.exit_code(), 75);
+}
+
+#[test]
+fn a_drain_before_anything_was_done_just_ends() {
+    let mut desk = Desk::new(config(2));
+    desk.join(1);
+    assert_eq!(finished(&desk.event(Event::Drain)), Some((Outcome::Drained, String::new())));
+    let refused = desk.join(2);
+    let over = Refusal::Over { outcome: Outcome::Drained };
+    assert_eq!(refused, vec![Effect::Refuse { member: MemberId(2), refusal: over }]);
+}
+
+#[test]
+fn a_finished_run_that_is_started_again_is_done_at_once() {
+    let resume = Some(Resume { step: Step(10), key: "m10".into() });
+    let mut desk = Desk::new(RunConfig { resume, first_generation: Generation(5), ..config(1) });
+    assert_eq!(finished(&desk.join(1)), Some((Outcome::Done, String::new())));
+}
+
+#[test]
+fn generations_without_a_step_end_in_a_fault_that_names_the_last_failure() {
+    let mut desk = Desk::new(config(1));
+    desk.join(1);
+    let mut end = None;
+    for generation in 1..=3 {
+        assert_eq!(end, None);
+        end = finished(&desk.fail(1, generation, Some(0), FailureKind::Collective));
+    }
+    let (outcome, message) = end.expect("three attempts are enough");
+    assert_eq!(outcome, Outcome::Fault);
+    assert_eq!(message, "3 generations in a row reached no step; the last one ended with: w1: reset by peer");
+}
+
+#[test]
+fn too_few_survivors_wait_for_more() {
+    let mut desk = Desk::new(RunConfig { min_workers: 2, ..config(2) });
+    desk.join(1);
+    desk.join(2);
+    desk.lose(2);
+    assert!(forms(&desk.fail(1, 1, None, FailureKind::Aborted)).is_empty());
+    assert_eq!(desk.run.phase(), Phase::Gathering);
+    assert_eq!(
+        desk.run.message(),
+        "1 of at least 2 workers are left; the last loss: w2 was lost: its session ended: reset"
+    );
+    assert_eq!(forms(&desk.join(3)).len(), 2);
+}
