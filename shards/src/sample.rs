@@ -3,6 +3,10 @@
 //! Invariant: a sample is a pure function of (row, seed, epoch, row number, configuration): every rank, every replay
 //! and every resumed run makes the same one.
 
+mod views;
+
+pub use views::{RegionView, Views, views};
+
 use crate::pixels::crop::{self, Square};
 use crate::pixels::decode::{self, DecodeError};
 use crate::pixels::resize::{Raster, Rect};
