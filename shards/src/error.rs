@@ -3,6 +3,7 @@
 
 use pixfleet_cluster::Class;
 use std::fmt;
+use std::sync::Arc;
 
 /// A place in a dataset: as much of it as is known.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -136,6 +137,14 @@ pub enum FieldFault {
     /// A mask that cannot be read.
     #[error("{0}")]
     Mask(#[source] crate::pixels::rle::RleError),
+    /// A picture of another size than its row says.
+    #[error("the image is {} x {} pixels, the row says width {} and height {}; correct the row", .found[0], .found[1], .expected[0], .expected[1])]
+    ImageSize {
+        /// Width and height of the image.
+        found: [u32; 2],
+        /// Width and height of the row.
+        expected: [u32; 2],
+    },
     /// A picture that cannot be decoded.
     #[error("{0}")]
     Pixels(#[source] crate::pixels::decode::DecodeError),
@@ -324,7 +333,7 @@ pub enum ShardError {
         place: Box<Place>,
         /// What.
         #[source]
-        fault: FieldFault,
+        fault: Arc<FieldFault>,
     },
     /// Files changed after they were indexed.
     #[error("index is older than its files: {}; run `pixfleet shards index {url}`", changes(.list))]
@@ -401,9 +410,6 @@ pub enum ShardError {
     /// A worker task of ours ended early.
     #[error("a decoding task ended early: {0}")]
     Task(#[from] tokio::task::JoinError),
-    /// A sheet that cannot be drawn.
-    #[error("cannot draw the sheet: {0}")]
-    Sheet(#[from] crate::inspect::SheetError),
 }
 
 impl ShardError {
@@ -435,8 +441,7 @@ impl ShardError {
             | Self::NoVectors { .. }
             | Self::VectorsStale { .. }
             | Self::Encoder { .. }
-            | Self::Task(_)
-            | Self::Sheet(_) => Class::Fatal,
+            | Self::Task(_) => Class::Fatal,
         }
     }
 
@@ -447,8 +452,8 @@ impl ShardError {
     }
 
     /// A broken rule of a field.
-    pub(crate) fn field(place: Place, fault: FieldFault) -> Self {
-        Self::Field { place: Box::new(place), fault }
+    pub(crate) fn field(place: Place, fault: impl Into<Arc<FieldFault>>) -> Self {
+        Self::Field { place: Box::new(place), fault: fault.into() }
     }
 
     /// The store's error, by what the caller does about it.

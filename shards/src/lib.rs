@@ -1,1 +1,29 @@
-//! pixfleet-shards
+//! LongGRIT on object storage: Parquet schema, writing, index, ranged reads, pixels, samples and batches; and
+//! mini-LongGRIT, a dataset composed from drawings. Knows no tensors.
+
+pub mod batch;
+mod decode;
+pub mod embed;
+mod encode;
+pub mod error;
+mod file;
+pub mod index;
+pub mod inspect;
+mod pages;
+pub mod pixels;
+pub mod reader;
+pub mod row;
+pub mod sample;
+pub mod schema;
+pub mod store;
+pub mod text_vectors;
+pub mod verify;
+pub mod writer;
+
+pub use error::{FieldFault, Place, ShardError};
+pub use file::Fetched;
+pub use reader::RowGroupReader;
+pub use row::{ImageRow, ImageSource, Region};
+pub use schema::Columns;
+pub use store::Location;
+pub use writer::{ShardWriter, WriterOptions, Written};
