@@ -6,10 +6,19 @@
 //! so a teacher (EMA or frozen) is the same structure over another set.
 
 pub mod error;
+mod layers;
+pub mod loss;
+pub mod objective;
+pub mod optim;
 pub mod params;
+pub mod roi_align;
+pub mod step;
 pub mod testing;
+pub mod text_proj;
 pub mod towers;
+pub mod vision;
 
 pub use error::ModelError;
+pub use layers::{LayerNorm, Linear, l2_normalize};
 pub use params::{Compute, ParamId, Params, Weights};
 pub use towers::{Features, Inputs, Model};

@@ -1,0 +1,39 @@
+//! SwiGLU with a layer norm before its last linear (method.md 1.2.4): `W3 LN(SiLU(W1 x) * (W2 x))`.
+
+use tch::Tensor;
+
+use super::config::VisionConfig;
+use super::LN_EPS;
+use crate::layers::{LayerNorm, Linear, LinearInit};
+use crate::params::{Builder, Weights};
+
+/// Parameters of one block's MLP.
+#[derive(Debug)]
+pub struct SwiGlu {
+    w1: Linear,
+    w2: Linear,
+    norm: LayerNorm,
+    w3: Linear,
+}
+
+impl SwiGlu {
+    /// `layer` counts from 1, see [`super::attention::Attention::new`].
+    pub(super) fn new(config: &VisionConfig, layer: i64, at: &mut Builder<'_>) -> Self {
+        let (c, hidden) = (config.width, config.hidden);
+        let plain = LinearInit::Normal { std: 0.02 };
+        let scaled = LinearInit::Normal { std: 0.02 / ((2 * layer) as f64).sqrt() };
+        Self {
+            w1: Linear::new(&mut at.below("w1"), (c, hidden), true, plain),
+            w2: Linear::new(&mut at.below("w2"), (c, hidden), true, plain),
+            norm: LayerNorm::new(&mut at.below("ffn_ln"), hidden, LN_EPS),
+            w3: Linear::new(&mut at.below("w3"), (hidden, c), true, scaled),
+        }
+    }
+
+    /// `x` [B, T, C], already normalized -> the same shape.
+    pub(super) fn forward(&self, w: &Weights<'_>, x: &Tensor) -> Tensor {
+        let x = &w.enter(x);
+        let gated = self.w1.forward(w, x).silu() * self.w2.forward(w, x);
+        self.w3.forward(w, &self.norm.forward(w, &gated))
+    }
+}

@@ -1,0 +1,68 @@
+//! Mask-aware patch embedding (method.md 1.2.1): `X0 = concat(cls, conv(image) + alpha_conv(mask)) + pos_embed`.
+//!
+//! A convolution whose stride is its kernel is one matrix product over flattened patches; image and mask are stacked
+//! as four channels, so both convolutions are a single product.
+
+use pixfleet_cluster::spec::AlphaInit;
+use tch::{Kind, Tensor};
+
+use super::config::VisionConfig;
+use crate::params::{Builder, Init, ParamId, Weights};
+
+/// Parameters of the embedding.
+#[derive(Debug)]
+pub struct PatchEmbed {
+    patch: i64,
+    class: ParamId,
+    positions: ParamId,
+    image: (ParamId, ParamId),
+    alpha: (ParamId, ParamId),
+}
+
+impl PatchEmbed {
+    /// Registers `cls_token`, `pos_embed`, `patch_embed.proj.*` and `alpha_patch_embed.proj.*`.
+    pub(super) fn new(config: &VisionConfig, at: &mut Builder<'_>) -> Self {
+        let (c, p) = (config.width, config.patch);
+        let class = at.param("cls_token", &[1, 1, c], Init::Normal { std: 0.02 });
+        let positions = at.param("pos_embed", &[1, config.patches() + 1, c], Init::Normal { std: 0.02 });
+        let conv = |at: &mut Builder<'_>, channels: i64, zero: bool| {
+            let bound = 1.0 / ((channels * p * p) as f64).sqrt();
+            let init = if zero { Init::Zeros } else { Init::Uniform { bound } };
+            (at.param("proj.weight", &[c, channels, p, p], init), at.param("proj.bias", &[c], init))
+        };
+        let image = conv(&mut at.below("patch_embed"), 3, false);
+        let alpha = conv(&mut at.below("alpha_patch_embed"), 1, config.alpha_init == AlphaInit::Zero);
+        Self { patch: p, class, positions, image, alpha }
+    }
+
+    /// `pixels` [B, 3, S, S], `mask` [B, 1, S, S] -> tokens [B, 1 + patches, C], fp32.
+    pub(super) fn forward(&self, w: &Weights<'_>, pixels: &Tensor, mask: Option<&Tensor>) -> Tensor {
+        let flat = |t: &Tensor| t.flatten(1, -1);
+        let (weight, bias, input) = match mask {
+            None => {
+                let (weight, bias) = w.cached(self.image.0, || {
+                    (w.enter(&flat(w.fp32(self.image.0))), Some(w.enter(w.fp32(self.image.1))))
+                });
+                (weight, bias, pixels.shallow_clone())
+            }
+            Some(mask) => {
+                let (weight, bias) = w.cached(self.alpha.0, || {
+                    let weight = Tensor::cat(&[flat(w.fp32(self.image.0)), flat(w.fp32(self.alpha.0))], 1);
+                    (w.enter(&weight), Some(w.enter(&(w.fp32(self.image.1) + w.fp32(self.alpha.1)))))
+                });
+                (weight, bias, Tensor::cat(&[pixels, mask], 1))
+            }
+        };
+        let patches = patchify(&w.enter(&input), self.patch);
+        let tokens = patches.linear(&weight, bias.as_ref()).to_kind(Kind::Float);
+        let class = w.fp32(self.class).expand([tokens.size()[0], 1, -1], false);
+        Tensor::cat(&[class, tokens], 1) + w.fp32(self.positions)
+    }
+}
+
+/// [B, c, S, S] -> [B, patches, c * p * p]: patches row by row, each flattened as a convolution's weight is.
+fn patchify(x: &Tensor, p: i64) -> Tensor {
+    let size = x.size();
+    let (b, c, g) = (size[0], size[1], size[2] / p);
+    x.reshape([b, c, g, p, g, p]).permute([0, 2, 4, 1, 3, 5]).reshape([b, g * g, c * p * p])
+}
