@@ -76,8 +76,7 @@ fn gloo_headers() -> PathBuf {
 fn cuda_headers(libtorch: &Path) -> Vec<PathBuf> {
     let real = libtorch.canonicalize().expect("LIBTORCH exists");
     let nvidia = real.parent().expect("torch lies in site-packages").join("nvidia");
-    let folders =
-        [nvidia.join("cu13/include"), nvidia.join("cu13/include/cccl"), nvidia.join("nccl/include")];
+    let folders = [nvidia.join("cu13/include"), nvidia.join("cu13/include/cccl"), nvidia.join("nccl/include")];
     for (folder, header) in folders.iter().zip(["cuda_runtime_api.h", "cuda", "nccl.h"]) {
         assert!(
             folder.join(header).exists(),

@@ -55,10 +55,8 @@ impl Stream {
     /// # Errors
     /// [`CollectiveError::Torch`] where CUDA refuses.
     pub fn enter(&self) -> Result<StreamGuard<'_>, CollectiveError> {
-        let before = self
-            .raw
-            .swap()
-            .map_err(|failure| failure.into_error("entering a stream", std::time::Duration::ZERO))?;
+        let before =
+            self.raw.swap().map_err(|failure| failure.into_error("entering a stream", std::time::Duration::ZERO))?;
         Ok(StreamGuard { before, stream: std::marker::PhantomData })
     }
 }

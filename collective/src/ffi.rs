@@ -20,9 +20,7 @@ use crate::error::{CollectiveError, StoreError, from_exception};
 use crate::optim::{AdamWLists, AdamWStep};
 
 pub(crate) use cuda::{RawEvent, RawStream};
-pub(crate) use group::{
-    RawGroup, all_gather, all_gather_rows, all_reduce_sum, barrier, broadcast, reduce_scatter_sum,
-};
+pub(crate) use group::{RawGroup, all_gather, all_gather_rows, all_reduce_sum, barrier, broadcast, reduce_scatter_sum};
 pub(crate) use reducer::RawReducer;
 
 /// An `at::Tensor` on the other side.
@@ -132,14 +130,7 @@ pub(crate) fn fused_adamw(lists: AdamWLists<'_>, step: &AdamWStep) -> Result<(),
     let raw = RawAdamWStep { step, lr, beta1, beta2, weight_decay, eps };
     // SAFETY: four arrays of `params.len()` live tensors (the caller checked the lengths), borrowed for the call.
     check(unsafe {
-        pf_fused_adamw(
-            params.as_ptr(),
-            grads.as_ptr(),
-            first.as_ptr(),
-            second.as_ptr(),
-            params.len(),
-            &raw const raw,
-        )
+        pf_fused_adamw(params.as_ptr(), grads.as_ptr(), first.as_ptr(), second.as_ptr(), params.len(), &raw const raw)
     })
 }
 

@@ -82,6 +82,9 @@ impl Group {
         config: GroupConfig,
     ) -> Result<Self, CollectiveError> {
         config.check()?;
+        if backend == Backend::Nccl && !cfg!(feature = "nccl") {
+            return Err(CollectiveError::WithoutNccl { what: "an NCCL group" });
+        }
         let started = std::time::Instant::now();
         let raw = RawGroup::new(backend, store, &config)
             .map_err(|failure| failure.into_error("forming the group", config.timeout))?;

@@ -160,8 +160,7 @@ impl Drop for RawGroup {
 
 /// A tensor of `shape` like `like`.
 fn empty(shape: &[i64], like: &Tensor) -> Result<Tensor, Failure> {
-    Tensor::f_empty(shape, (like.kind(), like.device()))
-        .map_err(|error| Failure::from_text(error.to_string()))
+    Tensor::f_empty(shape, (like.kind(), like.device())).map_err(|error| Failure::from_text(error.to_string()))
 }
 
 pub(crate) fn all_gather(group: &RawGroup, own: &Tensor) -> Result<Tensor, Failure> {
@@ -177,12 +176,7 @@ pub(crate) fn all_gather(group: &RawGroup, own: &Tensor) -> Result<Tensor, Failu
     Ok(output.view(shape.as_slice()))
 }
 
-pub(crate) fn all_gather_rows(
-    group: &RawGroup,
-    own: &Tensor,
-    rows: &[i64],
-    longest: i64,
-) -> Result<Tensor, Failure> {
+pub(crate) fn all_gather_rows(group: &RawGroup, own: &Tensor, rows: &[i64], longest: i64) -> Result<Tensor, Failure> {
     let mut shape = own.size();
     let missing = longest - shape[0];
     shape[0] = missing;

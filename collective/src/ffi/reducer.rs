@@ -38,9 +38,7 @@ impl RawReducer {
         let names: Vec<Slice> = names.iter().map(|name| Slice::of(name.as_bytes())).collect();
         let mut out: *mut c_void = std::ptr::null_mut();
         // SAFETY: a live group; two arrays of the same length, borrowed for the call.
-        check(unsafe {
-            pf_reducer_new(group.ptr(), params.as_ptr(), names.as_ptr(), params.len(), &raw mut out)
-        })?;
+        check(unsafe { pf_reducer_new(group.ptr(), params.as_ptr(), names.as_ptr(), params.len(), &raw mut out) })?;
         let ptr = NonNull::new(out).expect("the shim stores a reducer where it reports no failure");
         let mut reducer = Self { ptr, buckets: Vec::new() };
         reducer.buckets = reducer.read_buckets();

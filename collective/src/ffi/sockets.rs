@@ -46,9 +46,14 @@ impl Addresses {
 
     /// The rank behind an address that `text` names, as in "Connection closed by peer [127.0.0.1]:41234".
     pub(super) fn rank_of(&self, text: &str) -> Option<u32> {
+        // gloo of libtorch 2.11 prints the port in network order; a later one may have mended that.
+        self.rank_at(text, u16::swap_bytes).or_else(|| self.rank_at(text, |port| port))
+    }
+
+    fn rank_at(&self, text: &str, printed: fn(u16) -> u16) -> Option<u32> {
         let known = self.lock();
         let named = |address: &SocketAddr| {
-            let written = format!("[{}]:{}", address.ip(), address.port());
+            let written = format!("[{}]:{}", address.ip(), printed(address.port()));
             text.match_indices(&written)
                 .any(|(at, _)| !text[at + written.len()..].starts_with(|next: char| next.is_ascii_digit()))
         };
@@ -161,9 +166,11 @@ mod tests {
         addresses.note("0/0", &value(4321));
         addresses.note("0/1", &value(433));
         addresses.note("0/2", &value(4330));
+        addresses.note("0/3", &value(41543));
         assert_eq!(addresses.rank_of("Connection closed by peer [127.0.0.1]:4330"), Some(2));
         assert_eq!(addresses.rank_of("Connection closed by peer [127.0.0.1]:433, and more"), Some(1));
         assert_eq!(addresses.rank_of("Connection closed by peer [127.0.0.1]:4321"), None, "that is this rank");
+        assert_eq!(addresses.rank_of("Connection closed by peer [127.0.0.1]:18338"), Some(3), "as gloo prints 41543");
         assert_eq!(addresses.rank_of("Timed out"), None);
     }
 

@@ -1,0 +1,209 @@
+//! What a rank learns, and how fast, when a peer dies, never comes, stands still, or is told to stop.
+
+use std::os::unix::process::ExitStatusExt;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use crate::fleet::{Fleet, PATIENCE, Rank};
+use pixfleet_cluster::fault::Class;
+use pixfleet_collective::{Backend, CollectiveError, Group, GroupConfig, HashStore, Reducer, StoreError};
+use tch::{Device, Kind, Tensor};
+
+const SIGKILL: i32 = 9;
+
+/// The goal for the loss to be known is 2 s; a healthy machine needs milliseconds.
+const LOSS_KNOWN: Duration = Duration::from_secs(2);
+
+#[test]
+fn survivors_of_a_kill_in_all_reduce_go_on_in_a_new_generation() {
+    match Rank::from_environment() {
+        Some(rank) => all_reduce_until_lost(&rank),
+        None => kill_the_last_of_three("faults::survivors_of_a_kill_in_all_reduce_go_on_in_a_new_generation"),
+    }
+}
+
+#[test]
+fn survivors_of_a_kill_in_backward_go_on_in_a_new_generation() {
+    match Rank::from_environment() {
+        Some(rank) => backward_until_lost(&rank),
+        None => kill_the_last_of_three("faults::survivors_of_a_kill_in_backward_go_on_in_a_new_generation"),
+    }
+}
+
+/// Starts three ranks, kills the last at work, and times the survivors by what they tell.
+fn kill_the_last_of_three(name: &str) {
+    let mut fleet = Fleet::start(name, 3);
+    (0..3).for_each(|rank| drop(fleet.hear(&format!("working/{rank}"))));
+    let mut victim = fleet.children.pop().unwrap();
+    let killed = Instant::now();
+    victim.kill().unwrap();
+    assert_eq!(victim.wait().unwrap().signal(), Some(SIGKILL), "the fault must have fired");
+    let heard: Vec<String> = (0..2).map(|rank| fleet.hear(&format!("lost/{rank}"))).collect();
+    let known = killed.elapsed();
+    (0..2).for_each(|rank| drop(fleet.hear(&format!("healed/{rank}"))));
+    println!("kill -9 to error on both {known:?}, to the first sum of the next generation {:?}", killed.elapsed());
+    assert!(heard.iter().any(|rank| rank == "Some(2)"), "nobody named the dead rank: {heard:?}");
+    assert!(known < LOSS_KNOWN, "the loss was known after {known:?}");
+    fleet.all_pass();
+}
+
+fn all_reduce_until_lost(rank: &Rank) {
+    let group = rank.join(1, rank.rank, 3);
+    let mut tensor = Tensor::ones([4 << 20], (Kind::Float, Device::Cpu));
+    let mut rounds = 0;
+    let error = loop {
+        if let Err(error) = group.all_reduce_sum(&mut tensor) {
+            break error;
+        }
+        let _ = tensor.fill_(1.0);
+        rounds += 1;
+        if rounds == 2 {
+            rank.tell(&format!("working/{}", rank.rank), "");
+        }
+    };
+    heal(rank, group, &error);
+}
+
+fn backward_until_lost(rank: &Rank) {
+    let group = rank.join(1, rank.rank, 3);
+    let weight = Tensor::ones([1000, 1000], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    let bias = Tensor::ones([1000], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    let mut reducer = Reducer::new(&group, [("weight", &weight), ("bias", &bias)]).unwrap();
+    let mut rounds = 0;
+    let error = loop {
+        reducer.prepare_for_backward().unwrap();
+        let loss = (weight.matmul(&bias) + &bias).sum(Kind::Float);
+        if let Err(error) = loss.f_backward() {
+            break group.classify(&error);
+        }
+        rounds += 1;
+        if rounds == 2 {
+            rank.tell(&format!("working/{}", rank.rank), "");
+        }
+    };
+    drop(reducer);
+    let group = heal(rank, group, &error);
+    let mut reducer = Reducer::new(&group, [("weight", &weight), ("bias", &bias)]).unwrap();
+    let _ = weight.grad().zero_();
+    reducer.prepare_for_backward().unwrap();
+    (weight.sum(Kind::Float) * f64::from(group.rank() + 1) + bias.sum(Kind::Float)).f_backward().unwrap();
+    reducer.finish().unwrap();
+    assert_eq!(weight.grad().double_value(&[999, 0]), 1.5, "the mean of 1 and 2");
+    drop(reducer);
+    group.finish().unwrap();
+}
+
+/// Tells the loss, forms the next generation of two, and proves that it works.
+fn heal(rank: &Rank, group: Group, error: &CollectiveError) -> Group {
+    assert_eq!(error.class(), Class::Reform);
+    let CollectiveError::LostPeer { rank: lost, .. } = error else { panic!("{error}: {error:?}") };
+    rank.tell(&format!("lost/{}", rank.rank), &format!("{lost:?}"));
+    drop(group);
+    let started = Instant::now();
+    let group = rank.join(2, rank.rank, 2);
+    let formed = started.elapsed();
+    let mut one = Tensor::from_slice(&[1i64]);
+    group.all_reduce_sum(&mut one).unwrap();
+    assert_eq!(one.int64_value(&[0]), 2);
+    println!("re-formed in {formed:?}");
+    rank.tell(&format!("healed/{}", rank.rank), &format!("{formed:?}"));
+    group
+}
+
+#[test]
+fn a_peer_that_never_comes_is_a_timeout_that_names_its_key() {
+    let config = GroupConfig { timeout: Duration::from_millis(200), ..GroupConfig::loopback(0, 2, 4) };
+    let error = Group::new(Backend::Gloo, Arc::new(HashStore::new()), config).unwrap_err();
+    assert_eq!(error.class(), Class::Reform);
+    let CollectiveError::Store(StoreError::Timeout { keys, .. }) = &error else { panic!("{error:?}") };
+    assert!(keys.starts_with("g4/"), "{keys}");
+}
+
+/// Two ranks as threads of this process, which suffices where nobody dies.
+fn pair(generation: u64, timeout: Duration, body: impl Fn(Group) + Sync) {
+    let store = Arc::new(HashStore::new());
+    std::thread::scope(|scope| {
+        for rank in 0..2 {
+            let (store, body) = (Arc::clone(&store), &body);
+            scope.spawn(move || {
+                let config = GroupConfig { timeout, ..GroupConfig::loopback(rank, 2, generation) };
+                body(Group::new(Backend::Gloo, store, config).unwrap());
+            });
+        }
+    });
+}
+
+#[test]
+fn a_peer_that_stands_still_is_a_timeout() {
+    let (done, wait) = mpsc::channel();
+    let wait = std::sync::Mutex::new(wait);
+    pair(1, Duration::from_millis(300), |group| {
+        if group.rank() == 1 {
+            wait.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            return;
+        }
+        let error = group.barrier().unwrap_err();
+        assert!(matches!(error, CollectiveError::Timeout { operation: "barrier", .. }), "{error:?}");
+        assert_eq!(error.class(), Class::Reform);
+        done.send(()).unwrap();
+    });
+}
+
+#[test]
+fn an_abort_ends_a_blocked_operation_and_all_later_ones() {
+    let (done, wait) = mpsc::channel();
+    let wait = std::sync::Mutex::new(wait);
+    let started = Instant::now();
+    pair(1, PATIENCE, |group| {
+        if group.rank() == 1 {
+            wait.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+            return;
+        }
+        let handle = group.abort_handle();
+        let thread = std::thread::spawn(move || handle.abort());
+        let error = group.barrier().unwrap_err();
+        assert!(matches!(error, CollectiveError::Aborted { operation: "barrier" }), "{error:?}");
+        thread.join().unwrap();
+        let error = group.all_gather(&Tensor::from_slice(&[1f32])).unwrap_err();
+        assert!(matches!(error, CollectiveError::Aborted { operation: "all_gather" }), "{error:?}");
+        let handle = group.abort_handle();
+        drop(group);
+        handle.abort();
+        done.send(()).unwrap();
+    });
+    assert!(started.elapsed() < PATIENCE / 2, "an abort must not wait for the timeout");
+}
+
+#[test]
+fn what_a_failed_generation_left_in_the_store_does_not_disturb_the_next() {
+    let store = Arc::new(HashStore::new());
+    let config = GroupConfig { timeout: Duration::from_millis(100), ..GroupConfig::loopback(0, 2, 1) };
+    Group::new(Backend::Gloo, Arc::<HashStore>::clone(&store), config).unwrap_err();
+    assert!(!store.keys("g1/").is_empty(), "the first attempt wrote its address");
+    std::thread::scope(|scope| {
+        for rank in 0..2 {
+            let store = Arc::clone(&store);
+            scope.spawn(move || {
+                let config = GroupConfig::loopback(rank, 2, 2);
+                Group::new(Backend::Gloo, store, config).unwrap().finish().unwrap();
+            });
+        }
+    });
+    let all = store.keys("");
+    assert_eq!(all.len(), store.keys("g1/").len() + store.keys("g2/").len(), "every key has its generation: {all:?}");
+}
+
+#[test]
+fn nccl_refuses_in_a_build_without_it() {
+    if cfg!(feature = "nccl") {
+        return;
+    }
+    let error = Group::new(Backend::Nccl, Arc::new(HashStore::new()), GroupConfig::loopback(0, 1, 1)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "an NCCL group: built without the `nccl` feature; rebuild with `--features nccl` (see scripts/setup-nccl.sh)"
+    );
+    assert_eq!(error.class(), Class::Fatal);
+    let error = pixfleet_collective::device::Stream::new(Device::Cuda(0)).unwrap_err();
+    assert!(matches!(error, CollectiveError::WithoutNccl { .. }), "{error}");
+}
