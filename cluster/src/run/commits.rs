@@ -2,15 +2,15 @@
 
 use super::messages::PartReport;
 use crate::commit::PartEntry;
-use crate::ids::{Rank, Step};
-use std::collections::BTreeMap;
+use crate::ids::{Generation, Rank, Step};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Checkpoints of the current generation that are being written.
 #[derive(Debug, Default)]
 pub(super) struct Commits {
     parts: BTreeMap<Step, BTreeMap<Rank, PartEntry>>,
     /// Asked of the store, not yet answered.
-    storing: u32,
+    storing: BTreeSet<(Step, Generation)>,
 }
 
 impl Commits {
@@ -21,18 +21,18 @@ impl Commits {
         if parts.len() < world as usize {
             return None;
         }
-        self.storing += 1;
+        self.storing.insert((part.step, part.generation));
         self.parts.remove(&part.step).map(|parts| parts.into_values().collect())
     }
 
     /// The store answered.
-    pub(super) fn answered(&mut self) {
-        self.storing = self.storing.saturating_sub(1);
+    pub(super) fn answered(&mut self, step: Step, generation: Generation) {
+        self.storing.remove(&(step, generation));
     }
 
-    /// Whether a manifest is on its way.
-    pub(super) fn is_storing(&self) -> bool {
-        self.storing > 0
+    /// The furthest checkpoint whose manifest is on its way.
+    pub(super) fn storing(&self) -> Option<Step> {
+        self.storing.last().map(|&(step, _)| step)
     }
 
     /// The generation is over: parts without their siblings are of no use.

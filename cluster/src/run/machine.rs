@@ -212,8 +212,14 @@ impl Run {
             }
             Event::Drain => self.drain(now),
             Event::Stop { message } => self.finish(Outcome::Fault, message),
-            Event::ManifestStored { generation, step, key } => self.stored(generation, step, key),
-            Event::ManifestFailed { step, message, .. } => self.store_failed(step, message),
+            Event::ManifestStored { generation, step, key } => {
+                self.stored(generation, step, key);
+                self.resume_forming(now);
+            }
+            Event::ManifestFailed { generation, step, message } => {
+                self.store_failed(generation, step, message);
+                self.resume_forming(now);
+            }
             Event::Tick => {}
         }
         self.overdue(now);
@@ -318,7 +324,7 @@ impl Run {
     }
 
     fn stored(&mut self, generation: Generation, step: Step, key: String) {
-        self.commits.answered();
+        self.commits.answered(step, generation);
         self.emit(Effect::Ledger(Record::Checkpoint { generation, step, manifest: key.clone() }));
         self.emit(Effect::Announce(Notice::Checkpoint { step, key: key.clone() }));
         if self.checkpoint.as_ref().is_none_or(|c| c.step <= step) {
@@ -330,13 +336,13 @@ impl Run {
         }
         self.all_finished();
         // Everybody may have gone while the store was slow; what they left behind is whole.
-        if self.phase == Phase::Gathering && (self.draining || step.0 >= self.config.steps) {
+        if self.phase == Phase::Gathering && self.members.is_empty() && (self.draining || step.0 >= self.config.steps) {
             self.finish(self.outcome_at(step), String::new());
         }
     }
 
-    fn store_failed(&mut self, step: Step, message: String) {
-        self.commits.answered();
+    fn store_failed(&mut self, generation: Generation, step: Step, message: String) {
+        self.commits.answered(step, generation);
         self.message = format!("the checkpoint of step {step} could not be committed: {message}");
         self.emit(Effect::Announce(Notice::CheckpointFailed { step, message }));
         self.all_finished();
@@ -353,7 +359,8 @@ impl Run {
         if self.checkpoint.as_ref().is_some_and(|c| c.step == step) {
             return self.finish(self.outcome_at(step), String::new());
         }
-        if !self.commits.is_storing() {
+        // While the generation is given up its missing parts are still to come, from the next one.
+        if matches!(self.phase, Phase::Training(_)) && self.commits.storing().is_none() {
             let cause = if self.message.is_empty() { "a part of it was never reported".into() } else { self.message.clone() };
             self.finish(Outcome::Fault, format!("the run ended at step {step} without its checkpoint: {cause}"));
         }

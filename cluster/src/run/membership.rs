@@ -75,6 +75,10 @@ impl Run {
     fn form(&mut self, now: Now) {
         let candidates: Vec<_> = self.members.iter().map(|(&id, m)| (id, m.next_step)).collect();
         let Some(deal) = deal(&candidates, self.config.lanes, self.checkpoint.as_ref()) else { return };
+        // A checkpoint that is further than everybody and about to exist would fork the history if one began before it.
+        if self.commits.storing().is_some_and(|step| step > deal.start_step) {
+            return;
+        }
         // All work is done and safe: nobody needs to meet again for it.
         let safe = self.checkpoint.as_ref().is_some_and(|c| c.step == deal.start_step);
         let over = self.draining || deal.start_step.0 >= self.config.steps;
@@ -233,6 +237,12 @@ impl Run {
                 self.finish(Outcome::Fault, format!("the last worker was lost in the drain: {}", self.failure));
             }
         }
+    }
+
+    /// A forming that waited for the store goes on.
+    pub(super) fn resume_forming(&mut self, now: Now) {
+        self.all_out(now);
+        self.gathered(now);
     }
 
     /// What time alone brings about.

@@ -418,3 +418,13 @@ fn too_few_survivors_wait_for_more() {
     );
     assert_eq!(forms(&desk.join(3)).len(), 2);
 }
+
+#[test]
+fn a_generation_does_not_begin_behind_a_checkpoint_that_is_about_to_exist() {
+    let mut desk = Desk::training(1, 4);
+    desk.part(1, 1, 4, 0);
+    desk.lose(1);
+    assert!(forms(&desk.join(2)).is_empty(), "step 4 may exist in a moment");
+    let formed = forms(&desk.stored(1, 4));
+    assert_eq!((formed[0].1.start_step, formed[0].1.resume_from.clone()), (Step(4), Some("m4".into())));
+}

@@ -14,12 +14,15 @@ use std::time::Duration;
 
 /// Checkpoints every so many steps.
 const EVERY: u64 = 4;
+/// Crashes in one life of a run.
+const KILLS_MAX: u32 = 12;
 
 struct Worker {
     inbox: VecDeque<Order>,
     outbox: VecDeque<Report>,
     at: Option<Step>,
     form: Option<Form>,
+    ready: bool,
     finished: bool,
 }
 
@@ -92,7 +95,7 @@ impl Sim {
         let member = MemberId(self.next_member);
         self.next_member += 1;
         let worker =
-            Worker { inbox: VecDeque::new(), outbox: VecDeque::new(), at: None, form: None, finished: false };
+            Worker { inbox: VecDeque::new(), outbox: VecDeque::new(), at: None, form: None, ready: false, finished: false };
         self.workers.insert(member, worker);
         self.event(Event::Joined { member, join: Join { name: format!("w{member}"), ..Join::default() } });
     }
@@ -109,6 +112,7 @@ impl Sim {
         match w.inbox.pop_front() {
             Some(Order::Form(form)) => {
                 w.finished = false;
+                w.ready = false;
                 w.form = Some(form);
             }
             Some(Order::Abort { generation, .. }) => {
@@ -144,23 +148,22 @@ impl Sim {
             }
             return;
         }
-        let ready = members.iter().all(|m| self.workers[m].at >= Some(form.start_step));
         // In the midst of the step one may die: only some have committed then.
-        let reach = if self.draw(8) == 0 { self.draw(members.len() as u64) } else { members.len() as u64 };
-        let victim = (reach < members.len() as u64 && self.kills < 12).then(|| members[reach as usize]);
-        for (i, &m) in members.iter().enumerate() {
-            if victim.is_some() && i as u64 >= reach {
-                break;
-            }
-            let steps = self.run.config.steps;
+        let whole = members.len() as u64;
+        let reach = if self.kills < KILLS_MAX && self.draw(8) == 0 { self.draw(whole) } else { whole };
+        let steps = self.run.config.steps;
+        let ready = members.iter().all(|m| self.workers[m].ready);
+        for (i, &m) in members.iter().enumerate().take(reach as usize) {
             let w = self.workers.get_mut(&m).expect("alive");
-            if ready && w.outbox.iter().all(|r| !matches!(r, Report::Ready { .. })) || w.at.is_some() && w.finished {
+            if ready {
                 work(w, i as u32, &form, steps);
-            } else if w.at != Some(form.start_step) || !ready {
+            } else if !w.ready {
+                w.ready = true;
                 w.at = Some(form.start_step);
                 w.outbox.push_back(Report::Ready { generation: form.generation, next_step: form.start_step });
             }
         }
+        let victim = (reach < whole).then(|| members[reach as usize]);
         if let Some(victim) = victim {
             self.kill(victim);
         }
@@ -193,7 +196,7 @@ impl Sim {
             }
         }
         match self.draw(200) {
-            0 | 1 if self.kills < 12 => {
+            0 | 1 if self.kills < KILLS_MAX => {
                 let ids: Vec<_> = self.workers.keys().copied().collect();
                 if !ids.is_empty() {
                     let i = self.draw(ids.len() as u64) as usize;
