@@ -4,9 +4,11 @@ mod embed;
 mod encode;
 mod eval;
 mod export;
+mod load;
 mod probe;
 mod report;
 mod train;
+mod weights;
 
 use clap::Parser;
 use std::process::ExitCode;

@@ -1,0 +1,172 @@
+//! Why training stopped, by what the trainer does about it: wait for the next generation, or say what is wrong and
+//! leave.
+
+use pixfleet_checkpoint::CheckpointError;
+use pixfleet_cluster::Class;
+use pixfleet_collective::CollectiveError;
+use pixfleet_model::ModelError;
+use pixfleet_proto::FleetError;
+
+use super::feed::FeedError;
+
+/// An error of the training process.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TrainError {
+    /// A collective failed, or the group did not form.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
+    /// Towers, losses or optimizer refused.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The checkpoint could not be written or read.
+    #[error("checkpoint")]
+    Checkpoint(#[from] CheckpointError),
+    /// The coordinator refused or is gone.
+    #[error(transparent)]
+    Fleet(#[from] FleetError),
+    /// The samples of a step could not be had.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    /// libtorch refused a copy between host and device.
+    #[error("libtorch refused {doing}")]
+    Torch {
+        /// What.
+        doing: &'static str,
+        /// Its own words.
+        source: tch::TchError,
+    },
+    /// A checkpoint of another model.
+    #[error(
+        "the checkpoint's `{name}` is {found}, the model's is {expected}; was the run started with another [model]?"
+    )]
+    State {
+        /// The tensor.
+        name: String,
+        /// As the model has it.
+        expected: String,
+        /// As the checkpoint has it.
+        found: String,
+    },
+    /// The run file that the coordinator sent.
+    #[error(transparent)]
+    Spec(pixfleet_cluster::spec::SpecError),
+    /// The run file does not hash to what the coordinator says: two versions of pixfleet.
+    #[error(
+        "the run file hashes to {found}, the coordinator says {expected}: worker and coordinator are of different versions"
+    )]
+    SpecDigest {
+        /// As this program computes it.
+        found: String,
+        /// As the coordinator says.
+        expected: String,
+    },
+    /// The dataset was indexed anew since the run started.
+    #[error("the dataset is version {found}, the run trains on {expected}; the dataset was indexed again meanwhile")]
+    Dataset {
+        /// Of the run.
+        expected: String,
+        /// Of the index.
+        found: String,
+    },
+    /// Nothing to train on.
+    #[error("split `{split}` has no rows")]
+    NoRows {
+        /// Which.
+        split: String,
+    },
+    /// `model.weights` cannot be read.
+    #[error("model.weights: cannot read {at}")]
+    Weights {
+        /// URL or path.
+        at: String,
+        /// The store's or the system's own words.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The decoding threads do not start.
+    #[error("cannot start the decoding threads")]
+    Threads(#[source] rayon::ThreadPoolBuildError),
+    /// A fault for tests that cannot be planned.
+    #[error(transparent)]
+    Fault(#[from] super::fault::BadFault),
+    /// The coordinator's order and what this rank holds contradict each other.
+    #[error("ordered to start at step {ordered}, but this rank holds the state of step {held}")]
+    OutOfStep {
+        /// The order's step.
+        ordered: u64,
+        /// This rank's.
+        held: u64,
+    },
+    /// More ranks than lanes.
+    #[error("{world} workers, but train.lanes = {lanes}: a worker hosts at least one lane")]
+    TooManyRanks {
+        /// Ranks of the generation.
+        world: u32,
+        /// Lanes of the run.
+        lanes: u32,
+    },
+    /// The background upload of a part was cancelled: the runtime is shutting down.
+    #[error("the upload of a checkpoint's part was cancelled")]
+    UploadCancelled(#[source] tokio::task::JoinError),
+    /// The session ended while the trainer waited for orders.
+    #[error("the session with the coordinator ended")]
+    OrdersClosed,
+    /// A file beside the run could not be written.
+    #[error("cannot write {}", path.display())]
+    File {
+        /// Which.
+        path: std::path::PathBuf,
+        /// The system's own words.
+        source: std::io::Error,
+    },
+}
+
+impl TrainError {
+    /// What the trainer does about it.
+    pub(crate) fn class(&self) -> Class {
+        match self {
+            Self::Collective(e) => e.class(),
+            Self::Model(e) => e.class(),
+            Self::Checkpoint(e) => e.class(),
+            Self::Fleet(e) => e.class(),
+            Self::Feed(e) => e.class(),
+            Self::Torch { .. }
+            | Self::State { .. }
+            | Self::Spec(_)
+            | Self::SpecDigest { .. }
+            | Self::Dataset { .. }
+            | Self::NoRows { .. }
+            | Self::Weights { .. }
+            | Self::Threads(_)
+            | Self::Fault(_)
+            | Self::OutOfStep { .. }
+            | Self::TooManyRanks { .. }
+            | Self::UploadCancelled(_)
+            | Self::OrdersClosed
+            | Self::File { .. } => Class::Fatal,
+        }
+    }
+
+    /// Whether the generation is over and the next one may do better. A collective whose store is away counts: the
+    /// coordinator that answers the store also forms generations.
+    pub(crate) fn ends_only_the_generation(&self) -> bool {
+        match self {
+            Self::Collective(e) => e.class() != Class::Fatal,
+            _ => self.class() == Class::Reform,
+        }
+    }
+
+    /// The chain of causes in one line.
+    pub(crate) fn sentence(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(next) = cause {
+            let words = next.to_string();
+            // Transparent variants repeat their source's words.
+            if !text.ends_with(&words) {
+                text = format!("{text}: {words}");
+            }
+            cause = next.source();
+        }
+        text
+    }
+}

@@ -1,0 +1,92 @@
+//! A checkpoint in two halves: the trainer copies its share of the state to the host, the runtime packs and uploads
+//! it. Between the two the trainer is free; that is the seam for asynchronous staging.
+
+use pixfleet_checkpoint::{Dtype, HostTensor, Location, PartKey, share, write_part};
+use pixfleet_cluster::run::{PartReport, Report};
+use pixfleet_proto::Reports;
+use tch::{Device, Kind, Tensor};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use super::error::TrainError;
+
+/// One rank's share of the state in host memory.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    key: PartKey,
+    tensors: Vec<HostTensor>,
+}
+
+impl Snapshot {
+    /// Copies the share of `key.rank` of the name-sorted `state`. Blocks until the copies are done; the parameters may
+    /// change right after.
+    ///
+    /// # Errors
+    /// [`TrainError::Torch`] if a copy fails.
+    pub(crate) fn take(key: PartKey, state: &[(String, Tensor)]) -> Result<Self, TrainError> {
+        debug_assert!(state.is_sorted_by(|a, b| a.0 < b.0), "shares are cut from the name-sorted list");
+        let sizes: Vec<u64> = state.iter().map(|(_, t)| (t.numel() * t.kind().elt_size_in_bytes()) as u64).collect();
+        let own = share(&sizes, key.rank, key.world);
+        let tensors = state[own].iter().map(|(name, tensor)| to_host(name, tensor)).collect::<Result<_, _>>()?;
+        Ok(Self { key, tensors })
+    }
+
+    /// Packs and uploads on `runtime`, then reports the part.
+    pub(crate) fn upload(self, runtime: &Handle, run: Location, reports: Reports) -> Upload {
+        let Self { key, tensors } = self;
+        Upload(runtime.spawn(async move {
+            let entry = write_part(&run, key, tensors).await?;
+            let part = PartReport { generation: key.generation, step: key.step, entry };
+            Ok(reports.send(Report::Part(part)).await?)
+        }))
+    }
+}
+
+/// An upload under way.
+#[derive(Debug)]
+pub(crate) struct Upload(JoinHandle<Result<(), TrainError>>);
+
+impl Upload {
+    /// Waits until the part lies in the store and is reported.
+    ///
+    /// # Errors
+    /// The store's, the session's.
+    pub(crate) fn wait(self, runtime: &Handle) -> Result<(), TrainError> {
+        runtime.block_on(self.0).map_err(TrainError::UploadCancelled)?
+    }
+}
+
+/// The element types that a state has.
+const DTYPES: [(Kind, Dtype); 5] = [
+    (Kind::Float, Dtype::F32),
+    (Kind::BFloat16, Dtype::BF16),
+    (Kind::Half, Dtype::F16),
+    (Kind::Double, Dtype::F64),
+    (Kind::Int64, Dtype::I64),
+];
+
+/// A dense copy on the host.
+pub(crate) fn to_host(name: &str, tensor: &Tensor) -> Result<HostTensor, TrainError> {
+    let kind = tensor.kind();
+    let dtype = DTYPES.iter().find(|(k, _)| *k == kind).map(|(_, d)| *d);
+    let dtype = dtype.ok_or_else(|| wrong(name, "F32, BF16, F16, F64 or I64", &format!("{kind:?}")))?;
+    let torch = |source| TrainError::Torch { doing: "copying the state to the host", source };
+    let dense = tensor.detach().f_to_device(Device::Cpu).and_then(|t| t.f_contiguous()).map_err(torch)?;
+    let mut bytes = vec![0u8; dense.numel() * kind.elt_size_in_bytes()];
+    dense.f_copy_data_u8(&mut bytes, dense.numel()).map_err(torch)?;
+    let shape = dense.size().iter().map(|&s| s as usize).collect();
+    Ok(HostTensor { name: name.into(), dtype, shape, bytes: bytes.into() })
+}
+
+/// A tensor on the host from a checkpoint's bytes.
+pub(crate) fn from_host(host: &HostTensor) -> Result<Tensor, TrainError> {
+    let kind = DTYPES.iter().find(|(_, d)| *d == host.dtype).map(|(k, _)| *k);
+    let kind = kind.ok_or_else(|| wrong(&host.name, "F32, BF16, F16, F64 or I64", &format!("{:?}", host.dtype)))?;
+    let shape: Vec<i64> = host.shape.iter().map(|&s| s as i64).collect();
+    Tensor::f_from_data_size(&host.bytes, &shape, kind)
+        .map_err(|source| TrainError::Torch { doing: "reading a checkpoint's tensor", source })
+}
+
+fn wrong(name: &str, expected: &str, found: &str) -> TrainError {
+    TrainError::State { name: name.into(), expected: expected.into(), found: found.into() }
+}
