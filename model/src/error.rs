@@ -44,6 +44,14 @@ pub enum ModelError {
         /// The file's shape.
         found: Vec<i64>,
     },
+    /// A file lacks a tensor that cannot start from scratch.
+    #[error("{origin} has no tensor named `{name}`: it is not the file of a BERT encoder")]
+    MissingWeight {
+        /// The tensor.
+        name: String,
+        /// The file.
+        origin: String,
+    },
     /// A tensor in a file has an element type that holds no weights.
     #[error("`{name}` in {origin} is stored as {dtype}, expected F32, F16, BF16 or F64")]
     WeightDtype {
@@ -110,6 +118,34 @@ pub enum ModelError {
         path: PathBuf,
         /// What the tokenizer says.
         source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A loss is NaN or infinite; stopping beats writing it into the weights. Every rank finds the same.
+    #[error("loss {term} is {loss}: the features or the logit scale are no longer finite; resume from an earlier \
+             checkpoint with a lower learning rate or a tighter `optimizer.clip_norm`")]
+    NotFinite {
+        /// The term's short name.
+        term: &'static str,
+        /// Its value.
+        loss: f64,
+    },
+    /// A trainable parameter took no part in the step: freeze it, or the ranks that wait for its gradient hang.
+    #[error("backward reached no gradient of the trainable parameter `{name}`: it takes no part in this step's losses")]
+    NoGradient {
+        /// The parameter.
+        name: String,
+    },
+    /// The gradients are NaN or infinite; nothing was changed. Every rank finds the same.
+    #[error("the global gradient norm is {norm}: no step was taken; resume from an earlier checkpoint with a lower \
+             learning rate")]
+    NormNotFinite {
+        /// The norm.
+        norm: f64,
+    },
+    /// A saved state lacks a tensor.
+    #[error("the saved state lacks `{name}`: it belongs to another model, loss or set of trainable parameters")]
+    StateLacks {
+        /// The tensor.
+        name: String,
     },
     /// libtorch refused.
     #[error("libtorch")]

@@ -5,6 +5,7 @@
 //! ids) and *numbers* ([`params::Params`]: ordered named fp32 tensors). Every forward takes the numbers as an argument,
 //! so a teacher (EMA or frozen) is the same structure over another set.
 
+pub mod bert;
 pub mod error;
 mod layers;
 pub mod loss;

@@ -125,7 +125,7 @@ impl InfoNce {
             let other = y.f_narrow(0, tile.start, tile.end - tile.start)?;
             let mut z = own.f_matmul(&other.f_tr()?)?;
             if tile.contains(&block.start) {
-                diagonal = Some(z.f_diagonal(block.start - tile.start, 0, 1)?.f_copy()?);
+                diagonal = Some(z.f_diagonal(block.start - tile.start, 0, 1)?.f_mul_scalar(1.0)?);
             }
             if self.smoothing > 0.0 {
                 let _ = logits.f_add_(&z.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?)?;

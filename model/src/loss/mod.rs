@@ -72,9 +72,9 @@ impl Tile {
 
     /// Tiles of the columns `0..n`, in the one order that is used everywhere.
     pub(crate) fn columns(self, n: i64) -> impl Iterator<Item = Range<i64>> {
-        (0..n).step_by(usize::try_from(self.cols).expect("a tile's side is positive")).map(move |start| {
-            start..(start + self.cols).min(n)
-        })
+        (0..n)
+            .step_by(usize::try_from(self.cols).expect("a tile's side is positive"))
+            .map(move |start| start..(start + self.cols).min(n))
     }
 }
 
