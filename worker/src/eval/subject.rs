@@ -1,0 +1,97 @@
+//! What is looked at: the model of a run (or of a file of weights) and the split of a dataset.
+
+use super::history::Training;
+use crate::load::{StoredRun, Weights};
+use crate::weights::{self, Preset};
+use anyhow::{Context, Result, bail};
+use pixfleet_cluster::spec::{DataSpec, RunSpec};
+use pixfleet_model::Model;
+use pixfleet_shards::sample::SampleConfig;
+use pixfleet_shards::{Location, RowGroupReader, index};
+use std::path::PathBuf;
+use tch::Device;
+
+/// What was typed, the same for `eval` and `encode`.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct SubjectArgs {
+    /// The run, `<store>/<name>`; its newest good checkpoint is taken.
+    #[arg(required_unless_present = "weights")]
+    run: Option<String>,
+    /// Weights instead of a run, safetensors with the names of PixCLIP's checkpoints.
+    #[arg(long, requires = "model", conflicts_with = "run")]
+    weights: Option<PathBuf>,
+    /// Vision tower of the weights.
+    #[arg(long, value_enum)]
+    model: Option<Preset>,
+    /// Dataset; the run's own unless told.
+    #[arg(long)]
+    data: Option<String>,
+    /// Key of the text vectors; the run's own unless told.
+    #[arg(long)]
+    vectors: Option<String>,
+    /// Split.
+    #[arg(long, default_value = "test")]
+    pub(crate) split: String,
+    /// Stop after about this many regions.
+    #[arg(long)]
+    pub(crate) limit: Option<u64>,
+}
+
+/// A model and a split, open.
+pub(crate) struct Subject {
+    /// As messages and headings call it.
+    pub(crate) name: String,
+    /// The model.
+    pub(crate) model: Model,
+    /// Where it computes.
+    pub(crate) device: Device,
+    /// The run file; `None` for a file of weights.
+    pub(crate) spec: Option<RunSpec>,
+    /// What the ledger tells of the run.
+    pub(crate) training: Training,
+    /// Optimizer steps that the weights have seen; 0 for a file of weights.
+    pub(crate) steps: u64,
+    /// The dataset.
+    pub(crate) data: DataSpec,
+    /// Reads the split.
+    pub(crate) reader: RowGroupReader,
+}
+
+impl Subject {
+    /// Opens everything.
+    ///
+    /// # Errors
+    /// If the run, its checkpoint, the dataset or the split is not there, with what to do about it.
+    pub(crate) async fn open(args: &SubjectArgs) -> Result<Self> {
+        let device = Device::cuda_if_available();
+        let (name, model, spec, training, steps) = match (&args.run, &args.weights, args.model) {
+            (Some(url), None, _) => {
+                let run = StoredRun::open(url).await?;
+                let model = run.model(Weights::Trained, device)?;
+                let training = Training::read(url).await?;
+                (run.spec.run.name.clone(), model, Some(run.spec.clone()), training, run.step().0)
+            }
+            (None, Some(file), Some(preset)) => {
+                let name = file.file_stem().map_or_else(|| "weights".into(), |s| s.to_string_lossy().into_owned());
+                (name, weights::open(preset, file, device)?, None, Training::default(), 0)
+            }
+            _ => bail!("expected the URL of a run, or --weights FILE with --model PRESET"),
+        };
+        let mut data = spec.as_ref().map(|s| s.data.clone()).unwrap_or_default();
+        data.url = args.data.clone().unwrap_or(data.url);
+        data.vectors = args.vectors.clone().unwrap_or(data.vectors);
+        if data.url.is_empty() || data.vectors.is_empty() {
+            bail!("with --weights, tell the dataset and its text vectors: --data URL --vectors KEY");
+        }
+        let location = Location::parse(&data.url)?;
+        let found = index::open(&location).await.with_context(|| format!("opening the dataset {}", data.url))?;
+        let reader = RowGroupReader::new(location, &found, &args.split, Some(&data.vectors))?;
+        Ok(Self { name, model, device, spec, training, steps, data, reader })
+    }
+
+    /// How rows become pixels for this model.
+    pub(crate) fn config(&self) -> SampleConfig {
+        let size = u32::try_from(self.model.vision().config().image).unwrap_or(u32::MAX);
+        SampleConfig { data: self.data.clone(), size, crop: false, text_dim: None }
+    }
+}

@@ -1,0 +1,106 @@
+//! A safetensors file of weights -> the model it belongs to: the preset is told, the text adapter's sizes are read from
+//! the file's own shapes.
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::ValueEnum;
+use pixfleet_cluster::spec::{
+    CheckpointSpec, DataSpec, LossPreset, LossSpec, ModelSpec, OptimizerSpec, RunSection, RunSpec, ScheduleSpec,
+    TextProjSpec, TrainSpec, VisionPreset,
+};
+use pixfleet_model::Model;
+use pixfleet_model::params::LoadOptions;
+use safetensors::SafeTensors;
+use std::path::Path;
+use tch::Device;
+
+/// A vision tower by name, as it is typed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Preset {
+    /// A few million parameters: for CPUs, tests and the demo.
+    Tiny,
+    /// EVA02-CLIP-B-16 at 224 px.
+    #[value(name = "eva02-b16")]
+    Eva02B16,
+    /// EVA02-CLIP-L-14 at 224 px.
+    #[value(name = "eva02-l14")]
+    Eva02L14,
+    /// EVA02-CLIP-L-14 at 336 px.
+    #[value(name = "eva02-l14-336")]
+    Eva02L14At336,
+}
+
+impl From<Preset> for VisionPreset {
+    fn from(preset: Preset) -> Self {
+        match preset {
+            Preset::Tiny => Self::Tiny,
+            Preset::Eva02B16 => Self::Eva02B16,
+            Preset::Eva02L14 => Self::Eva02L14,
+            Preset::Eva02L14At336 => Self::Eva02L14At336,
+        }
+    }
+}
+
+/// A run file's worth of values around `model` and `loss`; everything else is the default.
+pub(crate) fn spec_of(model: ModelSpec, loss: LossPreset) -> RunSpec {
+    RunSpec {
+        run: RunSection::default(),
+        data: DataSpec::default(),
+        model,
+        loss: LossSpec::preset(loss),
+        optimizer: OptimizerSpec::default(),
+        schedule: ScheduleSpec::default(),
+        train: TrainSpec::default(),
+        checkpoint: CheckpointSpec::default(),
+    }
+}
+
+/// Parameters that a file from before the mask-aware patch embedding lacks (method.md 1.6); they stay zero, which is
+/// that model exactly.
+const ALPHA: &str = "visual.alpha_patch_embed.";
+
+/// The model of `preset` with the weights of `path`, ready on `device`. Every parameter must be in the file, the alpha
+/// convolution's excepted; what the file holds beyond the model is an error as well.
+///
+/// # Errors
+/// A file that cannot be read or is of another model; names and shapes stand in the message.
+pub(crate) fn open(preset: Preset, path: &Path, device: Device) -> Result<Model> {
+    let origin = path.display().to_string();
+    let bytes = std::fs::read(path).with_context(|| format!("cannot read {origin}"))?;
+    let model = ModelSpec { vision: preset.into(), text_proj: text_proj(&bytes, &origin)?, ..ModelSpec::default() };
+    let mut model = Model::build(&model, 0, device);
+    let report = model.params.load_bytes(&bytes, &origin, &LoadOptions::default())?;
+    let (alpha, missing): (Vec<_>, Vec<_>) = report.missing.iter().partition(|name| name.starts_with(ALPHA));
+    if !missing.is_empty() {
+        let shown = missing.iter().take(8).map(|name| match model.params.get(name) {
+            Some(tensor) => format!("{name} {:?}", tensor.size()),
+            None => (*name).clone(),
+        });
+        let shown: Vec<String> = shown.collect();
+        bail!("{origin} lacks {} parameters of the model; expected, with shapes: {}{}", missing.len(), shown.join(", "), more(missing.len()));
+    }
+    if !report.unexpected.is_empty() {
+        let n = report.unexpected.len();
+        let shown: Vec<&str> = report.unexpected.iter().take(8).map(String::as_str).collect();
+        bail!("{origin} holds {n} tensors that the model does not have: {}{}; is --model the right preset?", shown.join(", "), more(n));
+    }
+    if !alpha.is_empty() {
+        tracing::warn!(file = origin, "the file has no alpha convolution; it starts at zero, so masks have no effect");
+    }
+    Ok(model)
+}
+
+fn more(n: usize) -> &'static str {
+    if n > 8 { ", ..." } else { "" }
+}
+
+/// The text adapter's sizes by the shapes of its tensors.
+fn text_proj(bytes: &[u8], origin: &str) -> Result<TextProjSpec> {
+    let file = SafeTensors::deserialize(bytes).with_context(|| format!("{origin} is not a readable safetensors file"))?;
+    let shape = |name: &str| file.tensor(name).ok().map(|t| t.shape().to_vec());
+    let layers = (0u32..).take_while(|i| shape(&format!("text.text_adaptor.{i}.fn.0.weight")).is_some()).count() as u32;
+    let lacks = |what: String| anyhow!("{origin} lacks {what}; expected the names of PixCLIP's checkpoints");
+    let last = format!("text.text_adaptor.{}.weight", layers + 1);
+    let width = shape(&last).and_then(|s| s.get(1).copied()).ok_or_else(|| lacks(format!("{last} [embed_dim, text width]")))?;
+    let hidden = shape("text.text_adaptor.0.fn.0.weight").map_or(0, |s| s[0]);
+    Ok(TextProjSpec { width: width as u32, hidden: hidden as u32, layers, frozen: false })
+}
