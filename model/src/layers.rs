@@ -35,6 +35,11 @@ impl Linear {
         Self { weight, bias }
     }
 
+    /// A linear over parameters that exist already.
+    pub(crate) fn of(weight: ParamId, bias: Option<ParamId>) -> Self {
+        Self { weight, bias }
+    }
+
     /// `x` [.., in], any float dtype -> [.., out] in the step's dtype.
     pub(crate) fn forward(&self, w: &Weights<'_>, x: &Tensor) -> Tensor {
         let (weight, bias) =
@@ -57,6 +62,11 @@ impl LayerNorm {
     pub(crate) fn new(at: &mut Builder<'_>, width: i64, eps: f64) -> Self {
         let weight = at.param("weight", &[width], Init::Ones);
         let bias = at.param("bias", &[width], Init::Zeros);
+        Self { weight, bias, width, eps }
+    }
+
+    /// A norm over parameters (weight, bias) that exist already.
+    pub(crate) fn of((weight, bias): (ParamId, ParamId), width: i64, eps: f64) -> Self {
         Self { weight, bias, width, eps }
     }
 

@@ -132,14 +132,17 @@ pub fn save_tensors<'t>(tensors: impl Iterator<Item = (&'t str, &'t Tensor)>) ->
         .map_err(|source| ModelError::Safetensors { origin: "the tensors to be written".to_owned(), source })
 }
 
-/// All tensors of a safetensors file as fp32 on the CPU, by name.
+/// The float tensors of a safetensors file as fp32 on the CPU, by name. Tensors of other dtypes are left out.
 ///
 /// # Errors
-/// If the bytes are not safetensors or a dtype holds no numbers of ours.
+/// If the bytes are not safetensors.
 pub fn read_tensors(bytes: &[u8], origin: &str) -> Result<HashMap<String, Tensor>, ModelError> {
     let file = SafeTensors::deserialize(bytes)
         .map_err(|source| ModelError::Safetensors { origin: origin.to_owned(), source })?;
-    file.iter().map(|(name, view)| Ok((name.to_owned(), read_view(name, &view, origin)?))).collect()
+    file.iter()
+        .filter(|(_, view)| float_kind(view.dtype()).is_some())
+        .map(|(name, view)| Ok((name.to_owned(), read_view(name, &view, origin)?)))
+        .collect()
 }
 
 /// The model's name for a file's name; `None` if the file's entry is one to be ignored.
@@ -156,20 +159,22 @@ fn import_name(raw: &str) -> Option<Cow<'_, str>> {
     Some(Cow::Borrowed(name))
 }
 
+fn float_kind(dtype: Dtype) -> Option<Kind> {
+    match dtype {
+        Dtype::F32 => Some(Kind::Float),
+        Dtype::F16 => Some(Kind::Half),
+        Dtype::BF16 => Some(Kind::BFloat16),
+        Dtype::F64 => Some(Kind::Double),
+        _ => None,
+    }
+}
+
 fn read_view(name: &str, view: &TensorView<'_>, origin: &str) -> Result<Tensor, ModelError> {
-    let kind = match view.dtype() {
-        Dtype::F32 => Kind::Float,
-        Dtype::F16 => Kind::Half,
-        Dtype::BF16 => Kind::BFloat16,
-        Dtype::F64 => Kind::Double,
-        other => {
-            return Err(ModelError::WeightDtype {
-                name: name.to_owned(),
-                origin: origin.to_owned(),
-                dtype: format!("{other:?}"),
-            });
-        }
-    };
+    let kind = float_kind(view.dtype()).ok_or_else(|| ModelError::WeightDtype {
+        name: name.to_owned(),
+        origin: origin.to_owned(),
+        dtype: format!("{:?}", view.dtype()),
+    })?;
     let shape: Vec<i64> = view.shape().iter().map(|&s| s as i64).collect();
     Ok(Tensor::f_from_data_size(view.data(), &shape, kind)?.to_kind(Kind::Float))
 }
