@@ -6,9 +6,20 @@
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
-/// gloo headers that ProcessGroupGloo.hpp includes; the wheel has none, so each is made to lead to gloo_forward.hpp.
-const GLOO_HEADERS: [&str; 5] =
-    ["algorithm.h", "common/error.h", "context.h", "rendezvous/store.h", "transport/device.h"];
+/// Headers that libtorch's own include and the wheels do not bring, or bring with hundreds of megabytes. Each is made to
+/// lead to a short file of ours with the few names that matter.
+const FORWARDED: [(&str, &str); 10] = [
+    ("gloo/algorithm.h", "gloo_forward.hpp"),
+    ("gloo/common/error.h", "gloo_forward.hpp"),
+    ("gloo/context.h", "gloo_forward.hpp"),
+    ("gloo/rendezvous/store.h", "gloo_forward.hpp"),
+    ("gloo/transport/device.h", "gloo_forward.hpp"),
+    ("cublas_v2.h", "cuda_forward.hpp"),
+    ("cublasLt.h", "cuda_forward.hpp"),
+    ("cusolverDn.h", "cuda_forward.hpp"),
+    ("cusolver_common.h", "cuda_forward.hpp"),
+    ("cusparse.h", "cuda_forward.hpp"),
+];
 
 fn main() {
     println!("cargo:rerun-if-changed=shim");
@@ -32,7 +43,7 @@ fn main() {
         .define("USE_C10D_GLOO", None)
         .define("_GLIBCXX_USE_CXX11_ABI", env::var("LIBTORCH_CXX11_ABI").as_deref().unwrap_or("1"))
         .include("shim")
-        .include(gloo_headers())
+        .include(forwarding_headers())
         // System includes: their warnings are not ours.
         .flag("-isystem")
         .flag(&include)
@@ -60,14 +71,14 @@ fn main() {
     }
 }
 
-/// Writes the stand-ins for gloo's headers and returns their folder.
-fn gloo_headers() -> PathBuf {
-    let root = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("gloo_headers");
-    for header in GLOO_HEADERS {
-        let path = root.join("gloo").join(header);
+/// Writes the forwarding headers and returns their folder.
+fn forwarding_headers() -> PathBuf {
+    let root = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("forwarding");
+    for (header, ours) in FORWARDED {
+        let path = root.join(header);
         let folder = path.parent().expect("a header lies in a folder");
         fs::create_dir_all(folder).expect("OUT_DIR is writable");
-        fs::write(&path, "#include \"gloo_forward.hpp\"\n").expect("OUT_DIR is writable");
+        fs::write(&path, format!("#include \"{ours}\"\n")).expect("OUT_DIR is writable");
     }
     root
 }

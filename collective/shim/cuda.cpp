@@ -1,9 +1,23 @@
-// CUDA streams and events over libtorch's own classes; no call into the CUDA runtime of ours.
+// CUDA streams and events through c10's device-neutral guard: no CUDA header, no call into the runtime of ours.
 
-#include <ATen/cuda/CUDAEvent.h>
-#include <c10/cuda/CUDAStream.h>
+#include <memory>
+
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 
 #include "shim.hpp"
+
+namespace {
+
+c10::impl::VirtualGuardImpl guard() {
+  return c10::impl::VirtualGuardImpl(c10::DeviceType::CUDA);
+}
+
+c10::Device cuda(int64_t index) {
+  return c10::Device(c10::DeviceType::CUDA, static_cast<c10::DeviceIndex>(index));
+}
+
+} // namespace
 
 extern "C" {
 
@@ -14,47 +28,44 @@ struct pf_stream {
   int64_t kind;
 };
 
-static pf_stream packed(const c10::cuda::CUDAStream& stream) {
+static pf_stream packed(const c10::Stream& stream) {
   const auto data = stream.pack3();
   return {data.stream_id, static_cast<int64_t>(data.device_index), static_cast<int64_t>(data.device_type)};
 }
 
 char* pf_stream_new(int device, pf_stream* out) {
-  return pf::guarded([&] {
-    *out = packed(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, static_cast<c10::DeviceIndex>(device)));
-  });
+  return pf::guarded([&] { *out = packed(guard().getStreamFromGlobalPool(cuda(device))); });
 }
 
 char* pf_stream_swap(const pf_stream* stream, pf_stream* before) {
   return pf::guarded([&] {
-    const auto device = static_cast<c10::DeviceIndex>(stream->device);
-    *before = packed(c10::cuda::getCurrentCUDAStream(device));
-    c10::cuda::setCurrentCUDAStream(
-        c10::cuda::CUDAStream::unpack3(stream->stream, device, static_cast<c10::DeviceType>(stream->kind)));
+    const auto kind = static_cast<c10::DeviceType>(stream->kind);
+    const auto index = static_cast<c10::DeviceIndex>(stream->device);
+    *before = packed(guard().exchangeStream(c10::Stream::unpack3(stream->stream, index, kind)));
   });
 }
 
-char* pf_event_record(int device, at::cuda::CUDAEvent** out) {
+char* pf_event_record(int device, c10::Event** out) {
   return pf::guarded([&] {
-    auto event = std::make_unique<at::cuda::CUDAEvent>();
-    event->record(c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(device)));
+    auto event = std::make_unique<c10::Event>(c10::DeviceType::CUDA);
+    event->record(guard().getStream(cuda(device)));
     *out = event.release();
   });
 }
 
-char* pf_event_block(at::cuda::CUDAEvent* event) {
-  return pf::guarded([&] { event->block(c10::cuda::getCurrentCUDAStream(event->device_index())); });
+char* pf_event_block(c10::Event* event) {
+  return pf::guarded([&] { event->block(guard().getStream(event->device())); });
 }
 
-char* pf_event_query(at::cuda::CUDAEvent* event, int* done) {
+char* pf_event_query(c10::Event* event, int* done) {
   return pf::guarded([&] { *done = event->query() ? 1 : 0; });
 }
 
-char* pf_event_synchronize(at::cuda::CUDAEvent* event) {
+char* pf_event_synchronize(c10::Event* event) {
   return pf::guarded([&] { event->synchronize(); });
 }
 
-char* pf_event_free(at::cuda::CUDAEvent* event) {
+char* pf_event_free(c10::Event* event) {
   return pf::guarded([&] { delete event; });
 }
 

@@ -10,6 +10,8 @@
 #include <ATen/cuda/CUDAEvent.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
+#include <c10/core/Event.h>
+#include <c10/core/impl/VirtualGuardImpl.h>
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 
 #include "shim.hpp"
@@ -42,8 +44,9 @@ c10::intrusive_ptr<c10d::Backend> pf::make_nccl(
 }
 
 void pf::wait_nccl(const pf::Group& group) {
-  at::cuda::CUDAEvent done;
-  done.record();
+  c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);
+  c10::Event done(c10::DeviceType::CUDA);
+  done.record(guard.getStream(guard.getDevice()));
   const auto deadline = std::chrono::steady_clock::now() + group.timeout;
   while (!done.query()) {
     if (group.ended.load()) {

@@ -23,11 +23,16 @@ char* pf_fused_adamw(
     auto weights = pf::list_of(params, count);
     auto first = pf::list_of(exp_avgs, count);
     auto second = pf::list_of(exp_avg_sqs, count);
+    auto gradients = pf::list_of(grads, count);
+    // The kernel reads flat memory; a gradient may be a transposed view.
+    for (auto& gradient : gradients) {
+      gradient = gradient.contiguous();
+    }
     // The kernel only reads the steps, so one tensor serves all parameters.
     const auto options = at::TensorOptions().dtype(at::kFloat).device(weights[0].device());
     const std::vector<at::Tensor> steps(count, at::full({}, static_cast<double>(step->step), options));
     at::_fused_adamw_(
-        weights, pf::list_of(grads, count), first, second, /*max_exp_avg_sqs=*/{}, steps, step->lr, step->beta1,
+        weights, gradients, first, second, /*max_exp_avg_sqs=*/{}, steps, step->lr, step->beta1,
         step->beta2, step->weight_decay, step->eps, /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{},
         /*found_inf=*/{});
   });

@@ -3,13 +3,15 @@
 //! Invariant: all ranks call the same operations in the same order with the same shapes and dtypes. Operations block
 //! the calling thread until their result is there (on CUDA: until it is ordered on the current stream and healthy).
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tch::{Device, TchError, Tensor};
 
+use crate::abort::AbortHandle;
 use crate::error::CollectiveError;
 use crate::ffi::{self, RawGroup};
+use crate::forming;
 use crate::store::RendezvousStore;
 
 /// Who moves the bytes.
@@ -67,6 +69,7 @@ pub struct Group {
     raw: Arc<RawGroup>,
     config: GroupConfig,
     backend: Backend,
+    abort: AbortHandle,
     one_thread: std::marker::PhantomData<std::cell::Cell<()>>,
 }
 
@@ -74,20 +77,36 @@ impl Group {
     /// Joins the generation: blocks until every rank has come, or the timeout.
     ///
     /// # Errors
-    /// [`CollectiveError::Store`] where the store failed or a peer did not come, [`CollectiveError::LostPeer`] where
-    /// one came and went, [`CollectiveError::WithoutNccl`] for [`Backend::Nccl`] in a build without it.
+    /// [`CollectiveError::Store`] where the store failed or a peer did not come, [`CollectiveError::LostPeer`] or
+    /// [`CollectiveError::Timeout`] where one came and went, [`CollectiveError::WithoutNccl`] for [`Backend::Nccl`] in
+    /// a build without it.
     pub fn new(
         backend: Backend,
         store: Arc<dyn RendezvousStore>,
         config: GroupConfig,
+    ) -> Result<Self, CollectiveError> {
+        Self::form(backend, store, config, &AbortHandle::new())
+    }
+
+    /// As [`new`](Self::new), and `abort` already works while the group is being formed.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`CollectiveError::Aborted`].
+    pub fn form(
+        backend: Backend,
+        store: Arc<dyn RendezvousStore>,
+        config: GroupConfig,
+        abort: &AbortHandle,
     ) -> Result<Self, CollectiveError> {
         config.check()?;
         if backend == Backend::Nccl && !cfg!(feature = "nccl") {
             return Err(CollectiveError::WithoutNccl { what: "an NCCL group" });
         }
         let started = std::time::Instant::now();
-        let raw = RawGroup::new(backend, store, &config)
-            .map_err(|failure| failure.into_error("forming the group", config.timeout))?;
+        let raw = Arc::new(forming::form(backend, store, &config, abort)?);
+        if !abort.formed(&raw) {
+            return Err(CollectiveError::Aborted { operation: forming::OPERATION });
+        }
         tracing::debug!(
             generation = config.generation,
             rank = config.rank,
@@ -95,7 +114,7 @@ impl Group {
             millis = started.elapsed().as_millis(),
             "group formed"
         );
-        Ok(Self { raw: Arc::new(raw), config, backend, one_thread: std::marker::PhantomData })
+        Ok(Self { raw, config, backend, abort: abort.clone(), one_thread: std::marker::PhantomData })
     }
 
     /// This rank.
@@ -202,7 +221,7 @@ impl Group {
     /// What another thread holds to end a blocked operation.
     #[must_use]
     pub fn abort_handle(&self) -> AbortHandle {
-        AbortHandle { raw: Arc::downgrade(&self.raw) }
+        self.abort.clone()
     }
 
     /// Types an error that came out of tch while this group worked below it (the [`Reducer`](crate::Reducer) inside
@@ -235,23 +254,5 @@ impl Group {
                 failure.into_error(operation, self.config.timeout)
             }
         })
-    }
-}
-
-/// Ends the operations of a group from another thread. It does not keep the group alive.
-#[derive(Debug, Clone)]
-pub struct AbortHandle {
-    raw: Weak<RawGroup>,
-}
-
-impl AbortHandle {
-    /// Makes every operation of the group, blocked or yet to come, fail with [`CollectiveError::Aborted`]. Gloo: its
-    /// connections are shut down, which peers see as a lost rank. NCCL: the communicators are aborted.
-    ///
-    /// Does nothing once the group is dropped.
-    pub fn abort(&self) {
-        if let Some(raw) = self.raw.upgrade() {
-            raw.abort();
-        }
     }
 }

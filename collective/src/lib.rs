@@ -6,16 +6,21 @@
 //! [`Group`] and its [`Reducer`] live for one generation and are dropped with it; forming the next one in the same
 //! process is what makes a run elastic.
 
+mod abort;
 pub mod autocast;
 pub mod device;
 mod error;
 mod ffi;
+mod forming;
 mod group;
 pub mod optim;
 mod reducer;
 mod store;
+#[cfg(test)]
+mod tests;
 
+pub use abort::AbortHandle;
 pub use error::{CollectiveError, StoreError, TorchError, classify};
-pub use group::{AbortHandle, Backend, Group, GroupConfig};
+pub use group::{Backend, Group, GroupConfig};
 pub use reducer::Reducer;
 pub use store::{HashStore, RendezvousStore};

@@ -40,18 +40,35 @@ pub struct AdamWLists<'a> {
 /// One AdamW step over lists, in one fused kernel (`at::_fused_adamw_`, CPU and CUDA).
 ///
 /// # Errors
-/// [`CollectiveError::Shape`] for lists of different lengths or a step below 1; [`CollectiveError::Torch`] for
-/// mixed devices or dtypes.
+/// [`CollectiveError::Shape`] for lists that do not fit each other, strided parameters or moments, or a step below 1;
+/// [`CollectiveError::Torch`] for what the kernel refuses.
 pub fn fused_adamw(lists: AdamWLists<'_>, step: &AdamWStep) -> Result<(), CollectiveError> {
-    let lengths = [lists.params.len(), lists.grads.len(), lists.exp_avgs.len(), lists.exp_avg_sqs.len()];
-    if lengths.iter().any(|length| *length != lengths[0]) || step.step < 1 {
-        let problem = format!("lists of {lengths:?} tensors at step {} (from 1)", step.step);
-        return Err(CollectiveError::Shape { operation: "fused_adamw", problem });
-    }
+    check(lists, step).map_err(|problem| CollectiveError::Shape { operation: "fused_adamw", problem })?;
     if lists.params.is_empty() {
         return Ok(());
     }
     ffi::fused_adamw(lists, step).map_err(|failure| failure.into_error("fused_adamw", std::time::Duration::ZERO))
+}
+
+/// The CPU kernel walks four raw buffers by the parameter's length and checks nothing: what does not fit must not reach
+/// it.
+fn check(lists: AdamWLists<'_>, step: &AdamWStep) -> Result<(), String> {
+    let AdamWLists { params, grads, exp_avgs, exp_avg_sqs } = lists;
+    let lengths = [params.len(), grads.len(), exp_avgs.len(), exp_avg_sqs.len()];
+    if lengths.iter().any(|length| *length != lengths[0]) || step.step < 1 {
+        return Err(format!("lists of {lengths:?} tensors at step {} (from 1)", step.step));
+    }
+    for (at, param) in params.iter().enumerate() {
+        for (name, other) in [("gradient", &grads[at]), ("moment", &exp_avgs[at]), ("moment", &exp_avg_sqs[at])] {
+            if (param.size(), param.kind(), param.device()) != (other.size(), other.kind(), other.device()) {
+                return Err(format!("parameter {at} is {param:?}, its {name} {other:?}"));
+            }
+        }
+        if ![param, &exp_avgs[at], &exp_avg_sqs[at]].iter().all(|tensor| tensor.is_contiguous()) {
+            return Err(format!("parameter {at} or a moment of it is a strided view"));
+        }
+    }
+    Ok(())
 }
 
 /// The 2-norm of all tensors together, as a 0-dimensional fp32 tensor on their device (no synchronization).

@@ -112,9 +112,11 @@ fn for_each_connection(mut look: impl FnMut(&TcpStream, SocketAddr, SocketAddr))
     for entry in entries.flatten() {
         let number = entry.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
         let Some(fd) = number.filter(|_| is_socket(&entry.path())) else { continue };
-        // SAFETY: the descriptor is only borrowed: `ManuallyDrop` never closes it. Should its owner close it meanwhile,
-        // the calls on it fail, or speak of another socket, whose addresses then do not match.
-        let socket = ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(fd) });
+        // SAFETY: the descriptor is only borrowed: `ManuallyDrop` never closes it.
+        let borrowed = ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(fd) });
+        // Its owner may close it at any time and the number may then mean another socket. A duplicate stays what it is
+        // between the look at its addresses and the shutdown.
+        let Ok(socket) = borrowed.try_clone() else { continue };
         if let (Ok(local), Ok(peer)) = (socket.local_addr(), socket.peer_addr()) {
             look(&socket, local, peer);
         }

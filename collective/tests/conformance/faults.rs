@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use crate::fleet::{Fleet, PATIENCE, Rank};
 use pixfleet_cluster::fault::Class;
-use pixfleet_collective::{Backend, CollectiveError, Group, GroupConfig, HashStore, Reducer, StoreError};
+use pixfleet_collective::{
+    AbortHandle, Backend, CollectiveError, Group, GroupConfig, HashStore, Reducer, RendezvousStore, StoreError,
+};
 use tch::{Device, Kind, Tensor};
 
 const SIGKILL: i32 = 9;
@@ -206,4 +208,50 @@ fn nccl_refuses_in_a_build_without_it() {
     assert_eq!(error.class(), Class::Fatal);
     let error = pixfleet_collective::device::Stream::new(Device::Cuda(0)).unwrap_err();
     assert!(matches!(error, CollectiveError::WithoutNccl { .. }), "{error}");
+}
+
+/// The absent rank's address is in the store, as it is when a process dies between coming and connecting.
+#[test]
+fn a_peer_that_came_and_died_while_forming_is_found_out() {
+    for survivor in 0..2 {
+        let store = Arc::new(HashStore::new());
+        std::thread::scope(|scope| {
+            for rank in 0..2 {
+                let store = Arc::clone(&store);
+                scope.spawn(move || Group::new(Backend::Gloo, store, GroupConfig::loopback(rank, 2, 1)).unwrap());
+            }
+        });
+        let left = store.get(&format!("g1/0/{}", 1 - survivor), Duration::ZERO).unwrap();
+        store.set(&format!("g2/0/{}", 1 - survivor), &left).unwrap();
+        let timeout = Duration::from_millis(700);
+        let config = GroupConfig { timeout, ..GroupConfig::loopback(survivor, 2, 2) };
+        let started = Instant::now();
+        let error = Group::new(Backend::Gloo, store, config).unwrap_err();
+        let knew = matches!(error, CollectiveError::LostPeer { .. } | CollectiveError::Timeout { .. });
+        assert!(knew, "{error:?}");
+        assert_eq!(error.class(), Class::Reform, "{error:?}");
+        assert!(started.elapsed() < timeout + Duration::from_secs(1), "gloo alone would take five timeouts");
+    }
+}
+
+#[test]
+fn an_abort_ends_the_forming_of_a_group() {
+    let abort = AbortHandle::new();
+    let store = Arc::new(HashStore::new());
+    let started = Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // Once this rank's address is there, it waits for the other's, which never comes.
+            store.get("g1/0/0", PATIENCE).unwrap();
+            abort.abort();
+        });
+        let config = GroupConfig { timeout: Duration::from_secs(8), ..GroupConfig::loopback(0, 2, 1) };
+        let store = Arc::<HashStore>::clone(&store);
+        let error = Group::form(Backend::Gloo, store, config, &abort).unwrap_err();
+        assert!(matches!(error, CollectiveError::Aborted { .. }), "{error:?}");
+    });
+    assert!(started.elapsed() < Duration::from_secs(6));
+    let config = GroupConfig::loopback(0, 1, 2);
+    let error = Group::form(Backend::Gloo, store, config, &abort).unwrap_err();
+    assert!(matches!(error, CollectiveError::Aborted { .. }), "an abort is final: {error:?}");
 }

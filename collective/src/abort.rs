@@ -1,0 +1,73 @@
+//! Ending a generation's operations from another thread.
+//!
+//! Invariant: an abort is final, and it works at any time: before the group is formed, while it is, and after. A handle
+//! never keeps a group alive.
+
+use std::sync::mpsc::Sender;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use crate::ffi::RawGroup;
+
+/// Ends the operations of one group (one generation) from another thread.
+#[derive(Debug, Clone, Default)]
+pub struct AbortHandle {
+    target: Arc<Mutex<Target>>,
+}
+
+#[derive(Debug, Default)]
+enum Target {
+    #[default]
+    Nothing,
+    Forming(Sender<()>),
+    Formed(Weak<RawGroup>),
+    Aborted,
+}
+
+impl AbortHandle {
+    /// A handle for a group to be formed by [`Group::form`](crate::Group::form).
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes every operation of the group, blocked or yet to come, fail with
+    /// [`CollectiveError::Aborted`](crate::CollectiveError::Aborted). Gloo: its connections are shut down, which peers
+    /// see as a lost rank. NCCL: the communicators are aborted. Does nothing once the group is dropped.
+    pub fn abort(&self) {
+        match std::mem::replace(&mut *self.lock(), Target::Aborted) {
+            Target::Nothing | Target::Aborted => {}
+            // A receiver that is gone has its answer already.
+            Target::Forming(waiting) => {
+                let _ = waiting.send(());
+            }
+            Target::Formed(raw) => {
+                if let Some(raw) = raw.upgrade() {
+                    raw.abort();
+                }
+            }
+        }
+    }
+
+    /// From now an abort wakes `waiting`; false if it has come already.
+    pub(crate) fn forming(&self, waiting: Sender<()>) -> bool {
+        self.advance(Target::Forming(waiting))
+    }
+
+    /// From now an abort ends `raw`; false if it has come already.
+    pub(crate) fn formed(&self, raw: &Arc<RawGroup>) -> bool {
+        self.advance(Target::Formed(Arc::downgrade(raw)))
+    }
+
+    fn advance(&self, next: Target) -> bool {
+        let mut target = self.lock();
+        let aborted = matches!(*target, Target::Aborted);
+        if !aborted {
+            *target = next;
+        }
+        !aborted
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Target> {
+        self.target.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

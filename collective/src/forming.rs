@@ -1,0 +1,60 @@
+//! Forming a group within its timeout, whatever gloo does meanwhile.
+//!
+//! Gloo waits five timeouts for a peer that wrote its address and died before it connected, and cannot be told to stop.
+//! So it waits on a thread of its own; this one gives up in time, and the other ends by itself, its group unused.
+//!
+//! Invariant: the caller is blocked for the timeout and a quarter of a second at most, and not after an abort.
+
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use crate::abort::AbortHandle;
+use crate::error::{CollectiveError, TorchError};
+use crate::ffi::{Failure, RawGroup};
+use crate::group::{Backend, GroupConfig};
+use crate::store::RendezvousStore;
+
+pub(crate) const OPERATION: &str = "forming the group";
+
+/// Gloo and the store use the same timeout and can say more about what was missing: they speak first.
+const SLACK: Duration = Duration::from_millis(250);
+
+pub(crate) fn form(
+    backend: Backend,
+    store: Arc<dyn RendezvousStore>,
+    config: &GroupConfig,
+    abort: &AbortHandle,
+) -> Result<RawGroup, CollectiveError> {
+    let typed = |failure: Failure| failure.into_error(OPERATION, config.timeout);
+    if backend == Backend::Nccl {
+        // Its communicator is made by the first operation, so this does not block; and the CUDA device that it makes
+        // current belongs to the calling thread.
+        return RawGroup::new(backend, store, config).map_err(typed);
+    }
+    // One channel wakes for both: an abort sends nothing but the signal.
+    let (signal, signals) = channel();
+    if !abort.forming(signal.clone()) {
+        return Err(CollectiveError::Aborted { operation: OPERATION });
+    }
+    let (answer, answers) = channel();
+    let theirs = config.clone();
+    let spawned = std::thread::Builder::new().name("pf-forming".to_owned()).spawn(move || {
+        // Nobody listens after the timeout: the group then drops here.
+        drop(answer.send(RawGroup::new(backend, store, &theirs)));
+        let _ = signal.send(());
+    });
+    if let Err(error) = spawned {
+        return Err(CollectiveError::Torch { operation: OPERATION, source: TorchError { message: error.to_string() } });
+    }
+    match signals.recv_timeout(config.timeout + SLACK) {
+        Ok(()) => match answers.try_recv() {
+            Ok(result) => result.map_err(typed),
+            Err(_) => Err(CollectiveError::Aborted { operation: OPERATION }),
+        },
+        Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+            let source = TorchError { message: "a peer came to the store and did not connect".to_owned() };
+            Err(CollectiveError::Timeout { operation: OPERATION, after: config.timeout, source })
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! The kernels against their formulas, the autocast guard, and the refusals of a CPU build.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::autocast::{Autocast, bf16_if};
+use crate::optim::{AdamWLists, AdamWStep, fused_adamw, global_norm, scale_all};
+use crate::{CollectiveError, Reducer};
+
+fn wave(shape: &[i64], phase: f64) -> Tensor {
+    let count: i64 = shape.iter().product();
+    (Tensor::arange(count, (Kind::Float, Device::Cpu)) + phase).sin().view(shape)
+}
+
+/// Loshchilov and Hutter 2019, algorithm 2, in plain tensor operations.
+fn adamw(param: &mut Tensor, grad: &Tensor, m: &mut Tensor, v: &mut Tensor, at: &AdamWStep) {
+    *m = &*m * at.beta1 + grad * (1.0 - at.beta1);
+    *v = &*v * at.beta2 + grad.square() * (1.0 - at.beta2);
+    let power = i32::try_from(at.step).unwrap();
+    let m_hat = &*m / (1.0 - at.beta1.powi(power));
+    let v_hat = &*v / (1.0 - at.beta2.powi(power));
+    *param = &*param * (1.0 - at.lr * at.weight_decay) - m_hat / (v_hat.sqrt() + at.eps) * at.lr;
+}
+
+#[test]
+fn fused_adamw_follows_the_formula() {
+    let shapes: [&[i64]; 3] = [&[17, 5], &[3], &[1]];
+    let mut expected: Vec<[Tensor; 3]> =
+        shapes.iter().map(|shape| [wave(shape, 0.3), wave(shape, 0.0) * 0.0, wave(shape, 0.0) * 0.0]).collect();
+    let list = |slot: usize, from: &[[Tensor; 3]]| from.iter().map(|row| row[slot].copy()).collect::<Vec<_>>();
+    let (params, first, second) = (list(0, &expected), list(1, &expected), list(2, &expected));
+    let params: Vec<Tensor> = params.into_iter().map(|tensor| tensor.set_requires_grad(true)).collect();
+    for step in 1..=3 {
+        let at = AdamWStep { step, lr: 0.01, beta1: 0.9, beta2: 0.98, weight_decay: 0.05, eps: 1e-6 };
+        let grads: Vec<Tensor> = shapes.iter().map(|shape| wave(shape, step as f64)).collect();
+        for ([param, m, v], grad) in expected.iter_mut().zip(&grads) {
+            adamw(param, grad, m, v, &at);
+        }
+        let lists = AdamWLists { params: &params, grads: &grads, exp_avgs: &first, exp_avg_sqs: &second };
+        fused_adamw(lists, &at).unwrap();
+    }
+    for (found, [param, ..]) in params.iter().zip(&expected) {
+        assert!(found.detach().allclose(param, 1e-5, 1e-7, false));
+        assert!(found.requires_grad() && found.is_leaf(), "the parameter stays a leaf");
+    }
+}
+
+#[test]
+fn fused_adamw_refuses_what_does_not_fit() {
+    let one = [wave(&[3], 0.0)];
+    let lists = AdamWLists { params: &one, grads: &[], exp_avgs: &one, exp_avg_sqs: &one };
+    let mut at = AdamWStep { step: 1, lr: 0.1, beta1: 0.9, beta2: 0.9, weight_decay: 0.0, eps: 1e-8 };
+    let error = fused_adamw(lists, &at).unwrap_err();
+    assert_eq!(error.to_string(), "fused_adamw: lists of [1, 0, 1, 1] tensors at step 1 (from 1)");
+    at.step = 0;
+    let lists = AdamWLists { params: &one, grads: &one, exp_avgs: &one, exp_avg_sqs: &one };
+    assert!(matches!(fused_adamw(lists, &at), Err(CollectiveError::Shape { .. })));
+    at.step = 1;
+    let other = [wave(&[4], 0.0)];
+    let lists = AdamWLists { params: &one, grads: &other, exp_avgs: &one, exp_avg_sqs: &one };
+    let error = fused_adamw(lists, &at).unwrap_err();
+    assert!(matches!(error, CollectiveError::Shape { .. }), "the CPU kernel itself would read past the end");
+    let view = [wave(&[2, 3], 0.0).transpose(0, 1)];
+    let lists = AdamWLists { params: &view, grads: &view, exp_avgs: &view, exp_avg_sqs: &view };
+    assert!(fused_adamw(lists, &at).unwrap_err().to_string().contains("strided"));
+}
+
+#[test]
+fn fused_adamw_reads_a_transposed_gradient_in_order() {
+    let at = AdamWStep { step: 1, lr: 0.5, beta1: 0.0, beta2: 0.0, weight_decay: 0.0, eps: 0.0 };
+    let zeros = || [Tensor::zeros([2, 2], (Kind::Float, Device::Cpu))];
+    let (params, first, second) = (zeros(), zeros(), zeros());
+    let grads = [Tensor::from_slice(&[1f32, -1.0, 1.0, 1.0]).view([2, 2]).transpose(0, 1)];
+    let lists = AdamWLists { params: &params, grads: &grads, exp_avgs: &first, exp_avg_sqs: &second };
+    fused_adamw(lists, &at).unwrap();
+    assert_eq!(Vec::<f32>::try_from(params[0].view(-1)).unwrap(), [-0.5, -0.5, 0.5, -0.5]);
+}
+
+#[test]
+fn a_cxx_exception_becomes_an_error() {
+    let mut target = wave(&[2], 0.0);
+    let error = crate::device::copy_non_blocking(&mut target, &wave(&[3], 0.0)).unwrap_err();
+    let CollectiveError::Torch { source, .. } = &error else { panic!("{error:?}") };
+    assert!(source.message.contains("must match"), "{source}");
+}
+
+#[test]
+fn the_global_norm_is_that_of_one_long_vector() {
+    let tensors = [wave(&[7, 3], 0.1), wave(&[], 2.0), wave(&[50], 1.0)];
+    let flat: Vec<Tensor> = tensors.iter().map(|tensor| tensor.reshape(-1)).collect();
+    let expected = Tensor::cat(&flat, 0).norm().double_value(&[]);
+    assert!((global_norm(&tensors).unwrap().double_value(&[]) - expected).abs() < 1e-6 * expected);
+    scale_all(&tensors, &Tensor::from(0.5f32)).unwrap();
+    assert!((global_norm(&tensors).unwrap().double_value(&[]) - expected / 2.0).abs() < 1e-6 * expected);
+    assert!(matches!(global_norm(&[]), Err(CollectiveError::Shape { .. })));
+}
+
+fn product_kind() -> Kind {
+    wave(&[4, 4], 0.0).matmul(&wave(&[4, 4], 1.0)).kind()
+}
+
+#[test]
+fn autocast_runs_products_in_bf16_and_restores() {
+    assert_eq!(product_kind(), Kind::Float);
+    {
+        let _outer = Autocast::bf16(Device::Cpu);
+        assert_eq!(product_kind(), Kind::BFloat16);
+        drop(Autocast::bf16(Device::Cpu));
+        assert_eq!(product_kind(), Kind::BFloat16, "the inner guard restores the outer one's state");
+    }
+    assert_eq!(product_kind(), Kind::Float);
+    assert!(std::panic::catch_unwind(|| bf16_if(true, Device::Cpu, || panic!("on purpose"))).is_err());
+    assert_eq!(product_kind(), Kind::Float, "also after a panic");
+    assert_eq!(bf16_if(false, Device::Cpu, product_kind), Kind::Float);
+}
+
+#[test]
+fn autocast_sees_a_weight_that_changed_between_guards() {
+    let mut weight = Tensor::ones([2, 2], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+    let product = |weight: &Tensor| {
+        let _guard = Autocast::bf16(Device::Cpu);
+        Tensor::ones([1, 2], (Kind::Float, Device::Cpu)).matmul(weight).sum(Kind::Float).double_value(&[])
+    };
+    assert_eq!(product(&weight), 4.0);
+    let _ = tch::no_grad(|| weight.fill_(2.0));
+    assert_eq!(product(&weight), 8.0);
+}
+
+#[test]
+fn a_reducer_needs_parameters_that_need_gradients() {
+    let store = std::sync::Arc::new(crate::HashStore::new());
+    let group = crate::Group::new(crate::Backend::Gloo, store, crate::GroupConfig::loopback(0, 1, 1)).unwrap();
+    let frozen = wave(&[3], 0.0);
+    let error = Reducer::new(&group, [("head.weight", &frozen)]).unwrap_err();
+    assert_eq!(error.to_string(), "making a reducer: head.weight needs no gradient");
+    let none: [(&str, &Tensor); 0] = [];
+    assert_eq!(Reducer::new(&group, none).unwrap_err().to_string(), "making a reducer: no parameters");
+}
