@@ -50,7 +50,8 @@ impl TextProj {
         let mut e = l2_normalize(text);
         for (norm, up, down) in &self.layers {
             let hidden = up.forward(w, &norm.forward(w, &e)).gelu("none");
-            e += down.forward(w, &hidden).to_kind(Kind::Float);
+            // Not in place: the norm's backward reads this value.
+            e = e + down.forward(w, &hidden).to_kind(Kind::Float);
         }
         l2_normalize(&self.out.forward(w, &self.norm.forward(w, &e)))
     }
