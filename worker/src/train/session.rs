@@ -74,10 +74,15 @@ impl Switches {
         self.drain.load(Ordering::Relaxed)
     }
 
+    /// Whether `generation` was aborted. A group of one has no connections whose end would tell it.
+    pub(crate) fn is_over(&self, generation: Generation) -> bool {
+        self.over.load(Ordering::SeqCst) > generation.0
+    }
+
     /// Makes `generation` abortable from the session. An abort that came before is carried out now.
     pub(crate) fn arm(&self, generation: Generation, handle: AbortHandle) {
         *self.slot() = Some((generation, handle));
-        if self.over.load(Ordering::SeqCst) > generation.0 {
+        if self.is_over(generation) {
             self.abort(generation);
         }
     }

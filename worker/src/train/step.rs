@@ -216,3 +216,6 @@ impl Clock {
         self.last = now;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -193,6 +193,9 @@ impl Trainer {
             let mut drains = false;
             let mut started = Instant::now();
             while step.0 < self.core.spec.schedule.steps && !drains {
+                if self.link.switches.is_over(form.generation) {
+                    return Err(CollectiveError::Aborted { operation: "the next step" }.into());
+                }
                 let (batches, waited) = feed.next(step)?;
                 let wish = self.link.switches.wants_drain();
                 let stepped = self.core.step(&mut peering, &batches.lanes, step, wish)?;

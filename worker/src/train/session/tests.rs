@@ -3,7 +3,7 @@
 use super::*;
 use pixfleet_cluster::MemberId;
 use pixfleet_cluster::run::{Join, Welcome};
-use pixfleet_collective::{Backend, Group, GroupConfig, HashStore};
+use pixfleet_collective::{Backend, Group, GroupConfig, HashStore, RendezvousStore};
 use pixfleet_proto::{Patience, connect, pb, server};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -113,11 +113,22 @@ async fn an_abort_ends_the_group_of_its_generation_and_no_later_one() {
     give(&orders, Order::Abort { generation: Generation(3), cause: "lost w1".into() }).await;
     assert!(matches!(commands.recv().await, Some(Command::Abort(Generation(3)))));
     for (generation, works) in [(3, false), (4, true)] {
-        // The group of 3 is armed after its abort has come: a group that formed too late.
-        let config = GroupConfig::loopback(0, 1, generation);
-        let group = Group::new(Backend::Gloo, Arc::new(HashStore::new()), config).expect("a group of one");
-        switches.arm(Generation(generation), group.abort_handle());
-        assert_eq!(group.barrier().is_ok(), works, "generation {generation}");
+        let store: Arc<dyn RendezvousStore> = Arc::new(HashStore::new());
+        let meet = |rank: u32, switches: Option<Arc<Switches>>| {
+            let store = Arc::clone(&store);
+            std::thread::spawn(move || {
+                let config = GroupConfig::loopback(rank, 2, generation);
+                let group = Group::new(Backend::Gloo, store, config).expect("a group of two");
+                if let Some(switches) = switches {
+                    // That of 3 is armed after its abort has come: a group that formed too late.
+                    switches.arm(Generation(generation), group.abort_handle());
+                }
+                group.barrier().is_ok()
+            })
+        };
+        let ranks = [meet(0, Some(Arc::clone(&switches))), meet(1, None)];
+        assert_eq!(ranks.map(|r| r.join().expect("no panic")), [works; 2], "generation {generation}");
+        assert_eq!(switches.is_over(Generation(generation)), !works);
         switches.disarm();
     }
     drop(orders);

@@ -1,0 +1,147 @@
+//! Ranks as threads, towers of a few thousand parameters: the result must not depend on the number of ranks.
+
+use super::*;
+use crate::train::state;
+use pixfleet_cluster::spec::{AlphaInit, LastBlock};
+use pixfleet_cluster::{Rank, SampleId};
+use pixfleet_collective::{Backend, GroupConfig, HashStore, RendezvousStore};
+use pixfleet_model::vision::VisionConfig;
+use std::sync::Arc;
+
+const SIDE: i64 = 24;
+const TEXT: usize = 12;
+const LANES: u32 = 6;
+const LANE_SIZE: u32 = 2;
+
+const RUN: &str = r#"
+[run]
+name = "t"
+seed = 3
+store = "file:///t"
+[data]
+url = "file:///t"
+[model]
+vision = "tiny"
+alpha_init = "random"
+text_proj = { width = 12, hidden = 16, layers = 1 }
+[optimizer]
+lr = 1e-3
+alpha_lr = 1e-3
+text_lr = 1e-3
+layer_decay = 1.0
+[schedule]
+steps = 10
+warmup = 2
+[train]
+global_batch = 12
+lanes = 6
+precision = "fp32"
+"#;
+
+fn core(overrides: &[&str]) -> Core {
+    let overrides: Vec<String> = overrides.iter().map(|o| (*o).to_string()).collect();
+    let spec = RunSpec::parse(RUN, &overrides).expect("valid");
+    let config = VisionConfig {
+        image: SIDE,
+        patch: 8,
+        width: 32,
+        depth: 2,
+        heads: 2,
+        hidden: 48,
+        embed: 16,
+        rope_grid: 16,
+        head_std: 0.05,
+        alpha_init: AlphaInit::Random,
+        last_block: LastBlock::Normal,
+    };
+    let mut model = Model::with_config(&spec.model, &config, spec.run.seed, Device::Cpu);
+    model.start_teacher(&spec.loss);
+    let optimizer = AdamW::new(&spec.optimizer, &model.params).expect("an optimizer");
+    Core {
+        objective: ThreeBranch::new(&spec.loss),
+        spec,
+        model,
+        optimizer,
+        weights: None,
+        device: Device::Cpu,
+        name: "w0".into(),
+        fault: None,
+        dump_gradients: None,
+    }
+}
+
+/// A made-up lane; every third crop does not count.
+fn batch(step: u64, lane: u32) -> Batch {
+    let n = LANE_SIZE as usize;
+    let area = (SIDE * SIDE) as usize;
+    let start = f64::from(lane) * 1.7 + step as f64 * 0.9;
+    let wave = |count: usize, pace: f64| (0..count).map(|i| (start + i as f64 * pace).sin() as f32).collect::<Vec<_>>();
+    Batch {
+        n,
+        size: SIDE as usize,
+        pixels: wave(n * 3 * area, 0.013),
+        mask: wave(n * area, 0.051),
+        crop_pixels: wave(n * 3 * area, 0.029),
+        crop_mask: wave(n * area, 0.047),
+        crop_valid: (0..n).map(|i| (lane as usize * n + i) % 3 != 0).collect(),
+        boxes: vec![[0.1, 0.2, 0.7, 0.9]; n],
+        text: wave(n * TEXT, 0.37),
+        text_dim: TEXT,
+        samples: vec![SampleId { epoch: 0, row_group: 0, row: 0 }; n],
+        ..Batch::default()
+    }
+}
+
+type Losses = Vec<f64>;
+
+/// Five steps on `world` ranks: losses by step, and the state's values at the end, of every rank.
+fn trained(world: u32, overrides: &[&str]) -> Vec<(Losses, Vec<Vec<f32>>)> {
+    let store: Arc<dyn RendezvousStore> = Arc::new(HashStore::new());
+    let rank_steps = |rank: u32, store: Arc<dyn RendezvousStore>| {
+        let group = Group::new(Backend::Gloo, store, GroupConfig::loopback(rank, world, 1)).expect("a group");
+        let mut core = core(overrides);
+        let lanes = LaneMap::new(LANES, LANE_SIZE, world).expect("fewer ranks than lanes");
+        let reducer = {
+            let trainable = core.model.params.trainable().map(|p| (p.name(), p.tensor()));
+            Reducer::new(&group, trainable).expect("a reducer")
+        };
+        let mut peering = Peering { group: &group, reducer, lanes };
+        let losses = (0..5).map(|step| {
+            let own: Vec<Batch> = lanes.lanes_of(Rank(rank)).map(|lane| batch(step, lane)).collect();
+            core.step(&mut peering, &own, Step(step), false).expect("a step").losses.total
+        });
+        let losses: Losses = losses.collect();
+        drop(peering);
+        group.finish().expect("all came");
+        let values = |t: Tensor| Vec::<f32>::try_from(t.reshape([-1])).expect("numbers");
+        (losses, state::named(&mut core).into_iter().map(|(_, t)| values(t)).collect())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..world).map(|rank| (rank, Arc::clone(&store))).map(|(r, s)| scope.spawn(move || rank_steps(r, s))).collect();
+        threads.into_iter().map(|t| t.join().expect("no panic")).collect()
+    })
+}
+
+fn assert_close(a: &[f64], b: &[f64], relative: f64, what: &str) {
+    assert_eq!(a.len(), b.len(), "{what}");
+    for (step, (x, y)) in a.iter().zip(b).enumerate() {
+        assert!((x - y).abs() <= relative * x.abs(), "{what}, step {step}: {x} against {y}");
+    }
+}
+
+#[test]
+fn losses_and_state_do_not_depend_on_the_world_size() {
+    for overrides in [&["loss.preset=\"default\""][..], &["loss.preset=\"fineclip\""], &["loss.teacher=\"ema\""]] {
+        let alone = &trained(1, overrides)[0];
+        assert!(alone.0[4] < alone.0[0], "five steps learn something: {:?}", alone.0);
+        for world in [2, 3, 4] {
+            let ranks = trained(world, overrides);
+            for rank in &ranks {
+                assert_close(&alone.0, &rank.0, 1e-5, &format!("{overrides:?}, world {world}"));
+                assert_eq!(rank.0, ranks[0].0, "every rank reports the same bits");
+                assert_eq!(rank.1, ranks[0].1, "every rank holds the same bits");
+            }
+        }
+    }
+}
