@@ -21,6 +21,8 @@ pub enum Use {
     Substitute = 7,
     /// The model's initial weights.
     Init = 8,
+    /// A composed scene of mini-LongGRIT.
+    Scene = 9,
 }
 
 /// SplitMix64's finalizer (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators").

@@ -9,6 +9,7 @@ pub mod error;
 mod file;
 pub mod index;
 pub mod inspect;
+pub mod mini;
 mod pages;
 pub mod pixels;
 pub mod reader;

@@ -93,7 +93,7 @@ fn resizing_agrees_with_pillow_to_one_grey_level() {
         let (w, h) = (u64::from(n[0]), u64::from(n[1]));
         let points = (0..h).flat_map(|y| (0..w).map(move |x| (x, y)));
         let ours = if f[0] == "rgb" {
-            let data = points.flat_map(|(x, y)| (0..3).map(move |c| (mix(y / 5 * 1000 + x / 4 * 3 + c) >> 8) as u8)).collect();
+            let data = points.flat_map(|(x, y)| (0..3).map(move |c| 64 + ((mix(y / 5 * 1000 + x / 4 * 3 + c) >> 8) & 127) as u8)).collect();
             Rgb { width: n[0], height: n[1], data }.resized(Rect::whole(n[0], n[1]), n[2], n[3]).data
         } else {
             let data = points.map(|(x, y)| 255 * (mix(y / 6 * 1000 + x / 7) & 1) as u8).collect();
