@@ -462,7 +462,11 @@ impl ShardError {
         if denied(&source) {
             return Self::Denied { url, action, source };
         }
-        let text = format!("{source:?}");
+        let text = source.to_string();
+        if ["<Code>AccessDenied", "403 Forbidden", "401 Unauthorized"].iter().any(|t| text.contains(t)) {
+            // Listings come back as generic errors.
+            return Self::Denied { url, action, source };
+        }
         if text.contains("NoSuchBucket") || text.contains("The specified bucket does not exist") {
             return Self::NoBucket { url, source };
         }

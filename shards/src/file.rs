@@ -181,8 +181,7 @@ impl Source {
             },
             source => ShardError::Footer { file: file.clone(), source },
         };
-        // The page index lies before the footer and is about as long.
-        let hint = usize::try_from((2 * length + 64).min(size)).ok();
+        let hint = usize::try_from(length + 8).ok();
         let metadata = ParquetMetaDataReader::new()
             .with_prefetch_hint(hint)
             .with_column_index_policy(PageIndexPolicy::Skip)

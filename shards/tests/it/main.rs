@@ -1,0 +1,8 @@
+//! Tests of the dataset format through its public interface, on `file://` and in memory alike.
+
+mod bad_input;
+mod embed;
+mod reading;
+mod stores;
+mod support;
+mod verify;

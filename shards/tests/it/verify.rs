@@ -1,0 +1,63 @@
+//! `verify` names each fault once, and a good dataset has none.
+
+use crate::support::{bad_dataset, dataset, memory, places, put, row};
+use pixfleet_shards::verify::verify;
+use pixfleet_shards::{ImageRow, Region};
+
+#[tokio::test]
+async fn a_good_dataset_has_no_faults() {
+    for place in places() {
+        let rows: Vec<ImageRow> = (0..12).map(row).collect();
+        dataset(&place.location, &rows).await;
+        let mut steps = Vec::new();
+        let report = verify(&place.location, &mut |p| steps.push((p.row_groups, p.row_groups_total, p.faults))).await;
+        let report = report.expect("a readable store");
+        assert!(report.faults.is_empty(), "{:?}", report.faults);
+        assert_eq!((report.files, report.rows, report.regions), (1, 12, 24));
+        assert_eq!(steps, [(1, 3, 0), (2, 3, 0), (3, 3, 0)]);
+    }
+}
+
+#[tokio::test]
+async fn all_faults_of_all_rows_are_named_in_order() {
+    let place = memory();
+    let mut rows: Vec<ImageRow> = (0..12).map(row).collect();
+    rows[1].regions[1].bbox[2] = 7.0;
+    rows[1].caption_long = Some(String::new());
+    rows[6].image.bytes = Some(b"no picture".as_slice().into());
+    rows[11].regions = vec![Region { caption_merged: Some(String::new()), ..row(0).regions[0].clone() }];
+    bad_dataset(&place.location, &rows).await;
+    place.location.put("test/part-00000.parquet", b"PAR1 and then nothing".as_slice()).await.expect("a store");
+    let report = verify(&place.location, &mut |_| {}).await.expect("a readable store");
+    let at: Vec<String> = report.faults.iter().map(|f| f.to_string().split(':').next().expect("a place").to_owned()).collect();
+    assert_eq!(
+        at,
+        [
+            "test/part-00000.parquet",
+            "train/part-00000.parquet, row group 0, row 1, field caption_long",
+            "train/part-00000.parquet, row group 0, row 1, field regions[1].bbox",
+            "train/part-00000.parquet, row group 1, row 1, field image.bytes",
+            "train/part-00000.parquet, row group 2, row 1, field regions[0].caption_merged",
+            "index is older than its files",
+        ]
+    );
+    assert_eq!(report.faults_total, 6);
+}
+
+#[tokio::test]
+async fn a_row_group_that_cannot_be_read_is_one_fault() {
+    let place = memory();
+    let rows: Vec<ImageRow> = (0..5).map(row).collect();
+    dataset(&place.location, &rows).await;
+    let mut bytes = place.location.get("train/part-00000.parquet").await.expect("written").to_vec();
+    // The first page header of the file: of the first column that every read needs.
+    bytes[4..20].fill(0xff);
+    put(&place.location, bytes).await;
+    pixfleet_shards::index::build(&place.location, &mut |_, _| {}).await.expect("a good footer");
+    let report = verify(&place.location, &mut |_| {}).await.expect("a readable store");
+    let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        faults,
+        ["train/part-00000.parquet, row group 0: cannot be decoded: Parquet error: a page header is damaged; the file is damaged, write it again"]
+    );
+}
