@@ -108,11 +108,12 @@ impl Encoder {
         let mask = attended.map(|a| a.to_kind(Kind::Bool).unsqueeze(1).unsqueeze(1));
         let mut x = self.norm.forward(&w, &(words + positions));
         for layer in &self.layers {
-            x = self.layer(&w, layer, &w.enter(&x), mask.as_ref());
+            x = self.layer(&w, layer, &x, mask.as_ref());
         }
         x
     }
 
+    /// The residual stream stays fp32: in bf16 it costs a cosine of 1e-4 over six layers.
     fn layer(&self, w: &Weights<'_>, layer: &Layer, x: &Tensor, mask: Option<&Tensor>) -> Tensor {
         let size = x.size();
         let qkv = layer.qkv.forward(w, x).view([size[0], size[1], 3, self.heads, self.width / self.heads]);
@@ -120,7 +121,7 @@ impl Encoder {
         let (q, k, v) = (part(0), part(1), part(2));
         let a = Tensor::scaled_dot_product_attention(&q, &k, &v, mask, 0.0, false, None, false);
         let a = layer.out.forward(w, &a.transpose(1, 2).flatten(2, 3));
-        let x = w.enter(&layer.attention_norm.forward(w, &(x + a)));
+        let x = layer.attention_norm.forward(w, &(x + a));
         let y = layer.down.forward(w, &layer.up.forward(w, &x).gelu("none"));
         layer.norm.forward(w, &(x + y))
     }
