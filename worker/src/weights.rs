@@ -3,10 +3,7 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
-use pixfleet_cluster::spec::{
-    CheckpointSpec, DataSpec, LossPreset, LossSpec, ModelSpec, OptimizerSpec, RunSection, RunSpec, ScheduleSpec,
-    TextProjSpec, TrainSpec, VisionPreset,
-};
+use pixfleet_cluster::spec::{ModelSpec, TextProjSpec, VisionPreset};
 use pixfleet_model::Model;
 use pixfleet_model::params::LoadOptions;
 use safetensors::SafeTensors;
@@ -37,20 +34,6 @@ impl From<Preset> for VisionPreset {
             Preset::Eva02L14 => Self::Eva02L14,
             Preset::Eva02L14At336 => Self::Eva02L14At336,
         }
-    }
-}
-
-/// A run file's worth of values around `model` and `loss`; everything else is the default.
-pub(crate) fn spec_of(model: ModelSpec, loss: LossPreset) -> RunSpec {
-    RunSpec {
-        run: RunSection::default(),
-        data: DataSpec::default(),
-        model,
-        loss: LossSpec::preset(loss),
-        optimizer: OptimizerSpec::default(),
-        schedule: ScheduleSpec::default(),
-        train: TrainSpec::default(),
-        checkpoint: CheckpointSpec::default(),
     }
 }
 

@@ -1,14 +1,13 @@
 use super::inputs::{Expected, check};
 use super::*;
-use crate::weights::spec_of;
 use pixfleet_cluster::spec::{ModelSpec, TextProjSpec, VisionPreset};
 use pixfleet_model::testing::hash_fill;
 use std::collections::HashMap;
 
 fn tiny() -> Model {
     let text_proj = TextProjSpec { width: 24, hidden: 32, layers: 1, frozen: false };
-    let spec = spec_of(ModelSpec { vision: VisionPreset::Tiny, text_proj, ..ModelSpec::default() }, LossPreset::Default);
-    let mut model = Model::build(&spec.model, 3, Device::Cpu);
+    let spec = ModelSpec { vision: VisionPreset::Tiny, text_proj, ..ModelSpec::default() };
+    let mut model = Model::build(&spec, 3, Device::Cpu);
     // From scratch the alpha convolution is zero and the head nearly so: nothing would depend on the mask.
     for name in ["visual.alpha_patch_embed.proj.weight", "visual.head.weight"] {
         let size = model.params.get(name).expect("is there").size();
