@@ -42,7 +42,16 @@ fn main() -> ExitCode {
         Command::Torch(command) => torch::main(command),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        eprintln!("error: {}", told(&error));
         ExitCode::FAILURE
+    })
+}
+
+/// An error with its causes; those that are already part of the message before them are not said twice.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |said, cause| match said {
+        said if said.is_empty() => cause,
+        said if said.contains(&cause) => said,
+        said => said + ": " + &cause,
     })
 }
