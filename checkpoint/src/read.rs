@@ -56,8 +56,8 @@ pub async fn read_manifest(run: &Location, key: &str) -> Result<Manifest, Checkp
 /// # Errors
 /// [`CheckpointError::Damaged`] names the first bad part; [`CheckpointError::Store`] if the store refuses.
 pub async fn verify(run: &Location, manifest: &Manifest) -> Result<(), CheckpointError> {
-    futures::stream::iter(&manifest.parts)
-        .map(|part| async move { fetch(run, part).await.map(drop) })
+    futures::stream::iter(manifest.parts.clone())
+        .map(|part| async move { fetch(run, &part).await.map(drop) })
         .buffered(PARTS_IN_FLIGHT)
         .try_collect()
         .await
@@ -91,8 +91,8 @@ pub async fn newest_good(run: &Location) -> Result<Option<Found>, CheckpointErro
 /// # Errors
 /// As [`verify`]; [`CheckpointError::Part`] if a part is not safetensors.
 pub async fn load(run: &Location, manifest: &Manifest) -> Result<Vec<HostTensor>, CheckpointError> {
-    let parts: Vec<Vec<HostTensor>> = futures::stream::iter(&manifest.parts)
-        .map(|part| async move { decode(&part.path, &fetch(run, part).await?) })
+    let parts: Vec<Vec<HostTensor>> = futures::stream::iter(manifest.parts.clone())
+        .map(|part| async move { decode(&part.path, &fetch(run, &part).await?) })
         .buffered(PARTS_IN_FLIGHT)
         .try_collect()
         .await?;

@@ -32,6 +32,9 @@ enum Cli {
 }
 
 fn main() -> ExitCode {
+    if pixfleet_proto::is_orphan() {
+        return ExitCode::FAILURE;
+    }
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
         .with_writer(std::io::stderr)
