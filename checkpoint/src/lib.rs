@@ -7,6 +7,7 @@
 //! future that owns them, so nothing here needs the trainer to wait.
 
 mod error;
+mod ledger;
 mod part;
 mod read;
 mod retention;
@@ -17,6 +18,7 @@ mod write;
 mod tests;
 
 pub use error::CheckpointError;
+pub use ledger::{Ledger, LedgerError, read_ledger};
 pub use part::{EncodedPart, HostTensor, decode, encode, share};
 pub use read::{Found, load, load_at, newest_good, read_manifest, verify};
 pub use retention::{Doomed, doomed, sweep};

@@ -1,8 +1,7 @@
 //! Why a coordinator cannot start or go on, by what a person does about it.
 
-use pixfleet_checkpoint::CheckpointError;
+use pixfleet_checkpoint::{CheckpointError, LedgerError};
 use pixfleet_cluster::Class;
-use pixfleet_cluster::ledger::BadLine;
 use pixfleet_proto::FleetError;
 use std::net::SocketAddr;
 
@@ -133,16 +132,8 @@ pub enum CoordinatorError {
         now: String,
     },
     /// A ledger with a hole or with a line that is no record.
-    #[error("ledger segment {key} is {problem}")]
-    Ledger {
-        /// The segment.
-        key: String,
-        /// What is wrong with it.
-        problem: &'static str,
-        /// Which line.
-        #[source]
-        source: Option<BadLine>,
-    },
+    #[error("the run's ledger cannot be read")]
+    Ledger(#[source] LedgerError),
     /// Another coordinator writes to the same run.
     #[error("{key} was written by another coordinator; one of the two must stop")]
     Rival {
@@ -173,6 +164,7 @@ impl CoordinatorError {
         match self {
             Self::Store { .. } | Self::LedgerFull { .. } | Self::Serve(_) => Class::Retry,
             Self::Checkpoint(error) => error.class(),
+            Self::Ledger(error) => error.class(),
             Self::PortTaken { .. }
             | Self::Listen { .. }
             | Self::NotLoopback { .. }
@@ -184,7 +176,6 @@ impl CoordinatorError {
             | Self::RunExists { .. }
             | Self::OtherSpec { .. }
             | Self::OtherDataset { .. }
-            | Self::Ledger { .. }
             | Self::Rival { .. }
             | Self::Internal { .. } => Class::Fatal,
         }

@@ -7,7 +7,6 @@ mod dataset;
 mod driver;
 mod error;
 mod identity;
-mod ledger_reader;
 mod ledger_writer;
 mod manifests;
 mod open;
@@ -18,5 +17,4 @@ mod view;
 
 pub use dataset::{Dataset, open_dataset};
 pub use error::CoordinatorError;
-pub use ledger_reader::{Ledger, read_ledger};
 pub use serve::{Config, Ended, bind, serve};

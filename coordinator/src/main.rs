@@ -41,6 +41,9 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    if pixfleet_proto::is_orphan() {
+        return ExitCode::FAILURE;
+    }
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .with_writer(std::io::stderr)
@@ -65,7 +68,9 @@ async fn run(args: Args) -> Result<Ended> {
         write_whole(file, &address.to_string()).with_context(|| format!("cannot write {}", file.display()))?;
     }
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
-    let shutdown = async move { drop(terminate.recv().await) };
+    let shutdown = async move {
+        terminate.recv().await;
+    };
     let join_window = Duration::from_secs(args.join_window);
     Ok(serve(listener, Config { spec, expect: args.expect, join_window, fresh: args.fresh }, shutdown).await?)
 }

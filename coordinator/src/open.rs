@@ -4,10 +4,9 @@
 use crate::dataset::{Dataset, open_dataset};
 use crate::error::CoordinatorError;
 use crate::identity;
-use crate::ledger_reader::{Ledger, read_ledger};
-use futures::TryStreamExt;
-use object_store::ObjectStore;
-use pixfleet_checkpoint::{Location, newest_good};
+use futures::{FutureExt, TryStreamExt};
+use object_store::{ObjectStore, ObjectStoreExt};
+use pixfleet_checkpoint::{Ledger, Location, newest_good, read_ledger};
 use pixfleet_cluster::ledger::{History, Record};
 use pixfleet_cluster::run::Resume;
 use pixfleet_cluster::{Generation, Manifest, MemberId, RunSpec};
@@ -28,7 +27,7 @@ pub(crate) struct Opened {
 ///
 /// # Errors
 /// Each says what to do; nothing has been written but a new run's `run.toml`.
-pub(crate) async fn open(spec: &RunSpec, fresh: bool) -> Result<Opened, CoordinatorError> {
+pub(crate) async fn open(spec: RunSpec, fresh: bool) -> Result<Opened, CoordinatorError> {
     let dataset = open_dataset(&spec.data.url, &spec.data.split).await?;
     let store = Location::parse(&spec.run.store).map_err(CoordinatorError::Checkpoint)?;
     let location = store.join(&spec.run.name);
@@ -36,11 +35,11 @@ pub(crate) async fn open(spec: &RunSpec, fresh: bool) -> Result<Opened, Coordina
     if fresh && exists {
         return Err(CoordinatorError::RunExists { run: spec.run.name.clone(), store: spec.run.store.clone() });
     }
-    identity::claim(&location, spec).await?;
-    let ledger = read_ledger(&location).await?;
-    same_dataset(spec, &ledger, &dataset)?;
+    identity::claim(&location, &spec).await?;
+    let ledger = read_ledger(&location).boxed().await.map_err(CoordinatorError::Ledger)?;
+    same_dataset(&spec, &ledger, &dataset)?;
     let history = History::replay(&ledger.records);
-    let found = newest_good(&location).await.map_err(CoordinatorError::Checkpoint)?;
+    let found = newest_good(&location).boxed().await.map_err(CoordinatorError::Checkpoint)?;
     let resume = found.map(|f| Resume { step: f.manifest.step, key: f.key });
     let highest = history.generation.max(newest_generation(&location).await?);
     let opened = Opened {
@@ -56,7 +55,6 @@ pub(crate) async fn open(spec: &RunSpec, fresh: bool) -> Result<Opened, Coordina
 }
 
 async fn exists(location: &Location) -> Result<bool, CoordinatorError> {
-    use object_store::ObjectStoreExt;
     match location.store().head(&location.path("run.toml")).await {
         Ok(_) => Ok(true),
         Err(object_store::Error::NotFound { .. }) => Ok(false),

@@ -8,10 +8,10 @@ use crate::open::{Opened, open};
 use crate::rendezvous::Rendezvous;
 use crate::service::Service;
 use crate::view::Frame;
+use futures::FutureExt;
 use pixfleet_cluster::ledger::Record;
 use pixfleet_cluster::run::{Event, Outcome, Run, RunConfig, Welcome};
 use pixfleet_cluster::{MemberId, RunSpec};
-use pixfleet_proto::pb;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -79,7 +79,7 @@ pub async fn serve(
     config: Config,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Ended, CoordinatorError> {
-    let opened = open(&config.spec, config.fresh).await?;
+    let opened = open(config.spec.clone(), config.fresh).boxed().await?;
     let (ledger, writer) =
         ledger_writer::start(opened.location.clone(), opened.next_segment, opened.last_digest.clone());
     let spec = &config.spec;
@@ -117,7 +117,7 @@ pub async fn serve(
         // The driver is gone only when the run is over.
         let _ = inputs.send(Input::Event(Event::Drain)).await;
     });
-    let ended = drive(driver, &ledger, writer).await;
+    let ended = drive(driver, ledger, writer).boxed().await;
     drainer.abort();
     let last_words = match &ended {
         Ok(e) => Frame::finished(e.outcome, &e.message),
@@ -140,7 +140,7 @@ pub async fn serve(
 type Writing = JoinHandle<Result<(), CoordinatorError>>;
 
 /// Until the run is over and its ledger durable, or the ledger cannot be written any more.
-async fn drive(driver: Driver, ledger: &LedgerHandle, mut writer: Writing) -> Result<Ended, CoordinatorError> {
+async fn drive(driver: Driver, ledger: LedgerHandle, mut writer: Writing) -> Result<Ended, CoordinatorError> {
     let mut driver = tokio::spawn(driver.run());
     tokio::select! {
         ended = &mut driver => {

@@ -10,7 +10,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
-use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -95,7 +94,15 @@ impl Fleet for Service {
         let notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
         let receiver = notices.as_ref().ok_or_else(over)?.subscribe();
         // A watcher that lags behind thousands of notices misses some and goes on with the newest.
-        let stream = tokio_stream::wrappers::BroadcastStream::new(receiver).filter_map(Result::ok).map(Ok);
+        let stream = futures::stream::unfold(receiver, |mut receiver| async move {
+            loop {
+                match receiver.recv().await {
+                    Ok(notice) => return Some((Ok(notice), receiver)),
+                    Err(broadcast::error::RecvError::Lagged(missed)) => tracing::warn!(missed, "a watcher lags behind"),
+                    Err(broadcast::error::RecvError::Closed) => return None,
+                }
+            }
+        });
         Ok(Response::new(Box::pin(stream)))
     }
 

@@ -7,6 +7,7 @@ mod client;
 mod convert;
 mod error;
 mod limits;
+mod parent;
 
 pub mod pb;
 
@@ -16,3 +17,4 @@ mod tests;
 pub use client::{Patience, Reports, Session, StoreClient, connect};
 pub use error::{FleetError, Malformed};
 pub use limits::{MESSAGE_BYTES_MAX, STORE_KEY_BYTES_MAX, STORE_VALUE_BYTES_MAX, client, server};
+pub use parent::{PARENT, is_orphan};

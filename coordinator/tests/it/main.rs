@@ -1,0 +1,5 @@
+//! The whole coordinator in this process, over real tonic on a free port, with fake workers.
+
+mod fleet;
+mod refusals;
+mod support;

@@ -1,0 +1,118 @@
+//! What a person reads when something is not as it should be.
+
+use crate::support::{Fleet, Worker, spec, write_index};
+use pixfleet_cluster::run::{Join, Order};
+use pixfleet_coordinator::{Config, CoordinatorError, bind, open_dataset, serve};
+use pixfleet_proto::{FleetError, Session};
+use std::path::Path;
+use std::time::Duration;
+
+async fn refused(folder: &Path, set: &[&str], fresh: bool) -> CoordinatorError {
+    let listener = bind("127.0.0.1:0".parse().expect("an address"), false).await.expect("a free port");
+    let config = Config { spec: spec(folder, set), expect: 1, join_window: Duration::from_secs(1), fresh };
+    serve(listener, config, std::future::pending()).await.expect_err("refused")
+}
+
+#[tokio::test]
+async fn a_taken_port() {
+    let taken = bind("127.0.0.1:0".parse().expect("an address"), false).await.expect("a free port");
+    let address = taken.local_addr().expect("bound");
+    let error = bind(address, false).await.expect_err("taken");
+    assert_eq!(
+        error.to_string(),
+        format!("{address} is taken by another program; give another port with --listen, or port 0 for any free one")
+    );
+}
+
+#[tokio::test]
+async fn an_address_that_others_reach() {
+    let error = bind("0.0.0.0:0".parse().expect("an address"), false).await.expect_err("not loopback");
+    assert_eq!(
+        error.to_string(),
+        "0.0.0.0:0 can be reached from other machines and there is no token yet; listen on 127.0.0.1, or say \
+         --insecure on a network that you trust"
+    );
+}
+
+#[tokio::test]
+async fn a_dataset_without_an_index_a_split_or_rows() {
+    let folder = tempfile::tempdir().expect("temporary");
+    let url = format!("file://{}", folder.path().join("data").display());
+    let error = refused(folder.path(), &[], false).await;
+    assert_eq!(error.to_string(), format!("the dataset at {url} has no index; run `pixfleet shards index {url}`"));
+    write_index(&folder.path().join("data"));
+    let error = open_dataset(&url, "trian").await.expect_err("no such split");
+    assert_eq!(error.to_string(), format!("the dataset at {url} has no split `trian`; it has train, void"));
+    let error = open_dataset(&url, "void").await.expect_err("no rows");
+    assert_eq!(error.to_string(), format!("split `void` of the dataset at {url} has no rows"));
+}
+
+#[tokio::test]
+async fn a_store_without_permission() {
+    let folder = tempfile::tempdir().expect("temporary");
+    write_index(&folder.path().join("data"));
+    // Nobody may make folders in /sys, not even root.
+    let error = refused(folder.path(), &["run.store=file:///sys/pixfleet"], false).await;
+    assert!(matches!(error, CoordinatorError::Permission { .. }), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "no permission to write file:///sys/pixfleet/r/run.toml; give this user (or the AWS_* credentials) the right to \
+         read and write there"
+    );
+}
+
+#[tokio::test]
+async fn fresh_on_a_run_that_exists_and_another_run_file() {
+    let folder = tempfile::tempdir().expect("temporary");
+    write_index(&folder.path().join("data"));
+    let fleet = Fleet::start(spec(folder.path(), &[]), 1).await;
+    drop(Worker::join(&fleet, "w0", 1).await);
+    let store = format!("file://{}", folder.path().join("store").display());
+    let error = refused(folder.path(), &[], true).await;
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "run `r` exists already in {store}; leave out --fresh to go on with it, or give a new name with \
+             --set run.name=..."
+        )
+    );
+    let error = refused(folder.path(), &["run.seed=6"], false).await;
+    assert_eq!(
+        error.to_string(),
+        "run `r` was started with another run file; these differ: run.seed (5, now 6); give a new name with --set \
+         run.name=..., or the values it was started with"
+    );
+}
+
+#[tokio::test]
+async fn a_session_that_does_not_begin_with_a_join() {
+    let folder = tempfile::tempdir().expect("temporary");
+    write_index(&folder.path().join("data"));
+    let fleet = Fleet::start(spec(folder.path(), &[]), 1).await;
+    let mut client = fleet.client().await;
+    let report = pixfleet_cluster::run::Report::Heartbeat { next_step: None };
+    let status = client.session(tokio_stream::iter([report.into()])).await.expect_err("no join");
+    assert_eq!(
+        FleetError::from(status).to_string(),
+        "malformed message: report: the first report of a session must be a join"
+    );
+}
+
+#[tokio::test]
+async fn a_member_too_many_reads_a_typed_error() {
+    let folder = tempfile::tempdir().expect("temporary");
+    write_index(&folder.path().join("data"));
+    let fleet = Fleet::start(spec(folder.path(), &["train.lanes=1", "train.global_batch=8"]), 1).await;
+    let mut sessions = Vec::new();
+    let mut client = fleet.client().await;
+    let error = loop {
+        let mut session = Session::open(&mut client, Join::default()).await.expect("a session");
+        match session.next().await {
+            Ok(Some(Order::Welcome(_))) => sessions.push(session),
+            Ok(other) => panic!("expected a welcome or a refusal, got {other:?}"),
+            Err(error) => break error,
+        }
+        assert!(sessions.len() < 100, "the number of members is bounded");
+    };
+    assert_eq!(error, FleetError::RunFull { members: 65, members_max: 65 });
+}
