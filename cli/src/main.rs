@@ -1,7 +1,9 @@
 //! `pixfleet`: the one front door. Parses what was typed and hands it to the room that does it; never links torch.
 
+mod audit;
 mod demo;
 mod shards;
+mod status;
 mod torch;
 mod train;
 
@@ -20,6 +22,12 @@ struct Cli {
 enum Command {
     /// Train a run: coordinator and workers on this machine.
     Train(train::Args),
+    /// Prove that a run used every sample of every epoch once, or name those that it did not.
+    Audit(audit::Args),
+    /// What a coordinator says of its run.
+    Status(status::Args),
+    /// Serve one run, for workers on this and other machines: passed on to `pixfleet-coordinator`.
+    Coordinator(torch::Passed),
     /// Build, index, look at and check datasets.
     #[command(subcommand)]
     Shards(shards::Command),
@@ -32,11 +40,14 @@ enum Command {
 
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn,usvg=error".into()))
         .with_writer(std::io::stderr)
         .init();
     let result = match Cli::parse().command {
         Command::Train(args) => train::main(args),
+        Command::Audit(args) => audit::main(args),
+        Command::Status(args) => status::main(args),
+        Command::Coordinator(passed) => torch::pass("pixfleet-coordinator", None, passed),
         Command::Shards(command) => shards::main(command),
         Command::Demo(args) => demo::main(args),
         Command::Torch(command) => torch::main(command),

@@ -51,9 +51,13 @@ fn say(text: impl std::fmt::Display) -> Result<()> {
 fn table(head: &[&str]) -> comfy_table::Table {
     let mut table = comfy_table::Table::new();
     table
-        .load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY)
+        .load_style(comfy_table::presets::UTF8_HORIZONTAL_ONLY.row_separator(comfy_table::LineStyle::none()))
         .set_content_arrangement(comfy_table::ContentArrangement::Dynamic)
         .set_header(head.iter().copied());
+    if table.width().is_none() {
+        // A file or a pipe: as wide as a log is read.
+        table.set_width(160);
+    }
     table
 }
 

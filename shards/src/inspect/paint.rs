@@ -3,6 +3,9 @@
 use crate::pixels::{Mask, Rgb};
 use crate::row::Region;
 
+/// Strength of the tint within a mask, of 255: light, so that the picture's own colours stay.
+const TINT: u32 = 44;
+
 /// Colours of regions, in their order; told apart by people who do not see red and green alike (Okabe and Ito 2008).
 pub(crate) const COLOURS: [[u8; 3]; 7] = [
     [213, 94, 0],
@@ -53,7 +56,7 @@ pub(crate) fn region(image: &mut Rgb, region: &Region, mask: Option<&Mask>, inde
                         || x + 1 == w
                         || y + 1 == h
                         || !(inside(x - 1, y) && inside(x + 1, y) && inside(x, y - 1) && inside(x, y + 1));
-                    blend(image, x, y, colour, if edge { 255 } else { 90 });
+                    blend(image, x, y, colour, if edge { 255 } else { TINT });
                 }
             }
         }
@@ -92,7 +95,7 @@ mod tests {
         let boxed = Region { bbox: [0.0, 0.0, 1.0, 1.0], ..Region::default() };
         region(&mut image, &boxed, Some(&mask), 0);
         let at = |x: usize, y: usize| image.data[3 * (y * 16 + x)];
-        assert_eq!(at(8, 8), (213 * 90 / 255) as u8, "tint");
+        assert_eq!(at(8, 8), (213 * TINT / 255) as u8, "tint");
         assert_eq!(at(4, 8), 213, "outline of the mask");
         assert_eq!(at(0, 8), 213, "outline of the box");
         assert_eq!(at(2, 8), 0, "outside");
