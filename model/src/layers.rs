@@ -43,7 +43,27 @@ impl Linear {
     /// `x` [.., in], any float dtype -> [.., out] in the step's dtype.
     pub(crate) fn forward(&self, w: &Weights<'_>, x: &Tensor) -> Tensor {
         let (weight, bias) =
-            w.cached(self.weight, || (w.enter(w.fp32(self.weight)), self.bias.map(|b| w.enter(w.fp32(b)))));
+            w.cached((self.weight, 1), || (w.enter(w.fp32(self.weight)), self.bias.map(|b| w.enter(w.fp32(b)))));
+        w.enter(x).linear(&weight, bias.as_ref())
+    }
+
+    /// The outputs of several linears over the same input, one after the other in the last dimension, by one product.
+    /// A linear without a bias gets zeros.
+    pub(crate) fn forward_joined(w: &Weights<'_>, x: &Tensor, parts: &[&Linear]) -> Tensor {
+        let (weight, bias) = w.cached((parts[0].weight, parts.len()), || {
+            let weights: Vec<Tensor> = parts.iter().map(|l| w.enter(w.fp32(l.weight))).collect();
+            let biases: Vec<Tensor> = parts
+                .iter()
+                .map(|l| match l.bias {
+                    Some(bias) => w.enter(w.fp32(bias)),
+                    None => {
+                        let out = w.fp32(l.weight).size()[0];
+                        Tensor::zeros([out], (w.compute().dtype, w.device()))
+                    }
+                })
+                .collect();
+            (Tensor::cat(&weights, 0), Some(Tensor::cat(&biases, 0)))
+        });
         w.enter(x).linear(&weight, bias.as_ref())
     }
 }

@@ -117,7 +117,7 @@ impl Encoder {
     fn layer(&self, w: &Weights<'_>, layer: &Layer, x: &Tensor, mask: Option<&Tensor>) -> Tensor {
         let size = x.size();
         let qkv = layer.qkv.forward(w, x).view([size[0], size[1], 3, self.heads, self.width / self.heads]);
-        let part = |i: i64| qkv.select(2, i).transpose(1, 2);
+        let part = |i: i64| qkv.select(2, i).to_kind(w.attention_dtype()).transpose(1, 2);
         let (q, k, v) = (part(0), part(1), part(2));
         let a = Tensor::scaled_dot_product_attention(&q, &k, &v, mask, 0.0, false, None, false);
         let a = layer.out.forward(w, &a.transpose(1, 2).flatten(2, 3));

@@ -53,7 +53,8 @@ impl VisionConfig {
             VisionPreset::Eva02B16 => eva(224, 16, 768, 12, 2048),
             VisionPreset::Eva02L14 => eva(224, 14, 1024, 24, 2730),
             VisionPreset::Eva02L14At336 => eva(336, 14, 1024, 24, 2730),
-            VisionPreset::Tiny => Self { embed: 256, head_std: 0.02, ..eva(96, 12, 192, 7, 512) },
+            // Of several 3.4 M shapes the fastest on a CPU core: 36 patches, wide and shallow.
+            VisionPreset::Tiny => Self { embed: 256, head_std: 0.02, ..eva(96, 16, 256, 4, 672) },
         }
     }
 

@@ -40,13 +40,13 @@ impl PatchEmbed {
         let flat = |t: &Tensor| t.flatten(1, -1);
         let (weight, bias, input) = match mask {
             None => {
-                let (weight, bias) = w.cached(self.image.0, || {
+                let (weight, bias) = w.cached((self.image.0, 1), || {
                     (w.enter(&flat(w.fp32(self.image.0))), Some(w.enter(w.fp32(self.image.1))))
                 });
                 (weight, bias, pixels.shallow_clone())
             }
             Some(mask) => {
-                let (weight, bias) = w.cached(self.alpha.0, || {
+                let (weight, bias) = w.cached((self.alpha.0, 1), || {
                     let weight = Tensor::cat(&[flat(w.fp32(self.image.0)), flat(w.fp32(self.alpha.0))], 1);
                     (w.enter(&weight), Some(w.enter(&(w.fp32(self.image.1) + w.fp32(self.alpha.1)))))
                 });

@@ -35,11 +35,11 @@ pub fn factors(grid: i64, rope_grid: i64, head_width: i64, device: Device) -> Te
     Tensor::polar(&one, &angles).to_kind(Kind::ComplexFloat).to_device(device)
 }
 
-/// Rotates `x` [B, 1 + patches, heads, head_width]. The product is fp32, the result has the dtype of `x`.
+/// Rotates `x` [B, 1 + patches, heads, head_width], any float dtype. Product and result are fp32.
 #[must_use]
 pub fn rotate(x: &Tensor, factors: &Tensor) -> Tensor {
     let size = x.size();
     let (heads, width) = (size[2], size[3]);
     let pairs = x.to_kind(Kind::Float).reshape([size[0], size[1], heads, width / 2, 2]).view_as_complex();
-    (pairs * factors).view_as_real().reshape(size.as_slice()).to_kind(x.kind())
+    (pairs * factors).view_as_real().reshape(size.as_slice())
 }
