@@ -5,8 +5,9 @@
 
 use crate::error::{Change, Place, ShardError};
 use crate::pages::{self, CHUNK_MAX, FOOTER_MAX, PageFault, ROWS_MAX};
-use crate::schema::{VERSION, VERSION_KEY, leaf_name};
+use crate::schema::{CONTENT_KEY, VERSION, VERSION_KEY, leaf_name};
 use crate::store::Location;
+use crate::writer::hash_key;
 use arrow_array::RecordBatch;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -24,6 +25,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Ranges closer than this are fetched as one.
 const GAP: u64 = 8 << 10;
+/// Bytes that are hashed at once.
+const HASH_CHUNK: usize = 8 << 20;
 /// Ranges fetched at the same time.
 const PARALLEL: usize = 8;
 
@@ -70,6 +73,11 @@ impl ShardFile {
         Ok(Self { source, metadata })
     }
 
+    /// Path within the dataset.
+    pub(crate) fn path(&self) -> &str {
+        &self.source.path
+    }
+
     pub(crate) fn footer(&self) -> &Arc<ParquetMetaData> {
         self.metadata.metadata()
     }
@@ -78,6 +86,24 @@ impl ShardFile {
     pub(crate) fn key(&self, key: &str) -> Option<&str> {
         let keys = self.footer().file_metadata().key_value_metadata()?;
         keys.iter().find(|k| k.key == key)?.value.as_deref()
+    }
+
+    /// Whether the bytes are those that were hashed when the file was written; true where the footer has no hash.
+    pub(crate) async fn is_intact(&self) -> Result<bool, ShardError> {
+        let Some(written) = self.key(CONTENT_KEY) else { return Ok(true) };
+        let chunks = self.footer().row_groups().iter().flat_map(|g| g.columns()).map(|c| c.byte_range());
+        // A file without rows has its four magic bytes before the footer.
+        let end = chunks.map(|(start, length)| start + length).max().unwrap_or(4);
+        let mut hash = blake3::Hasher::new();
+        for start in (0..end).step_by(HASH_CHUNK) {
+            hash.update(&self.source.range(start..(start + HASH_CHUNK as u64).min(end)).await?);
+        }
+        for key in self.footer().file_metadata().key_value_metadata().into_iter().flatten() {
+            if key.key.starts_with("pixfleet.") && key.key != CONTENT_KEY {
+                hash_key(&mut hash, &key.key, key.value.as_deref().unwrap_or_default());
+            }
+        }
+        Ok(hash.finalize().to_hex()[..32] == *written)
     }
 
     /// Leaves `wanted` of `rows` (ascending; all if `None`) of one row group, as batches in row order.

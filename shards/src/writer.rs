@@ -166,8 +166,7 @@ pub(crate) fn finish_file(
     let mut hash = blake3::Hasher::new();
     hash.update(arrow.inner());
     let mut put = |key: &str, value: &str| {
-        // Keys that tell the content apart beyond the bytes of the rows, such as a vectors file's own key.
-        hash.update(key.as_bytes()).update(&[0]).update(value.as_bytes()).update(&[0]);
+        hash_key(&mut hash, key, value);
         arrow_key(key, value)
     };
     let mut all = vec![put(VERSION_KEY, VERSION)];
@@ -177,6 +176,11 @@ pub(crate) fn finish_file(
         arrow.append_key_value_metadata(key);
     }
     Ok(arrow.into_inner().map_err(write_error(file))?.into())
+}
+
+/// Keys tell content apart beyond the bytes of the rows, as a vectors file's own key does.
+pub(crate) fn hash_key(hash: &mut blake3::Hasher, key: &str, value: &str) {
+    hash.update(key.as_bytes()).update(&[0]).update(value.as_bytes()).update(&[0]);
 }
 
 fn arrow_key(key: &str, value: &str) -> KeyValue {

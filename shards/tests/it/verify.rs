@@ -61,3 +61,25 @@ async fn a_row_group_that_cannot_be_read_is_one_fault() {
         ["train/part-00000.parquet, row group 0: cannot be decoded: Parquet error: a page header is damaged; the file is damaged, write it again"]
     );
 }
+
+#[tokio::test]
+async fn a_flipped_bit_that_no_decoder_notices_is_a_fault() {
+    let place = memory();
+    let mut rows: Vec<ImageRow> = (0..5).map(row).collect();
+    // A comment at the head of the JPEG: its bytes mean nothing to a decoder.
+    let plain = crate::support::jpeg(48, 32);
+    rows[2].image.bytes = Some([&plain[..2], b"\xff\xfe\x00\x08fooBAR".as_slice(), &plain[2..]].concat().into());
+    dataset(&place.location, &rows).await;
+    let good = verify(&place.location, &mut |_| {}).await.expect("a readable store");
+    assert!(good.faults.is_empty(), "{:?}", good.faults);
+    let mut bytes = place.location.get("train/part-00000.parquet").await.expect("written").to_vec();
+    let at = bytes.windows(6).position(|w| w == b"fooBAR").expect("pictures are stored as they are");
+    bytes[at] ^= 1;
+    put(&place.location, bytes).await;
+    pixfleet_shards::index::build(&place.location, &mut |_, _| {}).await.expect("a good footer");
+    let report = verify(&place.location, &mut |_| {}).await.expect("a readable store");
+    assert_eq!(
+        report.faults.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["train/part-00000.parquet: its bytes are not those that were written (the content hash differs); write or fetch it again"]
+    );
+}
