@@ -431,12 +431,16 @@ fn vector(found: Option<&[f32]>, config: &SampleConfig, field: impl Fn() -> Stri
 /// Interleaved bytes -> planes, (v / 255 - mean) / std.
 fn normalize_rgb(image: &Rgb) -> Vec<f32> {
     let area = image.width as usize * image.height as usize;
+    let scale = STD.map(|s| 1.0 / (255.0 * s));
+    let shift: [f32; 3] = std::array::from_fn(|c| -MEAN[c] / STD[c]);
     let mut out = vec![0.0; 3 * area];
-    for (c, plane) in out.chunks_exact_mut(area).enumerate() {
-        let (scale, shift) = (1.0 / (255.0 * STD[c]), -MEAN[c] / STD[c]);
-        for (o, pixel) in plane.iter_mut().zip(image.data.chunks_exact(3)) {
-            *o = f32::from(pixel[c]) * scale + shift;
-        }
+    let (red, rest) = out.split_at_mut(area);
+    let (green, blue) = rest.split_at_mut(area);
+    // One pass over the bytes: the three planes are written side by side.
+    for (((r, g), b), pixel) in red.iter_mut().zip(green).zip(blue).zip(image.data.chunks_exact(3)) {
+        *r = f32::from(pixel[0]) * scale[0] + shift[0];
+        *g = f32::from(pixel[1]) * scale[1] + shift[1];
+        *b = f32::from(pixel[2]) * scale[2] + shift[2];
     }
     out
 }

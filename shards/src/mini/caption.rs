@@ -78,10 +78,10 @@ struct Say {
 
 fn context(facts: &Facts<'_>, me: usize, dice: &mut Dice) -> String {
     let mut sentences = surroundings(facts, me, dice);
+    sentences.push(background(facts, dice));
     dice.shuffle(&mut sentences);
     sentences.truncate(1 + dice.below(4));
-    let placed = fill(dice.pick(t::POSITION), &[("pos", facts.position(me))]);
-    sentences.insert(0, Say { text: placed, telling: false });
+    sentences.insert(0, position(facts, me, dice));
     join(&sentences)
 }
 
@@ -96,8 +96,10 @@ fn long(facts: &Facts<'_>, me: usize, dice: &mut Dice) -> String {
         telling: true,
     };
     let mut pool = surroundings(facts, me, dice);
-    let placed = fill(dice.pick(t::POSITION), &[("pos", facts.position(me))]);
-    pool.push(Say { text: placed, telling: false });
+    pool.push(position(facts, me, dice));
+    if !late {
+        pool.push(background(facts, dice));
+    }
     pool.extend(looks(facts, me, dice));
     pool.extend(measures(facts, me, dice));
     dice.shuffle(&mut pool);
@@ -121,6 +123,14 @@ fn long(facts: &Facts<'_>, me: usize, dice: &mut Dice) -> String {
     join(&rest)
 }
 
+fn position(facts: &Facts<'_>, me: usize, dice: &mut Dice) -> Say {
+    Say { text: fill(dice.pick(t::POSITION), &[("pos", facts.position(me))]), telling: false }
+}
+
+fn background(facts: &Facts<'_>, dice: &mut Dice) -> Say {
+    Say { text: fill(dice.pick(t::BACKGROUND), &[("bg", &facts.scene.background)]), telling: false }
+}
+
 /// Sentences of the surroundings; none names the object itself.
 fn surroundings(facts: &Facts<'_>, me: usize, dice: &mut Dice) -> Vec<Say> {
     let mut out: Vec<String> = Vec::new();
@@ -131,7 +141,8 @@ fn surroundings(facts: &Facts<'_>, me: usize, dice: &mut Dice) -> Vec<Say> {
         let values = [("Dir", start.as_str()), ("other", &other), ("opposite", dir.back), ("opposite_short", dir.back_short)];
         out.push(fill(dice.pick(t::NEIGHBOUR), &values));
     }
-    for (o, share) in facts.hidden_by(me) {
+    // What shines through a half transparent cover is not hidden.
+    for (o, share) in facts.hidden_by(me).into_iter().filter(|(o, _)| !facts.has(*o, Effect::Faded)) {
         let other = facts.mention(me, o);
         out.push(fill(dice.pick(t::HIDDEN), &[("p", &rounded(share)), ("other", &other), ("Other", &sentence(&other))]));
     }
@@ -148,7 +159,6 @@ fn surroundings(facts: &Facts<'_>, me: usize, dice: &mut Dice) -> Vec<Say> {
     if let Some(n) = facts.count() {
         out.push(fill(dice.pick(t::COUNT), &[("n", ["no", "one", "two", "three", "four", "five"][n.min(5)])]));
     }
-    out.push(fill(dice.pick(t::BACKGROUND), &[("bg", &facts.scene.background)]));
     match facts.rank(me) {
         1 => out.push(dice.pick(t::LARGEST).to_string()),
         -1 => out.push(dice.pick(t::SMALLEST).to_string()),
@@ -221,26 +231,32 @@ fn negatives(facts: &Facts<'_>, me: usize, dice: &mut Dice) -> Vec<String> {
     use super::colour::NAMES;
     let (object, concept) = (facts.object(me), facts.concept(me));
     let style = facts.style_adjective(me, dice);
-    let mut out: Vec<String> = facts.spoken().iter().filter(|&&o| facts.object(o).concept != object.concept).map(|&o| facts.phrase(o, "")).collect();
-    out.truncate(3);
+    let others = facts.spoken().into_iter().filter(|&o| facts.object(o).concept != object.concept);
+    let mut out: Vec<String> = others.map(|o| facts.phrase(o, "")).take(3).collect();
+    out.dedup();
     let named = |colour: &str, style: &str, name: &str, number| super::words::indefinite(format!("{style} {colour} {name}").trim(), number);
     let colours = facts.colours(me).unwrap_or_default();
     let other_style = STYLES.iter().enumerate().find(|(i, _)| concept.looks.iter().any(|l| l.style == *i) && *i != facts.look(me).style);
     if let Some((_, other)) = other_style {
         out.push(facts.phrase(me, dice.pick(other.adjectives)));
     }
+    let add = |out: &mut Vec<String>, text: String| {
+        if !out.contains(&text) {
+            out.push(text);
+        }
+    };
     let n = facts.catalogue.concepts.len();
     while out.len() < 10 {
         let (name, _) = NAMES[dice.below(NAMES.len())];
         if out.len().is_multiple_of(2) && !concept.says_colour {
             if !object.palette.has(name, 0.08) {
-                out.push(named(name, style, &concept.name, concept.number));
+                add(&mut out, named(name, style, &concept.name, concept.number));
             }
         } else {
             let other = &facts.catalogue.concepts[(object.concept + 1 + dice.below(n - 1)) % n];
             let words = [style, if other.says_colour { "" } else { &colours }, &other.name];
             let words: Vec<&str> = words.into_iter().filter(|w| !w.is_empty()).collect();
-            out.push(super::words::indefinite(&words.join(" "), other.number));
+            add(&mut out, super::words::indefinite(&words.join(" "), other.number));
         }
     }
     out
@@ -256,7 +272,11 @@ fn join(sentences: &[Say]) -> String {
         }
         let text = say.text.replace("{It}", it[0]);
         // Before anything was named, a bare `it` would hang in the air.
-        let text = if named { text } else { text.replacen(" it ", " the object ", 1).replacen(" it.", " the object.", 1) };
+        let text = match (named || say.telling, text.strip_prefix("Its ")) {
+            (true, _) => text,
+            (false, Some(rest)) => format!("The object's {rest}"),
+            (false, None) => text.replacen(" it ", " the object ", 1).replacen(" it.", " the object.", 1),
+        };
         named |= text.to_lowercase().contains("the object") || say.telling;
         out.push_str(&text);
     }

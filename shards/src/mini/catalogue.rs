@@ -61,6 +61,38 @@ const DROPPED: &[&str] = &[
     "drop of blood", "petri", "derelict", "houses", "cooking", "pouring", "stuffed flatbread", "bubbles", "elevator", "orca",
 ];
 
+/// Names that do not say what is drawn, and what is.
+const RENAMED: &[(&str, &str)] = &[
+    ("hourglass done", "hourglass"),
+    ("high voltage", "lightning bolt"),
+    ("pool 8 ball", "billiard ball"),
+    ("tennis", "tennis racket"),
+    ("field hockey", "field hockey stick"),
+    ("ice hockey", "ice hockey stick"),
+    ("lacrosse", "lacrosse stick"),
+    ("ping pong", "table tennis bat"),
+    ("badminton", "badminton racket"),
+    ("bowling", "bowling ball"),
+    ("baguette bread", "baguette"),
+    ("dvd", "DVD"),
+    ("e-mail", "envelope with the letter e"),
+    ("x-ray", "x-ray image"),
+    ("flag in hole", "golf flag"),
+    ("magnifying glass tilted left", "magnifying glass"),
+    ("thong sandal", "flip-flop"),
+    ("game die", "die"),
+    ("seat", "airline seat"),
+    ("metro", "metro train"),
+    ("camping", "campsite with a tent"),
+    ("candy", "wrapped sweet"),
+    ("shallow pan of food", "pan of food"),
+    ("clinking beer mugs", "two clinking beer mugs"),
+    ("clinking glasses", "two clinking glasses"),
+    ("pick", "pickaxe"),
+    ("headphone", "pair of headphones"),
+    ("satellite antenna", "satellite dish"),
+];
+
 /// A drawing of a concept.
 #[derive(Debug, Clone)]
 pub struct Look {
@@ -155,8 +187,10 @@ fn family(group: Group) -> &'static str {
 }
 
 fn concept(emoji: &Emoji, paths: &[(usize, PathBuf)]) -> Result<Option<Concept>, MiniError> {
-    let name = emoji.name().replace('’', "'");
-    let lacking = style_held_out(&name, paths.len());
+    let unicode = emoji.name();
+    let renamed = RENAMED.iter().find(|(from, _)| *from == unicode).map_or(unicode, |(_, to)| to);
+    let name = renamed.replace('’', "'");
+    let lacking = style_held_out(unicode, paths.len());
     let mut looks = Vec::new();
     for (i, (style, path)) in paths.iter().enumerate() {
         let Some(sprite) = sprite(path)? else {
@@ -176,7 +210,7 @@ fn concept(emoji: &Emoji, paths: &[(usize, PathBuf)]) -> Result<Option<Concept>,
         aliases: emoji.shortcodes().map(words).filter(other).collect(),
         family: family(emoji.group()),
         says_colour: says_colour(&name),
-        held_out: concept_held_out(&name),
+        held_out: concept_held_out(unicode),
         looks,
         name,
     }))

@@ -3,11 +3,11 @@
 use std::sync::OnceLock;
 
 /// The names and the sRGB colours they stand for.
-pub const NAMES: [(&str, [u8; 3]); 25] = [
+pub const NAMES: [(&str, [u8; 3]); 29] = [
     ("black", [20, 20, 20]),
     ("dark grey", [75, 77, 80]),
     ("grey", [128, 130, 132]),
-    ("light grey", [190, 192, 194]),
+    ("light grey", [198, 204, 209]),
     ("white", [248, 248, 248]),
     ("red", [221, 40, 48]),
     ("dark red", [140, 22, 30]),
@@ -16,7 +16,7 @@ pub const NAMES: [(&str, [u8; 3]); 25] = [
     ("brown", [125, 72, 42]),
     ("light brown", [188, 132, 88]),
     ("beige", [242, 212, 178]),
-    ("golden", [232, 176, 40]),
+    ("golden", [208, 156, 36]),
     ("yellow", [254, 220, 60]),
     ("olive green", [128, 126, 40]),
     ("light green", [155, 210, 90]),
@@ -29,10 +29,16 @@ pub const NAMES: [(&str, [u8; 3]); 25] = [
     ("dark blue", [32, 58, 120]),
     ("purple", [130, 70, 160]),
     ("lilac", [195, 165, 225]),
+    ("pale green", [203, 228, 196]),
+    ("pale pink", [250, 216, 220]),
+    ("pale yellow", [252, 240, 186]),
+    ("pale blue", [196, 226, 250]),
 ];
 
 /// Greys come last in a description: a chromatic pixel counts this many times.
 const CHROMATIC: f32 = 1.6;
+/// The first names are greys.
+const GREYS: usize = 5;
 const BITS: u32 = 5;
 
 /// What the visible pixels of an object look like.
@@ -51,7 +57,7 @@ impl Palette {
         let total = counts.iter().sum::<u32>().max(1) as f32;
         let mut shares: Vec<(usize, f32)> =
             counts.iter().enumerate().filter(|(_, c)| **c > 0).map(|(i, &c)| (i, c as f32 / total)).collect();
-        let weight = |(i, share): (usize, f32)| share * if i < 5 { 1.0 } else { CHROMATIC };
+        let weight = |(i, share): (usize, f32)| share * if i < GREYS { 1.0 } else { CHROMATIC };
         shares.sort_by(|&a, &b| weight(b).total_cmp(&weight(a)).then(a.0.cmp(&b.0)));
         Self { shares }
     }

@@ -3,7 +3,7 @@
 
 /// Short captions; `{np}` is an indefinite noun phrase with colours and style.
 pub(crate) const SHORT: &[&str] = &[
-    "{np}", "{np}", "{np}", "{np}", "{np}", "{np}", "a drawing of {np}", "a picture of {np}", "here is {np}", "one can see {np}", "{np}, drawn as an icon",
+    "{np}", "{np}", "{np}", "{np}", "{np}", "{np}", "a drawing of {np}", "a picture of {np}", "here is {np}", "one can see {np}",
 ];
 
 /// Short captions with the style after the name; `{np}` has no style.
@@ -153,7 +153,7 @@ pub(crate) const LATE: &[&str] = &[
     "And what is it? {Np}.",
     "It is {np}.",
     "In short, {np}.",
-    "The answer to what it shows: {np}.",
+    "The answer: {np}.",
     "What the region shows, then, is {np}.",
 ];
 

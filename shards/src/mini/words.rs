@@ -60,7 +60,7 @@ pub fn indefinite(phrase: &str, number: Number) -> String {
 /// Whether a name says a colour itself: `red apple`, `black cat`.
 #[must_use]
 pub fn says_colour(name: &str) -> bool {
-    let plain = NAMES.iter().flat_map(|(n, _)| n.split(' ')).filter(|w| !["dark", "light"].contains(w));
+    let plain = NAMES.iter().flat_map(|(n, _)| n.split(' ')).filter(|w| !["dark", "light", "pale"].contains(w));
     plain.chain(["gold", "silver"]).any(|c| name.to_lowercase().split([' ', '-']).any(|w| w == c))
 }
 
@@ -71,10 +71,21 @@ pub fn sentence(text: &str) -> String {
     chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
 }
 
-/// `a`, `a and b`, `a, b and c`.
+/// `a`, `a and b`, `a, b and c`; a repeated `a dog` becomes `another one`.
 #[must_use]
 pub fn list(items: &[String]) -> String {
-    match items {
+    let mut said = Vec::new();
+    let once = |item: &String| {
+        let again = said.contains(item);
+        said.push(item.clone());
+        match (again, item.split(' ').next()) {
+            (false, _) => item.clone(),
+            (true, Some("a" | "an" | "another")) => "another one".to_string(),
+            (true, _) => "some more".to_string(),
+        }
+    };
+    let items: Vec<String> = items.iter().map(once).collect();
+    match items.as_slice() {
         [] => String::new(),
         [one] => one.clone(),
         [rest @ .., last] => format!("{} and {last}", rest.join(", ")),
@@ -105,6 +116,12 @@ mod tests {
         ] {
             assert_eq!(indefinite(name, number(name)), expected);
         }
+    }
+
+    #[test]
+    fn lists_do_not_repeat_themselves() {
+        let items = ["a dog", "a cat", "a dog", "grapes", "grapes"].map(str::to_string);
+        assert_eq!(list(&items), "a dog, a cat, another one, grapes and some more");
     }
 
     #[test]
