@@ -12,11 +12,14 @@ pub mod loss;
 pub mod objective;
 pub mod optim;
 pub mod params;
+pub mod probe;
 pub mod roi_align;
 pub mod step;
 pub mod testing;
 pub mod text_proj;
 pub mod towers;
+#[cfg(test)]
+mod towers_tests;
 pub mod vision;
 
 pub use error::ModelError;

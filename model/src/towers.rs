@@ -122,22 +122,32 @@ impl Model {
     /// # Errors
     /// If an input that the loss needs is missing or has another shape than the model's.
     pub fn encode(&self, inputs: &Inputs, loss: &LossSpec, compute: Compute) -> Result<Features, ModelError> {
+        Ok(self.forward(&self.params.weights(compute), inputs, loss)?.0)
+    }
+
+    /// The features, and the patch map [n, C, h, w] if the loss made one.
+    pub(crate) fn forward(
+        &self,
+        w: &Weights<'_>,
+        inputs: &Inputs,
+        loss: &LossSpec,
+    ) -> Result<(Features, Option<Tensor>), ModelError> {
         self.check(inputs, loss)?;
-        let w = self.params.weights(compute);
         let want_map = loss.needs_patch_map();
         let shared = want_map && self.spec.patch_map_mask == PatchMapMask::Shared;
-        let main = self.vision.forward(&w, &inputs.pixels, inputs.mask.as_ref(), shared);
+        let main = self.vision.forward(w, &inputs.pixels, inputs.mask.as_ref(), shared);
         let map = match (want_map, main.map) {
-            (true, None) => self.vision.forward(&w, &inputs.pixels, None, true).map,
+            (true, None) => self.vision.forward(w, &inputs.pixels, None, true).map,
             (_, map) => map,
         };
-        Ok(Features {
+        let features = Features {
             image: main.image,
-            crop: self.crop(&w, inputs, loss),
-            text: self.text_proj.forward(&w, &inputs.text),
-            roi: map.map(|map| self.region(&w, &map, inputs, loss)),
-            teacher: self.teach(inputs, loss, compute)?,
-        })
+            crop: self.crop(w, inputs, loss),
+            text: self.text_proj.forward(w, &inputs.text),
+            roi: map.as_ref().map(|map| self.region(w, map, inputs, loss)),
+            teacher: self.teach(inputs, loss, w.compute())?,
+        };
+        Ok((features, map))
     }
 
     fn crop(&self, w: &Weights<'_>, inputs: &Inputs, loss: &LossSpec) -> Option<Tensor> {
@@ -158,7 +168,7 @@ impl Model {
     }
 
     /// v_r [n, D] from the map [n, C, h, w].
-    fn region(&self, w: &Weights<'_>, map: &Tensor, inputs: &Inputs, loss: &LossSpec) -> Tensor {
+    pub(crate) fn region(&self, w: &Weights<'_>, map: &Tensor, inputs: &Inputs, loss: &LossSpec) -> Tensor {
         let (h, width) = (map.size()[2], map.size()[3]);
         let weights = match loss.pool {
             Pool::RoiAlign => roi_weights(inputs.boxes.as_ref().expect("checked by encode"), h, width),
