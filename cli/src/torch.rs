@@ -41,8 +41,13 @@ pub(crate) fn main(command: Command) -> Result<ExitCode> {
         Command::Embed(p) => ("embed", p),
         Command::Export(p) => ("export", p),
     };
-    let program = beside("pixfleet-worker")?;
-    let error = std::process::Command::new(&program).arg(name).args(passed.args).exec();
+    pass("pixfleet-worker", Some(name), passed)
+}
+
+/// Becomes the program `name` that lies beside this one.
+pub(crate) fn pass(name: &str, command: Option<&str>, passed: Passed) -> Result<ExitCode> {
+    let program = beside(name)?;
+    let error = std::process::Command::new(&program).args(command).args(passed.args).exec();
     Err(error).with_context(|| format!("cannot start {}", program.display()))
 }
 

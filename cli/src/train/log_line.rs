@@ -1,0 +1,134 @@
+//! One JSON object per line on standard output: a step, or an event (`lost`, `state`, `checkpoint`, `finished`).
+//! A step that is done again after a loss is printed again; the last line of a step counts.
+
+use super::children::Exit;
+use pixfleet_proto::pb;
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt;
+
+/// A committed step. `step` comes first, so that a line can be found by its beginning.
+#[derive(Debug, Serialize)]
+pub(crate) struct StepLine {
+    step: u64,
+    steps: u64,
+    generation: u64,
+    world: u32,
+    epoch: u64,
+    losses: LossLine,
+    lr: f64,
+    samples: u64,
+    samples_per_s: f64,
+    seconds: f64,
+    data_wait_s: f64,
+    collective_wait_s: f64,
+    substitutions: usize,
+    metrics: BTreeMap<String, f64>,
+}
+
+#[derive(Debug, Serialize)]
+struct LossLine {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    global: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    crop: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    local: Option<f64>,
+    total: f64,
+}
+
+/// The line of a step; `None` if the notice lacks its report.
+pub(crate) fn step(done: &pb::StepDone) -> Option<String> {
+    let report = done.report.clone()?;
+    let losses = report.losses?;
+    let line = StepLine {
+        step: report.step,
+        steps: done.steps,
+        generation: report.generation,
+        world: done.world,
+        epoch: done.epoch,
+        losses: LossLine { global: losses.global, crop: losses.crop, local: losses.local, total: losses.total },
+        lr: report.lr,
+        samples: report.samples,
+        samples_per_s: done.samples_per_s,
+        seconds: report.seconds,
+        data_wait_s: report.data_wait_s,
+        collective_wait_s: report.collective_wait_s,
+        substitutions: report.substitutions.len(),
+        metrics: report.metrics.into_iter().collect(),
+    };
+    Some(serde_json::to_string(&line).expect("the line has only JSON types"))
+}
+
+/// The line of a lost worker; `exit` if its end was seen.
+pub(crate) fn lost(loss: &pb::LossNotice, exit: Option<&Exit>) -> String {
+    event(json!({
+        "event": "lost",
+        "worker": loss.name,
+        "pid": loss.pid,
+        "generation": loss.generation,
+        "cause": loss.cause,
+        "signal": exit.and_then(|e| e.status.signal()),
+        "exit_code": exit.and_then(|e| e.status.code()),
+    }))
+}
+
+/// The line of a change of state.
+pub(crate) fn state(state: &pb::StateNotice) -> String {
+    event(json!({
+        "event": "state",
+        "state": state.state,
+        "generation": state.generation,
+        "world": state.world,
+        "next_step": state.next_step,
+    }))
+}
+
+/// The line of a checkpoint.
+pub(crate) fn checkpoint(checkpoint: &pb::CheckpointNotice) -> String {
+    event(json!({ "event": "checkpoint", "next_step": checkpoint.step, "manifest": checkpoint.key }))
+}
+
+/// The line of the end.
+pub(crate) fn finished(outcome: &str, message: &str) -> String {
+    event(json!({ "event": "finished", "outcome": outcome, "message": message }))
+}
+
+fn event(value: Value) -> String {
+    value.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_line_has_the_promised_keys_with_the_step_first() {
+        let losses = pb::Losses { global: Some(1.5), crop: None, local: None, total: 1.5 };
+        let report = pb::StepReport {
+            step: 3,
+            generation: 2,
+            losses: Some(losses),
+            lr: 0.1,
+            samples: 8,
+            ..pb::StepReport::default()
+        };
+        let done = pb::StepDone { report: Some(report), world: 2, epoch: 0, samples_per_s: 16.0, steps: 20 };
+        let line = step(&done).expect("whole");
+        assert!(line.starts_with("{\"step\":3,"), "{line}");
+        let value: Value = serde_json::from_str(&line).expect("JSON");
+        for key in ["generation", "world", "losses", "lr", "samples", "samples_per_s", "epoch"] {
+            assert!(!value[key].is_null(), "{key} is missing in {line}");
+        }
+        assert_eq!((value["losses"]["total"].as_f64(), value["losses"].get("crop")), (Some(1.5), None));
+    }
+
+    #[test]
+    fn a_loss_line_names_the_signal() {
+        let exit = Exit { name: "w1".into(), pid: 7, status: std::process::ExitStatus::from_raw(9) };
+        let loss = pb::LossNotice { name: "w1".into(), pid: 7, ..pb::LossNotice::default() };
+        let value: Value = serde_json::from_str(&lost(&loss, Some(&exit))).expect("JSON");
+        assert_eq!((value["signal"].as_i64(), value["exit_code"].as_i64()), (Some(9), None));
+    }
+}

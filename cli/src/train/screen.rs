@@ -1,0 +1,125 @@
+//! What a person or a program sees of a run: a progress bar on standard error, or JSON lines on standard output.
+
+use super::Log;
+use super::children::Exit;
+use super::log_line;
+use anyhow::{Context, Result};
+use indicatif::{ProgressBar, ProgressStyle};
+use pixfleet_proto::pb;
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+/// Without a terminal the bar becomes a line now and then.
+const PLAIN_EVERY: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub(crate) struct Screen {
+    log: Log,
+    bar: ProgressBar,
+    plain: Option<Instant>,
+    first_step: Option<u64>,
+}
+
+impl Screen {
+    pub(crate) fn new(log: Log, run: &str, steps: u64) -> Self {
+        let bar = match log {
+            Log::Json => ProgressBar::hidden(),
+            Log::Bar => ProgressBar::new(steps),
+        };
+        let template = "{prefix} {bar:24} {pos}/{len} {wide_msg} {elapsed} ETA {eta}";
+        bar.set_style(ProgressStyle::with_template(template).expect("a constant template"));
+        bar.set_prefix(run.to_string());
+        Self { log, bar, plain: None, first_step: None }
+    }
+
+    pub(crate) fn step(&mut self, done: &pb::StepDone) -> Result<()> {
+        if self.log == Log::Json {
+            return log_line::step(done).map_or(Ok(()), |line| out(&line));
+        }
+        let Some(report) = &done.report else { return Ok(()) };
+        if self.first_step.is_none() {
+            self.first_step = Some(report.step);
+            // A resumed run: the estimate must not count what an earlier life has done.
+            self.bar.set_position(report.step);
+            self.bar.reset_eta();
+        }
+        self.bar.set_position(report.step + 1);
+        let message = sentence(report, done);
+        if self.bar.is_hidden() && self.plain.is_none_or(|at| at.elapsed() >= PLAIN_EVERY) {
+            self.plain = Some(Instant::now());
+            eprintln!("step {}/{} {message}", report.step + 1, done.steps);
+        }
+        self.bar.set_message(message);
+        Ok(())
+    }
+
+    pub(crate) fn state(&mut self, state: &pb::StateNotice) -> Result<()> {
+        match self.log {
+            Log::Json => out(&log_line::state(state)),
+            Log::Bar => {
+                if self.first_step.is_none() || state.state != "training" {
+                    self.bar.set_message(format!("{} ({} workers)", state.state, state.world));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn checkpoint(&mut self, checkpoint: &pb::CheckpointNotice) -> Result<()> {
+        match self.log {
+            Log::Json => out(&log_line::checkpoint(checkpoint)),
+            Log::Bar => Ok(()),
+        }
+    }
+
+    pub(crate) fn lost(&mut self, loss: &pb::LossNotice, exit: Option<&Exit>) -> Result<()> {
+        match self.log {
+            Log::Json => out(&log_line::lost(loss, exit)),
+            Log::Bar => {
+                let how = exit.map(|e| format!(" ({})", e.how())).unwrap_or_default();
+                self.note(&format!("{} was lost: {}{how}", loss.name, loss.cause));
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn finished(&mut self, outcome: pb::Outcome, message: &str) -> Result<()> {
+        let word = outcome.as_str_name().trim_start_matches("OUTCOME_").to_lowercase();
+        match self.log {
+            Log::Json => out(&log_line::finished(&word, message)),
+            Log::Bar => {
+                self.bar.abandon_with_message(word);
+                Ok(())
+            }
+        }
+    }
+
+    /// A line for people, above the bar.
+    pub(crate) fn note(&self, text: &str) {
+        if self.bar.is_hidden() {
+            eprintln!("{text}");
+        } else {
+            self.bar.println(text);
+        }
+    }
+}
+
+/// Losses and speed in a line.
+fn sentence(report: &pb::StepReport, done: &pb::StepDone) -> String {
+    let losses = report.losses.unwrap_or_default();
+    let branch = |name: &str, value: Option<f64>| value.map(|v| format!(" {name} {v:.3}")).unwrap_or_default();
+    format!(
+        "loss {:.3}{}{}{} {:.1} samples/s",
+        losses.total,
+        branch("global", losses.global),
+        branch("crop", losses.crop),
+        branch("local", losses.local),
+        done.samples_per_s
+    )
+}
+
+/// A line on standard output, at once: whoever reads it may be waiting for it.
+fn out(line: &str) -> Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot write to standard output")
+}
