@@ -61,7 +61,7 @@ fn tiny_presets() {
     tch::set_num_threads(1);
     const BATCH: i64 = 64;
     let tiny = VisionConfig::preset(VisionPreset::Tiny);
-    let sizes = [(16, 192, 7, 512), (12, 192, 7, 512), (16, 256, 4, 672), (12, 256, 4, 672), (12, 128, 12, 344)];
+    let sizes = [(16, 192, 7, 512), (16, 256, 4, 672), (12, 256, 4, 672)];
     for (patch, width, depth, hidden) in sizes {
         let config = VisionConfig { patch, width, depth, hidden, heads: width / 64, ..tiny.clone() };
         let mut model = Model::with_config(&spec(), &config, 1, Device::Cpu);
