@@ -1,5 +1,11 @@
 // The process group of one generation over ProcessGroupGloo or ProcessGroupNCCL, and its collectives.
 
+#include <poll.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdlib>
+#include <future>
 #include <stdexcept>
 
 #include <torch/csrc/distributed/c10d/ProcessGroupGloo.hpp>
@@ -7,6 +13,17 @@
 #include "shim.hpp"
 
 namespace {
+
+// c10d's flight recorder keeps one unlocked map for all groups of a process: two of them at work at once (one being
+// abandoned, the next being formed) corrupt it. Nobody reads its records here. It looks at the environment once, when
+// the first group works; a user's own setting wins.
+void switch_off_flight_recorder() {
+  static const bool done = [] {
+    ::setenv("TORCH_FR_BUFFER_SIZE", "0", /*overwrite=*/0);
+    return true;
+  }();
+  (void)done;
+}
 
 c10::intrusive_ptr<c10d::Backend> make_gloo(
     const c10::intrusive_ptr<c10d::Store>& store, int rank, int world, std::chrono::milliseconds timeout,
@@ -18,7 +35,7 @@ c10::intrusive_ptr<c10d::Backend> make_gloo(
 
 } // namespace
 
-void pf::Group::wait(const c10::intrusive_ptr<c10d::Work>& work) const {
+void pf::Group::wait(const c10::intrusive_ptr<c10d::Work>& work) {
 #ifdef USE_C10D_NCCL
   if (is_nccl) {
     work->wait();
@@ -26,8 +43,75 @@ void pf::Group::wait(const c10::intrusive_ptr<c10d::Work>& work) const {
     return;
   }
 #endif
+  auto done = std::make_shared<std::promise<void>>();
+  auto future = track(work);
+  future->addCallback([done](c10::ivalue::Future& result) {
+    if (result.hasError()) {
+      done->set_exception(result.exception_ptr());
+    } else {
+      done->set_value();
+    }
+  });
   // Gloo's own timeout speaks first, because it can tell what it waited for.
-  work->wait(timeout + std::chrono::milliseconds(500));
+  auto outcome = done->get_future();
+  if (outcome.wait_for(timeout + std::chrono::milliseconds(500)) != std::future_status::ready) {
+    throw std::runtime_error("timed out");
+  }
+  outcome.get();
+}
+
+c10::intrusive_ptr<c10::ivalue::Future> pf::Group::track(const c10::intrusive_ptr<c10d::Work>& work) {
+  auto inner = work->getFuture();
+  auto operation = std::make_shared<Operation>();
+  operation->future = c10::make_intrusive<c10::ivalue::Future>(inner->elementType());
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    running_.erase(
+        std::remove_if(running_.begin(), running_.end(), [](const auto& one) { return one->claimed.load(); }),
+        running_.end());
+    if (over_.has_value()) {
+      operation->claimed = true;
+      operation->future->setError(std::make_exception_ptr(std::runtime_error(*over_)));
+      return operation->future;
+    }
+    running_.push_back(operation);
+  }
+  inner->addCallback([operation](c10::ivalue::Future& result) {
+    if (operation->claimed.exchange(true)) {
+      return;
+    }
+    if (result.hasError()) {
+      operation->future->setError(result.exception_ptr());
+    } else {
+      operation->future->markCompleted(result.constValue());
+    }
+  });
+  return operation->future;
+}
+
+void pf::Group::end(const std::string& why) {
+  std::vector<std::shared_ptr<Operation>> running;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (over_.has_value()) {
+      return;
+    }
+    over_ = why;
+    running.swap(running_);
+  }
+  for (const auto& operation : running) {
+    if (!operation->claimed.exchange(true)) {
+      operation->future->setError(std::make_exception_ptr(std::runtime_error(why)));
+    }
+  }
+  if (is_nccl) {
+    backend->abort();
+  }
+}
+
+bool pf::Group::has_ended() {
+  std::lock_guard<std::mutex> lock(mutex_);
+  return over_.has_value();
 }
 
 extern "C" {
@@ -48,6 +132,7 @@ struct pf_group_config {
 // Takes the store's callbacks over in every case: `drop` is called once, also on failure.
 char* pf_group_new(const pf_store_calls* calls, const pf_group_config* config, pf::Group** out) {
   return pf::guarded([&] {
+    switch_off_flight_recorder();
     const auto timeout = std::chrono::milliseconds(config->timeout_ms);
     auto store = pf::make_store(*calls, timeout);
     auto group = std::make_unique<pf::Group>();
@@ -77,13 +162,35 @@ char* pf_group_free(pf::Group* group) {
   return pf::guarded([&] { delete group; });
 }
 
-// NCCL only: Gloo has no abort, and its connections are shut down from Rust.
-char* pf_group_abort(pf::Group* group) {
-  return pf::guarded([&] {
-    if (!group->ended.exchange(true) && group->is_nccl) {
-      group->backend->abort();
+// Fails every operation, in flight or to come, with the words `why`.
+char* pf_group_end(pf::Group* group, const char* why) {
+  return pf::guarded([&] { group->end(why); });
+}
+
+// Blocks until one of the sockets has lost its other end (or, the last one, is written to), and returns its place;
+// `count` after the timeout, if that is not negative.
+size_t pf_poll_closed(const int* sockets, size_t count, int timeout_ms) {
+  std::vector<pollfd> list;
+  for (size_t i = 0; i < count; ++i) {
+    // Data is gloo's business; the last socket only ever wakes us.
+    list.push_back({sockets[i], static_cast<short>(i + 1 == count ? POLLIN | POLLRDHUP : POLLRDHUP), 0});
+  }
+  int ready = 0;
+  while ((ready = ::poll(list.data(), list.size(), timeout_ms)) < 0) {
+    if (errno != EINTR) {
+      return count - 1;
     }
-  });
+  }
+  if (ready == 0) {
+    return count;
+  }
+  // Backwards: an order to stop goes before a loss.
+  for (size_t i = count; i > 0; --i) {
+    if (list[i - 1].revents != 0) {
+      return i - 1;
+    }
+  }
+  return count - 1;
 }
 
 char* pf_all_gather(pf::Group* group, at::Tensor* output, const at::Tensor* own) {
@@ -109,8 +216,16 @@ char* pf_all_reduce_sum(pf::Group* group, at::Tensor* tensor) {
 char* pf_reduce_scatter_sum(pf::Group* group, at::Tensor* output, const at::Tensor* input) {
   return pf::guarded([&] {
     at::NoGradGuard no_grad;
-    auto whole = input->contiguous();
-    group->wait(group->backend->_reduce_scatter_base(*output, whole));
+    if (group->is_nccl) {
+      auto whole = input->contiguous();
+      group->wait(group->backend->_reduce_scatter_base(*output, whole));
+      return;
+    }
+    // ProcessGroupGloo does the same inside, with work that has no future to track.
+    std::vector<at::Tensor> whole{input->clone(at::MemoryFormat::Contiguous)};
+    group->wait(group->backend->allreduce(whole));
+    const auto rank = group->process_group->getRank();
+    output->copy_(whole[0].narrow(0, rank * output->numel(), output->numel()));
   });
 }
 

@@ -43,13 +43,13 @@ c10::intrusive_ptr<c10d::Backend> pf::make_nccl(
   return backend;
 }
 
-void pf::wait_nccl(const pf::Group& group) {
+void pf::wait_nccl(pf::Group& group) {
   c10::impl::VirtualGuardImpl guard(c10::DeviceType::CUDA);
   c10::Event done(c10::DeviceType::CUDA);
   done.record(guard.getStream(guard.getDevice()));
   const auto deadline = std::chrono::steady_clock::now() + group.timeout;
   while (!done.query()) {
-    if (group.ended.load()) {
+    if (group.has_ended()) {
       throw std::runtime_error("NCCL operation aborted");
     }
     const auto health = group.backend->getError();

@@ -25,6 +25,19 @@ class FixedBuckets final : public c10d::Reducer {
   }
 };
 
+// The default hook's mean over ranks, through a future that the group can fail (see `Group::track`).
+class TrackedMean final : public c10d::CppCommHookInterface<pf::Group*> {
+ public:
+  explicit TrackedMean(pf::Group* group) : c10d::CppCommHookInterface<pf::Group*>(group) {}
+
+  c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
+    auto& buffer = bucket.getBufferRef();
+    buffer.div_(state_->process_group->getSize());
+    std::vector<at::Tensor> tensors{buffer};
+    return state_->track(state_->backend->allreduce(tensors));
+  }
+};
+
 struct Reducer {
   std::unique_ptr<FixedBuckets> inner;
   std::vector<std::vector<size_t>> buckets;
@@ -34,6 +47,7 @@ struct Reducer {
 
 extern "C" {
 
+// The group must outlive the reducer.
 char* pf_reducer_new(
     pf::Group* group, at::Tensor* const* params, const pf_slice* names, size_t count, Reducer** out) {
   return pf::guarded([&] {
@@ -58,6 +72,9 @@ char* pf_reducer_new(
         /*find_unused_parameters=*/false, /*gradient_as_bucket_view=*/false, named, static_cast<int64_t>(first),
         /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, caps);
     reducer->inner->fix();
+    if (!group->is_nccl) {
+      reducer->inner->register_comm_hook(std::make_unique<TrackedMean>(group));
+    }
     *out = reducer.release();
   });
 }

@@ -10,6 +10,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <memory>
+#include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -74,22 +77,40 @@ inline std::vector<at::Tensor> list_of(at::Tensor* const* tensors, size_t count)
 
 c10::intrusive_ptr<c10d::Store> make_store(const pf_store_calls& calls, std::chrono::milliseconds timeout);
 
+// One operation in flight. Who claims it first, gloo or `Group::end`, completes its future.
+struct Operation {
+  std::atomic<bool> claimed{false};
+  c10::intrusive_ptr<c10::ivalue::Future> future;
+};
+
 struct Group {
   c10::intrusive_ptr<c10d::ProcessGroup> process_group;
   c10::intrusive_ptr<c10d::Backend> backend;
   std::chrono::milliseconds timeout;
   bool is_nccl;
-  std::atomic<bool> ended{false};
 
   // Blocks until `work` is done, within the timeout; throws its exception.
-  void wait(const c10::intrusive_ptr<c10d::Work>& work) const;
+  void wait(const c10::intrusive_ptr<c10d::Work>& work);
+
+  // Gloo: a future of `work` that `end` can fail. Gloo itself forgets a send that it wrote into a socket just closed
+  // (its exception reaches the queue before the send does), and would wait for it until the timeout.
+  c10::intrusive_ptr<c10::ivalue::Future> track(const c10::intrusive_ptr<c10d::Work>& work);
+
+  // Fails everything in flight and everything to come.
+  void end(const std::string& why);
+  bool has_ended();
+
+ private:
+  std::mutex mutex_;
+  std::optional<std::string> over_;
+  std::vector<std::shared_ptr<Operation>> running_;
 };
 
 #ifdef USE_C10D_NCCL
 c10::intrusive_ptr<c10d::Backend> make_nccl(
     const c10::intrusive_ptr<c10d::Store>& store, int rank, int world, std::chrono::milliseconds timeout, int device);
 // Waits on the host until the current stream is idle, looking for failed communicators meanwhile.
-void wait_nccl(const Group& group);
+void wait_nccl(Group& group);
 #endif
 
 } // namespace pf

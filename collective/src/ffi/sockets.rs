@@ -1,15 +1,15 @@
-//! Gloo's TCP connections as this process sees them: whose they are, and how to end them.
+//! Gloo's TCP connections as this process sees them: whose they are.
 //!
-//! Gloo has no abort (pytorch/pytorch#130345): an operation ends only when a connection breaks or its timeout comes.
-//! So an abort shuts the group's own sockets down, which gloo's loop reads as a closed connection at once, here and
-//! at the peers.
+//! Gloo has no abort (pytorch/pytorch#130345): an operation ends only when a connection breaks or its timeout comes; and
+//! where a connection breaks just before a send, not even then. So the group keeps a duplicate of each connection, by
+//! rank, to watch and to shut down (see [`super::group`]).
 //!
-//! Invariant: a socket is touched only if one of its ends is a listening address of this group's members; those
-//! addresses are taken from what gloo itself wrote to the store while the group was formed.
+//! Invariant: a socket is taken only if one of its ends is a listening address of this group's members; those addresses
+//! are what gloo itself wrote to the store while the group was formed.
 
 use std::fs;
 use std::mem::ManuallyDrop;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::os::fd::{FromRawFd, RawFd};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -84,21 +84,20 @@ impl Addresses {
         }
     }
 
-    /// Shuts the group's connections down, once: gloo's addresses are forgotten, because a later generation may be
-    /// given the same ports.
-    pub(super) fn shut_down(&self) {
-        let Known { listening, .. } = std::mem::take(&mut *self.lock());
-        if listening.is_empty() {
-            return;
-        }
+    /// Duplicates of this rank's connections, with the rank at the other end. A duplicate stays what it is, while gloo
+    /// may close its own at any time and the number may then mean another socket.
+    pub(super) fn connections(&self) -> Vec<(u32, TcpStream)> {
+        let known = self.lock();
+        let mut found = Vec::new();
         for_each_connection(|socket, local, peer| {
-            let accepted = listening.contains(&(self.rank, local));
-            let connected = listening.iter().any(|(rank, address)| *rank != self.rank && *address == peer);
-            if accepted || connected {
-                // A socket that is closed already needs nothing.
-                let _ = socket.shutdown(Shutdown::Both);
+            let accepted = known.listening.contains(&(self.rank, local));
+            let others = if accepted { &known.connecting } else { &known.listening };
+            let other = others.iter().find(|(rank, address)| *rank != self.rank && *address == peer);
+            if let Some((rank, _)) = other {
+                found.push((*rank, socket));
             }
         });
+        found
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -106,19 +105,17 @@ impl Addresses {
     }
 }
 
-/// Shows every TCP connection of this process, with its local and its peer's address.
-fn for_each_connection(mut look: impl FnMut(&TcpStream, SocketAddr, SocketAddr)) {
+/// Shows a duplicate of every TCP connection of this process, with its local and its peer's address.
+fn for_each_connection(mut look: impl FnMut(TcpStream, SocketAddr, SocketAddr)) {
     let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
     for entry in entries.flatten() {
         let number = entry.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
         let Some(fd) = number.filter(|_| is_socket(&entry.path())) else { continue };
         // SAFETY: the descriptor is only borrowed: `ManuallyDrop` never closes it.
         let borrowed = ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(fd) });
-        // Its owner may close it at any time and the number may then mean another socket. A duplicate stays what it is
-        // between the look at its addresses and the shutdown.
         let Ok(socket) = borrowed.try_clone() else { continue };
         if let (Ok(local), Ok(peer)) = (socket.local_addr(), socket.peer_addr()) {
-            look(&socket, local, peer);
+            look(socket, local, peer);
         }
     }
 }

@@ -63,7 +63,7 @@ fn all_reduce_until_lost(rank: &Rank) {
             rank.tell(&format!("working/{}", rank.rank), "");
         }
     };
-    heal(rank, group, &error);
+    heal(rank, group, &error).finish().unwrap();
 }
 
 fn backward_until_lost(rank: &Rank) {
@@ -254,4 +254,30 @@ fn an_abort_ends_the_forming_of_a_group() {
     let config = GroupConfig::loopback(0, 1, 2);
     let error = Group::form(Backend::Gloo, store, config, &abort).unwrap_err();
     assert!(matches!(error, CollectiveError::Aborted { .. }), "an abort is final: {error:?}");
+}
+
+/// Gloo forgets a send into a connection that closed an instant before: whatever the moment, both ends must know.
+#[test]
+fn a_connection_that_closes_at_any_moment_blocks_nobody() {
+    let started = Instant::now();
+    for generation in 0..60 {
+        pair(generation, PATIENCE, |group| {
+            let aborting = (group.rank() == 0).then(|| {
+                let handle = group.abort_handle();
+                std::thread::spawn(move || handle.abort())
+            });
+            let outcome = group.barrier();
+            let expected = match &outcome {
+                Ok(()) => true,
+                Err(CollectiveError::Aborted { .. }) => group.rank() == 0,
+                Err(CollectiveError::LostPeer { rank, .. }) => (group.rank(), *rank) == (1, Some(0)),
+                Err(_) => false,
+            };
+            assert!(expected, "rank {} of generation {generation}: {outcome:?}", group.rank());
+            if let Some(thread) = aborting {
+                thread.join().unwrap();
+            }
+        });
+    }
+    assert!(started.elapsed() < PATIENCE, "one of them waited for its timeout");
 }
