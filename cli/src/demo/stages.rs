@@ -104,7 +104,7 @@ impl Journal {
     /// Seconds of each stage, and of this invocation.
     pub(crate) fn table(&self, elapsed: Duration) -> String {
         let mut table = Table::new();
-        table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_header(["stage", "seconds"]);
+        table.load_style(presets::UTF8_FULL_CONDENSED).set_header(["stage", "seconds"]);
         let mut row = |name: &str, seconds: f64| {
             table.add_row([Cell::new(name), Cell::new(format!("{seconds:.1}")).set_alignment(CellAlignment::Right)]);
         };
