@@ -50,12 +50,11 @@ fn main() {
         .flag("-isystem")
         .flag(include.join("torch/csrc/api/include"))
         .flag_if_supported("-Wno-unused-parameter")
-        .file("shim/store.cpp")
-        .file("shim/group.cpp")
-        .file("shim/reducer.cpp")
-        .file("shim/tensors.cpp");
+        // Line tables of torch's headers would double the time.
+        .debug(false)
+        .file("shim/all.cpp");
     if nccl {
-        build.define("USE_C10D_NCCL", None).file("shim/nccl.cpp").file("shim/cuda.cpp");
+        build.define("USE_C10D_NCCL", None);
         for folder in cuda_headers(&libtorch) {
             build.flag("-isystem").flag(folder);
         }

@@ -108,7 +108,7 @@ fn compose(args: &Args, place: &Place) -> Result<()> {
 }
 
 fn embed(args: &Args, place: &Place) -> Result<()> {
-    let mut command = Command::new(crate::torch::beside("pixfleet-worker")?);
+    let mut command = crate::torch::beside("pixfleet-worker")?;
     command.args(["embed", &place.data, "--split", "train,test", "--encoder", "minilm", "--weights"]).arg(&args.minilm);
     done("embed", run(&mut command)?)
 }
@@ -134,7 +134,7 @@ fn train(args: &Args, place: &Place) -> Result<Option<ExitCode>> {
 
 fn eval(place: &Place, journal: &Journal) -> Result<()> {
     let run_url = format!("{}/{RUN}", place.store);
-    let mut command = Command::new(crate::torch::beside("pixfleet-worker")?);
+    let mut command = crate::torch::beside("pixfleet-worker")?;
     command.args(["eval", &run_url, "--data", &place.data, "--split", "test", "--text", "short,long", "--out"]);
     command.arg(&place.out).arg("--stages").arg(journal.path());
     done("eval", run(&mut command)?)

@@ -64,8 +64,7 @@ impl Children {
             .with_context(|| format!("cannot write {}", path.display()))?;
         let begin = log.metadata().with_context(|| format!("cannot read {}", path.display()))?.len();
         self.begins.insert(name.to_string(), begin);
-        let program = beside(program)?;
-        let mut child = Command::new(&program)
+        let mut child = Command::from(beside(program)?)
             .args(args)
             .env(pixfleet_proto::PARENT, std::process::id().to_string())
             .stdin(Stdio::null())
@@ -75,7 +74,7 @@ impl Children {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
+            .with_context(|| format!("cannot start {program}"))?;
         let pid = child.id().context("the child is gone already")?;
         let (ended, mut kill, name) = (self.ended.clone(), self.kill.subscribe(), name.to_string());
         tokio::spawn(async move {
