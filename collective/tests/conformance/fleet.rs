@@ -11,18 +11,18 @@ use pixfleet_collective::{Backend, Group, GroupConfig, HashStore, RendezvousStor
 use crate::tcp_store::{TcpStore, serve};
 
 /// Longer than any step of a test may take; reached only by a failing one.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A child's place.
-pub struct Rank {
-    pub rank: u32,
-    pub world: u32,
+pub(crate) struct Rank {
+    pub(crate) rank: u32,
+    pub(crate) world: u32,
     store: Arc<dyn RendezvousStore>,
 }
 
 impl Rank {
     /// Present in a child.
-    pub fn from_environment() -> Option<Self> {
+    pub(crate) fn from_environment() -> Option<Self> {
         let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
         let address = std::env::var("PIXFLEET_TEST_STORE").ok()?;
         Some(Self {
@@ -33,25 +33,25 @@ impl Rank {
     }
 
     /// Joins a generation of `world` as `rank`.
-    pub fn join(&self, generation: u64, rank: u32, world: u32) -> Group {
+    pub(crate) fn join(&self, generation: u64, rank: u32, world: u32) -> Group {
         let config = GroupConfig::loopback(rank, world, generation);
         Group::new(Backend::Gloo, Arc::clone(&self.store), config).unwrap()
     }
 
-    pub fn tell(&self, key: &str, value: &str) {
+    pub(crate) fn tell(&self, key: &str, value: &str) {
         self.store.set(key, value.as_bytes()).unwrap();
     }
 }
 
 /// The parent's side: its store, and one child per rank.
-pub struct Fleet {
+pub(crate) struct Fleet {
     store: Arc<HashStore>,
-    pub children: Vec<Child>,
+    pub(crate) children: Vec<Child>,
 }
 
 impl Fleet {
     /// Starts `world` copies of the test `name` (its whole path).
-    pub fn start(name: &str, world: u32) -> Self {
+    pub(crate) fn start(name: &str, world: u32) -> Self {
         let store = Arc::new(HashStore::new());
         let address = serve(Arc::clone(&store));
         let start = |rank: u32| {
@@ -70,12 +70,12 @@ impl Fleet {
     }
 
     /// What a rank told under `key`, when it has.
-    pub fn hear(&self, key: &str) -> String {
+    pub(crate) fn hear(&self, key: &str) -> String {
         String::from_utf8(self.store.get(key, PATIENCE).unwrap()).unwrap()
     }
 
     /// Waits for all children that are left; every one must have passed.
-    pub fn all_pass(mut self) {
+    pub(crate) fn all_pass(mut self) {
         for (index, mut child) in std::mem::take(&mut self.children).into_iter().enumerate() {
             let status = child.wait().unwrap();
             assert!(status.success(), "child {index} ended with {status}; its message stands above");
@@ -94,7 +94,7 @@ impl Drop for Fleet {
 }
 
 /// Runs `body` in each of `world` processes, from the test `name`.
-pub fn on_every_rank(name: &str, worlds: impl IntoIterator<Item = u32>, body: fn(&Rank)) {
+pub(crate) fn on_every_rank(name: &str, worlds: impl IntoIterator<Item = u32>, body: fn(&Rank)) {
     match Rank::from_environment() {
         Some(rank) => body(&rank),
         None => worlds.into_iter().for_each(|world| Fleet::start(name, world).all_pass()),

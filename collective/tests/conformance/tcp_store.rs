@@ -10,12 +10,12 @@ use pixfleet_collective::{HashStore, RendezvousStore, StoreError};
 use serde_json::{Value, json};
 
 /// The client.
-pub struct TcpStore {
+pub(crate) struct TcpStore {
     address: SocketAddr,
 }
 
 impl TcpStore {
-    pub fn new(address: SocketAddr) -> Self {
+    pub(crate) fn new(address: SocketAddr) -> Self {
         Self { address }
     }
 
@@ -72,7 +72,7 @@ impl RendezvousStore for TcpStore {
 }
 
 /// Serves `store` for the life of the process, and returns where.
-pub fn serve(store: Arc<HashStore>) -> SocketAddr {
+pub(crate) fn serve(store: Arc<HashStore>) -> SocketAddr {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
