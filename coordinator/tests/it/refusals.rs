@@ -116,3 +116,54 @@ async fn a_member_too_many_reads_a_typed_error() {
     };
     assert_eq!(error, FleetError::RunFull { members: 65, members_max: 65 });
 }
+
+#[tokio::test]
+async fn a_ledger_with_a_hole_or_a_changed_segment() {
+    let folder = tempfile::tempdir().expect("temporary");
+    write_index(&folder.path().join("data"));
+    for _ in 0..2 {
+        // Each life writes at least one segment, and ends drained before anybody came.
+        let mut fleet = Fleet::start(spec(folder.path(), &[]), 1).await;
+        let (unused, _) = tokio::sync::oneshot::channel();
+        std::mem::replace(&mut fleet.drain, unused).send(()).expect("it waits");
+        fleet.end().await.expect("a clean end");
+    }
+    let ledger = folder.path().join("store/r/ledger");
+    let first = ledger.join("00000000000000000000.jsonl");
+    let text = std::fs::read_to_string(&first).expect("the first segment");
+    let problem = |error: CoordinatorError| error.sentence();
+
+    std::fs::write(&first, text.replace("\"seed\":5", "\"seed\":6")).expect("temporary");
+    assert_eq!(
+        problem(refused(folder.path(), &[], false).await),
+        "the run's ledger cannot be read: ledger segment ledger/00000000000000000001.jsonl is not the successor of the \
+         segment before it"
+    );
+    std::fs::remove_file(&first).expect("temporary");
+    assert_eq!(
+        problem(refused(folder.path(), &[], false).await),
+        "the run's ledger cannot be read: ledger segment ledger/00000000000000000000.jsonl is missing"
+    );
+}
+
+#[tokio::test]
+async fn two_coordinators_of_one_run() {
+    use pixfleet_proto::pb;
+    let folder = tempfile::tempdir().expect("temporary");
+    write_index(&folder.path().join("data"));
+    let older = Fleet::start(spec(folder.path(), &[]), 1).await;
+    // An answer shows that it is open before the newer one takes the run over.
+    older.client().await.status(pb::StatusRequest {}).await.expect("it is open");
+    let newer = Fleet::start(spec(folder.path(), &[]), 1).await;
+    newer.client().await.status(pb::StatusRequest {}).await.expect("it is open");
+    for fleet in [&older, &newer] {
+        let kind = Some(pb::control_request::Kind::Drain(pb::Drain {}));
+        fleet.client().await.control(pb::ControlRequest { kind }).await.expect("heard");
+    }
+    let error = older.end().await.expect_err("its next segment is taken");
+    assert_eq!(
+        error.to_string(),
+        "ledger/00000000000000000001.jsonl was written by another coordinator; one of the two must stop"
+    );
+    newer.end().await.expect("a clean end");
+}
