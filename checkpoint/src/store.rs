@@ -1,6 +1,7 @@
 //! A place in an object store: the folder of one run. The one spot of this crate that opens stores from URLs.
 
 use crate::error::CheckpointError;
+use object_store::local::LocalFileSystem;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreScheme};
@@ -29,7 +30,14 @@ impl Location {
             .filter(|(key, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|p| key.starts_with(p)))
             .map(|(key, value)| (key.to_ascii_lowercase(), value));
         let (store, prefix) = object_store::parse_url_opts(&parsed, options).map_err(|e| refuse(e.into()))?;
-        Ok(Self { store: store.into(), prefix, url: parsed })
+        let local = ObjectStoreScheme::parse(&parsed).is_ok_and(|(scheme, _)| scheme == ObjectStoreScheme::Local);
+        let store: Arc<dyn ObjectStore> = if local {
+            // Folders of checkpoints that retention removed go with their last part.
+            Arc::new(LocalFileSystem::new().with_automatic_cleanup(true))
+        } else {
+            store.into()
+        };
+        Ok(Self { store, prefix, url: parsed })
     }
 
     /// An empty store in memory: every clone sees the same objects.

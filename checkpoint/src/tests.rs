@@ -115,6 +115,7 @@ async fn a_folder_passes_the_suite() {
     let run = Location::parse(&url).expect("a URL").join("run");
     assert_eq!(run.local_folder(), Some(folder.path().join("run")));
     suite(&run).await;
+    assert!(!folder.path().join("run/checkpoints/000000000009-g1").exists(), "no empty folder stays behind");
     assert!(folder.path().join("run/manifests").is_dir(), "objects lie under the run's folder");
 }
 

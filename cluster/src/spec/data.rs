@@ -52,7 +52,7 @@ pub struct DataSpec {
     pub url: String,
     /// Split to train on.
     pub split: String,
-    /// Key of the text vectors beside the rows, as `shards embed` named it.
+    /// Key of the text vectors beside the rows, as `shards embed` named it: model, template, most tokens.
     pub vectors: String,
     /// Which caption is the training text.
     pub text: TextChoice,
@@ -85,7 +85,7 @@ impl Default for DataSpec {
         Self {
             url: String::new(),
             split: "train".into(),
-            vectors: "minilm".into(),
+            vectors: "minilm-plain-256".into(),
             text: TextChoice::Mixed,
             long_probability: 0.5,
             fit: Fit::Pad,
