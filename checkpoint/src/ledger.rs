@@ -82,8 +82,7 @@ impl LedgerError {
 /// [`LedgerError`] names the segment that is missing, damaged or not chained to the one before.
 pub async fn read_ledger(location: &Location) -> Result<Ledger, LedgerError> {
     let failed = |source| LedgerError::Store { url: format!("{}/ledger", location.url()), source };
-    let listed: Vec<_> =
-        location.store().list(Some(&location.path("ledger"))).try_collect().await.map_err(failed)?;
+    let listed: Vec<_> = location.store().list(Some(&location.path("ledger"))).try_collect().await.map_err(failed)?;
     let mut numbers: Vec<u64> =
         listed.iter().filter_map(|o| Record::parse_segment_name(o.location.filename()?)).collect();
     numbers.sort_unstable();

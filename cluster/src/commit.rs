@@ -80,7 +80,8 @@ mod tests {
 
     #[test]
     fn keys_sort_by_step_and_read_back() {
-        let keys: Vec<String> = [(9, 3), (10, 1), (1_000_000, 2)].map(|(s, g)| Manifest::key(Step(s), Generation(g))).into();
+        let keys: Vec<String> =
+            [(9, 3), (10, 1), (1_000_000, 2)].map(|(s, g)| Manifest::key(Step(s), Generation(g))).into();
         assert!(keys.is_sorted());
         assert_eq!(Manifest::parse_key(&keys[1]), Some((Step(10), Generation(1))));
         assert_eq!(Manifest::parse_key("manifests/readme.txt"), None);

@@ -80,8 +80,8 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
 }
 
 async fn work(args: Args, runtime: Handle) -> Result<Stopped> {
-    let mut client = connect(&args.coordinator, Patience::default()).await?;
     let device = start::device(&args.device)?;
+    let mut client = connect(&args.coordinator, Patience::default()).await?;
     let join = Join {
         name: args.name.clone(),
         host: args.host.clone(),

@@ -14,7 +14,7 @@ use super::error::TrainError;
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     key: PartKey,
-    tensors: Vec<HostTensor>,
+    pub(crate) tensors: Vec<HostTensor>,
 }
 
 impl Snapshot {

@@ -1,9 +1,11 @@
 //! Ranks as threads, towers of a few thousand parameters: the result must not depend on the number of ranks.
 
 use super::*;
+use crate::train::snapshot::Snapshot;
 use crate::train::state;
+use pixfleet_checkpoint::{HostTensor, PartKey};
 use pixfleet_cluster::spec::{AlphaInit, LastBlock};
-use pixfleet_cluster::{Rank, SampleId};
+use pixfleet_cluster::{Generation, Rank, SampleId};
 use pixfleet_collective::{Backend, GroupConfig, HashStore, RendezvousStore};
 use pixfleet_model::vision::VisionConfig;
 use std::sync::Arc;
@@ -118,8 +120,10 @@ fn trained(world: u32, overrides: &[&str]) -> Vec<(Losses, Vec<Vec<f32>>)> {
         (losses, state::named(&mut core).into_iter().map(|(_, t)| values(t)).collect())
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> =
-            (0..world).map(|rank| (rank, Arc::clone(&store))).map(|(r, s)| scope.spawn(move || rank_steps(r, s))).collect();
+        let threads: Vec<_> = (0..world)
+            .map(|rank| (rank, Arc::clone(&store)))
+            .map(|(r, s)| scope.spawn(move || rank_steps(r, s)))
+            .collect();
         threads.into_iter().map(|t| t.join().expect("no panic")).collect()
     })
 }
@@ -145,4 +149,72 @@ fn losses_and_state_do_not_depend_on_the_world_size() {
             }
         }
     }
+}
+
+fn values(core: &mut Core) -> Vec<(String, Vec<f32>)> {
+    let all = state::named(core).into_iter();
+    all.map(|(name, t)| (name, Vec::<f32>::try_from(t.reshape([-1])).expect("numbers"))).collect()
+}
+
+/// A few steps alone, on a state of its own.
+fn stepped(core: &mut Core, steps: std::ops::Range<u64>) -> Losses {
+    let store: Arc<dyn RendezvousStore> = Arc::new(HashStore::new());
+    let group = Group::new(Backend::Gloo, store, GroupConfig::loopback(0, 1, 1)).expect("a group");
+    let lanes = LaneMap::new(LANES, LANE_SIZE, 1).expect("one rank");
+    let trainable = core.model.params.trainable().map(|p| (p.name(), p.tensor()));
+    let reducer = Reducer::new(&group, trainable).expect("a reducer");
+    let mut peering = Peering { group: &group, reducer, lanes };
+    let run = |step| {
+        let own: Vec<Batch> = (0..LANES).map(|lane| batch(step, lane)).collect();
+        core.step(&mut peering, &own, Step(step), false).expect("a step").losses.total
+    };
+    steps.map(run).collect()
+}
+
+#[test]
+fn a_run_goes_on_from_a_snapshot_as_if_nothing_had_happened() {
+    let overrides = ["loss.teacher=\"ema\""];
+    let mut whole = core(&overrides);
+    stepped(&mut whole, 0..3);
+    let state = state::named(&mut whole);
+    // Written by three ranks.
+    let shares = (0..3).map(Rank).map(|rank| {
+        let key = PartKey { step: Step(3), generation: Generation(1), rank, world: 3 };
+        Snapshot::take(key, &state).expect("copied").tensors
+    });
+    let saved: Vec<HostTensor> = shares.flatten().collect();
+    assert_eq!(saved.len(), state.len());
+
+    let mut resumed = core(&overrides);
+    state::restore(&mut resumed, &saved, Step(3)).expect("the same model");
+    assert_eq!(values(&mut resumed), values(&mut whole));
+    assert_eq!(stepped(&mut resumed, 3..6), stepped(&mut whole, 3..6));
+    assert_eq!(values(&mut resumed), values(&mut whole));
+
+    let error = state::restore(&mut resumed, &saved[1..], Step(3)).expect_err("a tensor is missing");
+    assert!(error.sentence().contains(&saved[0].name), "{}", error.sentence());
+}
+
+#[test]
+fn a_joiner_takes_over_the_state_of_the_source() {
+    let store: Arc<dyn RendezvousStore> = Arc::new(HashStore::new());
+    let rank_values = |rank: u32, store: Arc<dyn RendezvousStore>| {
+        let group = Group::new(Backend::Gloo, store, GroupConfig::loopback(rank, 2, 1)).expect("a group");
+        // The source is rank 1 and two steps ahead.
+        let mut core = core(&[]);
+        if rank == 1 {
+            stepped(&mut core, 0..2);
+        }
+        state::broadcast(&mut core, &group, 1, Step(2)).expect("both came");
+        group.finish().expect("both came");
+        (core.optimizer.steps(), values(&mut core))
+    };
+    let ranks: Vec<_> = std::thread::scope(|scope| {
+        let stores = [(0, Arc::clone(&store)), (1, Arc::clone(&store))];
+        let threads = stores.map(|(rank, store)| scope.spawn(move || rank_values(rank, store)));
+        threads.into_iter().map(|t| t.join().expect("no panic")).collect()
+    });
+    assert_eq!(ranks[0], ranks[1]);
+    assert_eq!(ranks[0].0, 2);
+    assert_ne!(ranks[0].1, values(&mut core(&[])), "two steps change the state");
 }
