@@ -41,6 +41,8 @@ precision = "fp32"
 "#;
 
 fn core(overrides: &[&str]) -> Core {
+    // Of the calling thread, which is a rank's; several spinning threads a rank would starve each other.
+    tch::set_num_threads(1);
     let overrides: Vec<String> = overrides.iter().map(|o| (*o).to_string()).collect();
     let spec = RunSpec::parse(RUN, &overrides).expect("valid");
     let config = VisionConfig {
@@ -100,7 +102,6 @@ type Losses = Vec<f64>;
 fn trained(world: u32, overrides: &[&str]) -> Vec<(Losses, Vec<Vec<f32>>)> {
     let store: Arc<dyn RendezvousStore> = Arc::new(HashStore::new());
     let rank_steps = |rank: u32, store: Arc<dyn RendezvousStore>| {
-        tch::set_num_threads(1);
         let group = Group::new(Backend::Gloo, store, GroupConfig::loopback(rank, world, 1)).expect("a group");
         let mut core = core(overrides);
         let lanes = LaneMap::new(LANES, LANE_SIZE, world).expect("fewer ranks than lanes");
