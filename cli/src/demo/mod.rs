@@ -27,7 +27,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "target/demo")]
     out: PathBuf,
     /// Scenes to train on; a tenth of it, at least 400, to test on.
-    #[arg(long, default_value_t = 2400)]
+    #[arg(long, default_value_t = 2000)]
     scenes: u64,
     /// Optimizer steps instead of the run file's.
     #[arg(long)]
@@ -109,7 +109,8 @@ fn compose(args: &Args, place: &Place) -> Result<()> {
 
 fn embed(args: &Args, place: &Place) -> Result<()> {
     let mut command = crate::torch::beside("pixfleet-worker")?;
-    command.args(["embed", &place.data, "--split", "train,test", "--encoder", "minilm", "--weights"]).arg(&args.minilm);
+    command.args(["embed", &place.data, "--split", "train,test", "--encoder", "minilm"]);
+    command.args(["--precision", "bf16", "--weights"]).arg(&args.minilm);
     done("embed", run(&mut command)?)
 }
 

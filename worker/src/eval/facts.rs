@@ -70,10 +70,11 @@ pub(crate) fn lead(subject: &Subject, split: &str, regions: usize, images: usize
         ),
         _ => String::new(),
     };
+    let unseen = if subject.spec.as_ref().is_some_and(|s| s.data.split == split) { "" } else { ", none of which it was trained on" };
     format!(
         "Can a model find the one region of a picture that a text describes? This one ({parameters:.1} million parameters, \
          pictures at {size} x {size}) sees a picture together with a mask of the region.{trained} Here it meets {} \
-         regions in {} pictures of the split \u{201c}{split}\u{201d}, none of which it was trained on.",
+         regions in {} pictures of the split \u{201c}{split}\u{201d}{unseen}.",
         thousands(regions as u64),
         thousands(images as u64),
     )

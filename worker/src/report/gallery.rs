@@ -82,10 +82,10 @@ fn side(pixels: u32, scale: f64) -> u32 {
     ((f64::from(pixels) * scale).round() as u32).max(1)
 }
 
-/// Half as bright and half as colourful: what is not the region stays readable but steps back.
+/// Three quarters as bright and half as colourful: what is not the region stays readable but steps back.
 fn dim(Rgb([r, g, b]): Rgb<u8>) -> Rgb<u8> {
     let grey = (u32::from(r) * 77 + u32::from(g) * 150 + u32::from(b) * 29) >> 8;
-    Rgb([r, g, b].map(|c| ((u32::from(c) + grey) * 5 / 16) as u8))
+    Rgb([r, g, b].map(|c| ((u32::from(c) + grey) * 3 / 8) as u8))
 }
 
 /// The box, one pixel wide.
