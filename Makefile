@@ -8,7 +8,7 @@ CACHE := .cache
 PIP := $(CACHE)/venv/bin/pip --disable-pip-version-check --quiet
 BIN := target/debug
 
-.PHONY: help demo test lint setup setup-test setup-nccl nccl-check gpu-check clean-demo
+.PHONY: help demo test bench lint setup setup-test setup-nccl nccl-check gpu-check clean-demo
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
@@ -20,6 +20,9 @@ demo: setup ## From nothing to a trained model and target/demo/report.html
 test: setup setup-test nccl-check ## Everything that can be shown without a GPU
 	cargo build --quiet --bins --workspace
 	cargo test --workspace
+
+bench: setup ## What a step's parts cost, printed; by hand, on a quiet machine
+	OMP_NUM_THREADS=1 cargo bench --profile dev -p pixfleet-model
 
 lint: setup ## Format and clippy
 	cargo fmt --check

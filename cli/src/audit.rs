@@ -23,7 +23,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let verdict = runtime.block_on(examine(&args.run))?;
     let text = if args.json { as_json(&verdict) } else { as_table(&verdict) };
     writeln!(std::io::stdout(), "{text}").context("cannot write to standard output")?;

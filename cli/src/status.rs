@@ -15,7 +15,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let status = runtime.block_on(ask(&args.address))?;
     writeln!(std::io::stdout(), "{}", as_table(&status)).context("cannot write to standard output")?;
     Ok(ExitCode::SUCCESS)

@@ -130,8 +130,9 @@ pub struct Plan {
 pub fn audit<'a>(records: impl IntoIterator<Item = &'a Record> + Clone, plan: Plan) -> Audit {
     let history = History::replay(records.clone());
     let mut findings = opened_as_planned(records, &plan);
-    findings
-        .extend(history.reused.iter().map(|&(before, after)| Finding::GenerationReused { before, after }).take(NAMED_MAX));
+    findings.extend(
+        history.reused.iter().map(|&(before, after)| Finding::GenerationReused { before, after }).take(NAMED_MAX),
+    );
     let mut replay = Replay::new(plan);
     for (&step, copies) in &history.steps {
         for copy in copies {

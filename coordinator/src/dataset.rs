@@ -43,6 +43,9 @@ async fn read<T: DeserializeOwned>(location: &Location, url: &str, path: &str) -
     };
     let object = location.store().get(&location.path(path)).await.map_err(failed)?;
     let bytes = object.bytes().await.map_err(failed)?;
-    serde_json::from_slice(&bytes)
-        .map_err(|source| CoordinatorError::BadIndex { url: url.into(), path: path.into(), source })
+    serde_json::from_slice(&bytes).map_err(|source| CoordinatorError::BadIndex {
+        url: url.into(),
+        path: path.into(),
+        source,
+    })
 }

@@ -6,11 +6,9 @@ use crate::ledger_writer::LedgerHandle;
 use crate::manifests::Manifests;
 use crate::rendezvous::Rendezvous;
 use crate::view::Frame;
-use pixfleet_cluster::ledger::Record;
-use pixfleet_cluster::run::{
-    Effect, Event, Join, LossCause, Notice, Order, Outcome, Refusal, Report, Run, Welcome,
-};
 use pixfleet_cluster::MemberId;
+use pixfleet_cluster::ledger::Record;
+use pixfleet_cluster::run::{Effect, Event, Join, LossCause, Notice, Order, Outcome, Refusal, Report, Run, Welcome};
 use pixfleet_proto::{FleetError, pb};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,11 +20,7 @@ use tonic::Status;
 #[derive(Debug)]
 pub(crate) enum Input {
     /// A session was opened.
-    Join {
-        join: Join,
-        orders: mpsc::Sender<Result<pb::Order, Status>>,
-        member: oneshot::Sender<MemberId>,
-    },
+    Join { join: Join, orders: mpsc::Sender<Result<pb::Order, Status>>, member: oneshot::Sender<MemberId> },
     /// A member said something.
     Report { member: MemberId, report: Report },
     /// A session ended.
@@ -77,9 +71,9 @@ impl Driver {
             }
             let deadline = self.parts.run.deadline().map(|d| self.started + d);
             let input = match deadline {
-                Some(at) => tokio::time::timeout_at(at, self.parts.inputs.recv()).await.unwrap_or_else(|_| {
-                    Some(Input::Event(Event::Tick))
-                }),
+                Some(at) => tokio::time::timeout_at(at, self.parts.inputs.recv())
+                    .await
+                    .unwrap_or_else(|_| Some(Input::Event(Event::Tick))),
                 None => self.parts.inputs.recv().await,
             };
             // The driver holds a sender itself, so the queue never ends.

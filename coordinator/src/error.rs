@@ -72,7 +72,9 @@ pub enum CoordinatorError {
         split: String,
     },
     /// A store that does not let us.
-    #[error("no permission to {verb} {url}; give this user (or the AWS_* credentials) the right to read and write there")]
+    #[error(
+        "no permission to {verb} {url}; give this user (or the AWS_* credentials) the right to read and write there"
+    )]
     Permission {
         /// `read` or `write`.
         verb: &'static str,
@@ -183,11 +185,7 @@ impl CoordinatorError {
 
     /// A store's error about `url`, sorted by whether a person must grant something.
     pub(crate) fn store(verb: &'static str, url: String, source: object_store::Error) -> Self {
-        if is_permission(&source) {
-            Self::Permission { verb, url, source }
-        } else {
-            Self::Store { verb, url, source }
-        }
+        if is_permission(&source) { Self::Permission { verb, url, source } } else { Self::Store { verb, url, source } }
     }
 
     /// As it stands in one line, causes included.

@@ -63,8 +63,10 @@ pub enum ModelError {
         dtype: String,
     },
     /// Nothing in a file has a name of this model.
-    #[error("{origin} holds none of the model's {expected} parameters (its first name is `{first}`): \
-             the names must be those of PixCLIP's EVA02 checkpoints (`visual.blocks.0.attn.q_proj.weight`)")]
+    #[error(
+        "{origin} holds none of the model's {expected} parameters (its first name is `{first}`): \
+             the names must be those of PixCLIP's EVA02 checkpoints (`visual.blocks.0.attn.q_proj.weight`)"
+    )]
     NothingMatches {
         /// The file.
         origin: String,
@@ -120,8 +122,10 @@ pub enum ModelError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A loss is NaN or infinite; stopping beats writing it into the weights. Every rank finds the same.
-    #[error("loss {term} is {loss}: the features or the logit scale are no longer finite; resume from an earlier \
-             checkpoint with a lower learning rate or a tighter `optimizer.clip_norm`")]
+    #[error(
+        "loss {term} is {loss}: the features or the logit scale are no longer finite; resume from an earlier \
+             checkpoint with a lower learning rate or a tighter `optimizer.clip_norm`"
+    )]
     NotFinite {
         /// The term's short name.
         term: &'static str,
@@ -135,8 +139,10 @@ pub enum ModelError {
         name: String,
     },
     /// The gradients are NaN or infinite; nothing was changed. Every rank finds the same.
-    #[error("the global gradient norm is {norm}: no step was taken; resume from an earlier checkpoint with a lower \
-             learning rate")]
+    #[error(
+        "the global gradient norm is {norm}: no step was taken; resume from an earlier checkpoint with a lower \
+             learning rate"
+    )]
     NormNotFinite {
         /// The norm.
         norm: f64,

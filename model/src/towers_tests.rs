@@ -18,8 +18,7 @@ fn spec() -> ModelSpec {
 
 fn small_of(spec: &ModelSpec, seed: u64) -> Model {
     let tiny = VisionConfig::of(spec);
-    let config =
-        VisionConfig { image: 16, patch: 4, width: 32, depth: 2, heads: 2, hidden: 48, embed: 24, ..tiny };
+    let config = VisionConfig { image: 16, patch: 4, width: 32, depth: 2, heads: 2, hidden: 48, embed: 24, ..tiny };
     Model::with_config(spec, &config, seed, Device::Cpu)
 }
 

@@ -3,9 +3,7 @@
 use crate::error::Malformed;
 use crate::pb;
 use pixfleet_cluster::ledger::{Losses, Substitution};
-use pixfleet_cluster::run::{
-    Failed, FailureKind, Form, Join, Order, Outcome, PartReport, Report, StepReport, Welcome,
-};
+use pixfleet_cluster::run::{Failed, FailureKind, Form, Join, Order, Outcome, PartReport, Report, StepReport, Welcome};
 use pixfleet_cluster::{Generation, MemberId, PartEntry, Rank, SampleId, Step};
 
 fn missing<T>(value: Option<T>, field: &'static str) -> Result<T, Malformed> {

@@ -1,8 +1,6 @@
 use crate::{FleetError, Patience, connect, pb};
 use pixfleet_cluster::ledger::{Losses, Substitution};
-use pixfleet_cluster::run::{
-    Failed, FailureKind, Form, Join, Order, Outcome, PartReport, Report, StepReport, Welcome,
-};
+use pixfleet_cluster::run::{Failed, FailureKind, Form, Join, Order, Outcome, PartReport, Report, StepReport, Welcome};
 use pixfleet_cluster::{Class, Generation, MemberId, PartEntry, Rank, SampleId, Step};
 use std::time::Duration;
 use tonic::{Code, Status};
@@ -153,8 +151,5 @@ async fn nobody_there_is_said_plainly() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback").local_addr().expect("bound").port();
     let address = format!("http://127.0.0.1:{port}");
     let error = connect(&address, Patience(Duration::from_millis(60))).await.expect_err("nobody listens");
-    assert_eq!(
-        error.to_string(),
-        format!("no coordinator answers at {address}: Connection refused (os error 111)")
-    );
+    assert_eq!(error.to_string(), format!("no coordinator answers at {address}: Connection refused (os error 111)"));
 }

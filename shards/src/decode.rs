@@ -5,8 +5,8 @@ use crate::pixels::rle::Rle;
 use crate::row::{ImageRow, ImageSource, Region};
 use crate::schema::Columns;
 use arrow_array::{
-    Array, BinaryArray, BooleanArray, FixedSizeBinaryArray, Float32Array, Int32Array, ListArray, RecordBatch, StringArray,
-    StructArray,
+    Array, BinaryArray, BooleanArray, FixedSizeBinaryArray, Float32Array, Int32Array, ListArray, RecordBatch,
+    StringArray, StructArray,
 };
 use bytes::Bytes;
 use half::f16;
@@ -67,7 +67,12 @@ impl<'a> At<'a> {
         let typed = column.as_any().downcast_ref::<T>().ok_or_else(|| ShardError::ColumnType {
             file: self.file.into(),
             column: format!("{}{name}", self.parent),
-            expected: std::any::type_name::<T>().rsplit("::").next().unwrap_or_default().trim_end_matches("Array>").into(),
+            expected: std::any::type_name::<T>()
+                .rsplit("::")
+                .next()
+                .unwrap_or_default()
+                .trim_end_matches("Array>")
+                .into(),
             found: column.data_type().to_string(),
         })?;
         Ok(Some(typed))
@@ -82,7 +87,12 @@ fn float(column: Option<&Float32Array>, i: usize) -> Option<f32> {
     column.filter(|c| c.is_valid(i)).map(|c| c.value(i))
 }
 
-fn vector(column: Option<&BinaryArray>, i: usize, name: impl FnOnce() -> String, faults: &mut Faults) -> Option<Vec<f32>> {
+fn vector(
+    column: Option<&BinaryArray>,
+    i: usize,
+    name: impl FnOnce() -> String,
+    faults: &mut Faults,
+) -> Option<Vec<f32>> {
     let bytes = column.filter(|c| c.is_valid(i))?.value(i);
     let values = f16_values(bytes);
     if values.is_none() {
@@ -269,7 +279,12 @@ fn numbers<A: Array + 'static, const N: usize, T: Copy + Default>(
     get: fn(&A, usize) -> T,
 ) -> Result<[T; N], usize> {
     let range = list.value_offsets()[i] as usize..list.value_offsets()[i + 1] as usize;
-    let values = list.values().as_any().downcast_ref::<A>().filter(|_| range.len() == N && list.is_valid(i)).ok_or(range.len())?;
+    let values = list
+        .values()
+        .as_any()
+        .downcast_ref::<A>()
+        .filter(|_| range.len() == N && list.is_valid(i))
+        .ok_or(range.len())?;
     let mut out = [T::default(); N];
     for (o, at) in out.iter_mut().zip(range) {
         *o = get(values, at);

@@ -85,7 +85,8 @@ pub async fn embed_split<E: std::error::Error + 'static>(
         } else {
             let mut captions = Vec::new();
             for group in groups {
-                let all: Vec<u32> = (0..reader.split().row_groups().nth(group as usize).map_or(0, |g| g.rows)).collect();
+                let all: Vec<u32> =
+                    (0..reader.split().row_groups().nth(group as usize).map_or(0, |g| g.rows)).collect();
                 captions.push(reader.read(group, &all, Columns::CAPTIONS).await?);
             }
             encode_texts(&captions, &mut cache, encode, &mut |encoded, cached| {

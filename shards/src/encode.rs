@@ -5,7 +5,9 @@ use crate::schema::{image_fields, region_fields, schema};
 use arrow_array::builder::{
     BinaryBuilder, FixedSizeBinaryBuilder, Float32Builder, Int32Builder, ListBuilder, StringBuilder,
 };
-use arrow_array::{ArrayRef, BinaryArray, BooleanArray, Float32Array, Int32Array, ListArray, RecordBatch, StringArray, StructArray};
+use arrow_array::{
+    ArrayRef, BinaryArray, BooleanArray, Float32Array, Int32Array, ListArray, RecordBatch, StringArray, StructArray,
+};
 use arrow_buffer::OffsetBuffer;
 use arrow_schema::{ArrowError, DataType, Field};
 use half::f16;

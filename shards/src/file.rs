@@ -60,7 +60,11 @@ pub(crate) struct ShardFile {
 
 impl ShardFile {
     /// Reads the footer of the file as the index knows it.
-    pub(crate) async fn open(location: &Location, file: &FileIndex, fetched: &Arc<Fetched>) -> Result<Self, ShardError> {
+    pub(crate) async fn open(
+        location: &Location,
+        file: &FileIndex,
+        fetched: &Arc<Fetched>,
+    ) -> Result<Self, ShardError> {
         let mut source = Source {
             location: location.clone(),
             path: file.path.clone(),
@@ -222,11 +226,8 @@ impl Source {
 
     async fn range(&self, range: Range<u64>) -> Result<Bytes, ShardError> {
         let length = range.end - range.start;
-        let options = GetOptions {
-            if_match: self.etag.clone(),
-            range: Some(GetRange::Bounded(range)),
-            ..GetOptions::default()
-        };
+        let options =
+            GetOptions { if_match: self.etag.clone(), range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
         let path = self.location.path(&self.path);
         let store = self.location.store();
         self.fetched.requests.fetch_add(1, Ordering::Relaxed);
@@ -239,7 +240,9 @@ impl Source {
                 self.fetched.bytes.fetch_add(length, Ordering::Relaxed);
                 Ok(bytes)
             }
-            Ok(_) => Err(self.changed().await.unwrap_or(ShardError::Truncated { file: self.path.clone(), bytes: self.size })),
+            Ok(_) => {
+                Err(self.changed().await.unwrap_or(ShardError::Truncated { file: self.path.clone(), bytes: self.size }))
+            }
             Err(error) => Err(match self.changed().await {
                 Some(stale) => stale,
                 None => ShardError::store(self.location.url_of(&self.path), "read", error),
@@ -312,9 +315,7 @@ fn from_parquet(error: ParquetError, place: &Place) -> ShardError {
     match error {
         ParquetError::External(inner) => match inner.downcast::<ShardError>() {
             Ok(ours) => *ours,
-            Err(inner) => {
-                ShardError::Parquet { place: Box::new(place.clone()), source: ParquetError::External(inner) }
-            }
+            Err(inner) => ShardError::Parquet { place: Box::new(place.clone()), source: ParquetError::External(inner) },
         },
         source => ShardError::Parquet { place: Box::new(place.clone()), source },
     }

@@ -21,16 +21,17 @@ const PARALLEL: usize = 16;
 ///
 /// # Errors
 /// Those of the store, of truncated files and of foreign schemas; [`ShardError::NoFiles`].
-pub async fn build(location: &Location, progress: &mut (dyn FnMut(u64, u64) + Send)) -> Result<DatasetIndex, ShardError> {
+pub async fn build(
+    location: &Location,
+    progress: &mut (dyn FnMut(u64, u64) + Send),
+) -> Result<DatasetIndex, ShardError> {
     let found = data_files(location).await?;
     if found.is_empty() {
         return Err(ShardError::NoFiles { url: location.url().into() });
     }
     let total = found.len() as u64;
     let mut splits: BTreeMap<String, SplitIndex> = BTreeMap::new();
-    let mut indexed = futures::stream::iter(found)
-        .map(|bare| file(location, bare))
-        .buffered(PARALLEL);
+    let mut indexed = futures::stream::iter(found).map(|bare| file(location, bare)).buffered(PARALLEL);
     let mut done = 0;
     while let Some(file) = indexed.try_next().await? {
         let split = file.path.split('/').next().unwrap_or_default().to_owned();
@@ -58,8 +59,8 @@ pub async fn open(location: &Location) -> Result<DatasetIndex, ShardError> {
         other => other,
     };
     let latest = location.get(LATEST).await.map_err(absent)?;
-    let latest: Latest = serde_json::from_slice(&latest)
-        .map_err(|source| ShardError::IndexFormat { file: LATEST.into(), source })?;
+    let latest: Latest =
+        serde_json::from_slice(&latest).map_err(|source| ShardError::IndexFormat { file: LATEST.into(), source })?;
     let bytes = location.get(&latest.path).await.map_err(absent)?;
     let index: DatasetIndex = serde_json::from_slice(&bytes)
         .map_err(|source| ShardError::IndexFormat { file: latest.path.clone(), source })?;

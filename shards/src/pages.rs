@@ -209,7 +209,8 @@ mod tests {
     fn claims_beyond_the_limits_are_refused() {
         assert_eq!(check(&[page(10, 4, 3, 4), page(20, 0, 1, 0)].concat()), Ok(()));
         let second = [page(10, 4, 3, 4), page(2_000_000_000, 4, 3, 4)].concat();
-        let fault = PageFault::TooLarge { what: "a page size after decompression", found: 2_000_000_000, limit: PAGE_MAX };
+        let fault =
+            PageFault::TooLarge { what: "a page size after decompression", found: 2_000_000_000, limit: PAGE_MAX };
         assert_eq!(check(&second), Err(fault));
         let fault = PageFault::TooLarge { what: "a number of values in a page", found: 1 << 30, limit: VALUES_MAX };
         assert_eq!(check(&page(10, 4, 1 << 30, 4)), Err(fault));

@@ -145,10 +145,9 @@ impl RowGroupReader {
             .iter()
             .map(|&row| {
                 let place = || self.place(row_group, row);
-                let decoded = narrow.get(row as usize).ok_or_else(|| ShardError::Beyond {
-                    place: Box::new(place()),
-                    limit: narrow.len() as u64,
-                })?;
+                let decoded = narrow
+                    .get(row as usize)
+                    .ok_or_else(|| ShardError::Beyond { place: Box::new(place()), limit: narrow.len() as u64 })?;
                 if let Some((field, fault)) = decoded.faults.first() {
                     return Err(ShardError::field(place().field(field), Arc::clone(fault)));
                 }
@@ -196,8 +195,9 @@ impl RowGroupReader {
         at: &At<'_>,
         rows: &[u32],
     ) -> Result<HashMap<u32, Result<Option<Bytes>, String>>, ShardError> {
-        let mut out: HashMap<u32, Result<Option<Bytes>, String>> =
-            self.with_group(at.row_group, |g| rows.iter().filter_map(|r| Some((*r, Ok(g.images.get(r)?.clone())))).collect());
+        let mut out: HashMap<u32, Result<Option<Bytes>, String>> = self.with_group(at.row_group, |g| {
+            rows.iter().filter_map(|r| Some((*r, Ok(g.images.get(r)?.clone())))).collect()
+        });
         let missing = missing(rows, |r| out.contains_key(&r));
         if missing.is_empty() {
             return Ok(out);
@@ -220,7 +220,12 @@ impl RowGroupReader {
         Ok(out)
     }
 
-    async fn fetch_images(&self, file: &ShardFile, at: &At<'_>, rows: &[u32]) -> Result<Vec<Option<Bytes>>, ShardError> {
+    async fn fetch_images(
+        &self,
+        file: &ShardFile,
+        at: &At<'_>,
+        rows: &[u32],
+    ) -> Result<Vec<Option<Bytes>>, ShardError> {
         let batches = file.read(at.inner, Some(rows), |leaf| leaf == IMAGE_BYTES).await?;
         let only = Columns { image: true, ..Columns::default() };
         let mut found = Vec::with_capacity(rows.len());
@@ -233,14 +238,10 @@ impl RowGroupReader {
         Ok(found)
     }
 
-    async fn vectors(
-        &self,
-        at: &At<'_>,
-        rows: &[u32],
-        key: &str,
-    ) -> Result<HashMap<u32, Arc<RowVectors>>, ShardError> {
-        let mut out: HashMap<u32, Arc<RowVectors>> =
-            self.with_group(at.row_group, |g| rows.iter().filter_map(|r| Some((*r, Arc::clone(g.vectors.get(r)?)))).collect());
+    async fn vectors(&self, at: &At<'_>, rows: &[u32], key: &str) -> Result<HashMap<u32, Arc<RowVectors>>, ShardError> {
+        let mut out: HashMap<u32, Arc<RowVectors>> = self.with_group(at.row_group, |g| {
+            rows.iter().filter_map(|r| Some((*r, Arc::clone(g.vectors.get(r)?)))).collect()
+        });
         let missing = missing(rows, |r| out.contains_key(&r));
         if missing.is_empty() {
             return Ok(out);
@@ -311,7 +312,11 @@ struct At<'a> {
 }
 
 /// A data file with its schema checked.
-pub(crate) async fn open(location: &Location, file: &FileIndex, fetched: &Arc<Fetched>) -> Result<ShardFile, ShardError> {
+pub(crate) async fn open(
+    location: &Location,
+    file: &FileIndex,
+    fetched: &Arc<Fetched>,
+) -> Result<ShardFile, ShardError> {
     let opened = ShardFile::open(location, file, fetched).await?;
     check_version(&opened)?;
     schema::check(&file.path, opened.footer().file_metadata().schema_descr())?;
@@ -343,7 +348,9 @@ pub(crate) fn attach(row: &mut ImageRow, vectors: &RowVectors, columns: Columns)
     row.image_vector.clone_from(&vectors.image.values);
     for (i, region) in row.regions.iter_mut().enumerate() {
         let (short, long) = (&vectors.short[i], &vectors.long[i]);
-        for (name, text, vector) in [("short_vector", region.short_text(), short), ("long_vector", region.long_text(), long)] {
+        for (name, text, vector) in
+            [("short_vector", region.short_text(), short), ("long_vector", region.long_text(), long)]
+        {
             if other(text, &vector.hash) {
                 return Err((format!("regions[{i}].{name}"), FieldFault::OtherText));
             }

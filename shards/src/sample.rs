@@ -146,7 +146,9 @@ pub enum SampleError {
         source: RleError,
     },
     /// A mask of another shape than its image.
-    #[error("regions[{region}].mask_size: {mask_height} x {mask_width} is not the shape of the image, {height} x {width}")]
+    #[error(
+        "regions[{region}].mask_size: {mask_height} x {mask_width} is not the shape of the image, {height} x {width}"
+    )]
     MaskShape {
         /// Which region.
         region: u32,
@@ -363,7 +365,13 @@ fn region_mask(region: &Region, index: u32, image: &Rgb) -> Result<Mask, SampleE
     let ratio = aspect(mask.width, mask.height) / aspect(image.width, image.height);
     if !(0.98..1.02).contains(&ratio) {
         let (mask_height, mask_width) = (mask.height, mask.width);
-        return Err(SampleError::MaskShape { region: index, mask_height, mask_width, height: image.height, width: image.width });
+        return Err(SampleError::MaskShape {
+            region: index,
+            mask_height,
+            mask_width,
+            height: image.height,
+            width: image.width,
+        });
     }
     Ok(mask.resized(Rect::whole(mask.width, mask.height), image.width, image.height))
 }
@@ -452,5 +460,4 @@ fn normalize_mask(mask: &Mask) -> Vec<f32> {
 }
 
 #[cfg(test)]
-#[path = "sample_tests.rs"]
 mod tests;

@@ -131,14 +131,17 @@ impl Columns {
             "image_id" | "width" | "height" => true,
             IMAGE_BYTES => self.image,
             "regions.bbox" | "regions.score" | "regions.span" | "regions.mask_rle" | "regions.mask_size"
-            | "regions.check_ok" => {
-                self.geometry
-            }
-            "regions.caption_object" | "regions.caption_context" | "regions.caption_merged" | "regions.short_expr"
-            | "regions.long_expr" | "caption_long" | "caption_short" => self.captions,
+            | "regions.check_ok" => self.geometry,
+            "regions.caption_object"
+            | "regions.caption_context"
+            | "regions.caption_merged"
+            | "regions.short_expr"
+            | "regions.long_expr"
+            | "caption_long"
+            | "caption_short" => self.captions,
             "caption_long_emb" | "caption_short_emb" | "regions.text_emb" => self.embeddings,
-            "source" | "lang" | "clip_sim_b32" | "clip_sim_l14" | "regions.category"
-            | "regions.hard_negs" | "image.path" | "image.url" | "image.sha256" => self.details,
+            "source" | "lang" | "clip_sim_b32" | "clip_sim_l14" | "regions.category" | "regions.hard_negs"
+            | "image.path" | "image.url" | "image.sha256" => self.details,
             _ => false,
         }
     }

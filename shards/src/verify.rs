@@ -224,7 +224,9 @@ async fn row_by_row(
             Ok(mut found) => rows.push(found.pop()),
             Err(error) => {
                 faults.push(match data_fault(error)? {
-                    ShardError::Parquet { place, source } => ShardError::Parquet { place: Box::new(place.row(row)), source },
+                    ShardError::Parquet { place, source } => {
+                        ShardError::Parquet { place: Box::new(place.row(row)), source }
+                    }
                     ShardError::TooLarge { place, what, found, limit } => {
                         ShardError::TooLarge { place: Box::new(place.row(row)), what, found, limit }
                     }
@@ -240,7 +242,8 @@ async fn row_by_row(
 /// All faults of one row.
 fn check(decoded: Decoded, vectors: &[&text_vectors::RowVectors], place: &Place, faults: &mut Vec<ShardError>) {
     let Decoded { mut row, faults: own } = decoded;
-    let mut add = |field: String, fault: Arc<FieldFault>| faults.push(ShardError::field(place.clone().field(field), fault));
+    let mut add =
+        |field: String, fault: Arc<FieldFault>| faults.push(ShardError::field(place.clone().field(field), fault));
     for (field, fault) in own {
         add(field, fault);
     }

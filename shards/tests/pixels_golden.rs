@@ -54,7 +54,16 @@ fn masks_encode_and_decode_as_pycocotools_does() {
         let rle = Rle::encode(&mask);
         let text = rle.to_coco_string();
         let [x1, y1, x2, y2] = rle.bbox().unwrap_or([0; 4]);
-        let ours = format!("m {} {} {} {} {x1} {y1} {} {} {}", f[1], mask.height, mask.width, rle.area(), x2 - x1, y2 - y1, short(&text));
+        let ours = format!(
+            "m {} {} {} {} {x1} {y1} {} {} {}",
+            f[1],
+            mask.height,
+            mask.width,
+            rle.area(),
+            x2 - x1,
+            y2 - y1,
+            short(&text)
+        );
         assert_eq!(ours, line);
         let theirs = if f[9].starts_with('#') { text } else { f[9].as_bytes().to_vec() };
         let back = Rle::from_coco_string(&theirs, mask.height, mask.width).expect("pycocotools wrote it");
@@ -73,7 +82,9 @@ fn polygons_rasterize_as_pycocotools_does() {
         let rings: Vec<Vec<f64>> = (0..1 + i % 2)
             .map(|ring| {
                 let (n, k) = (3 + draw(i, 3 + ring, 7), 100 + 100 * ring);
-                (0..n).flat_map(|j| [draw(i, k + 2 * j, 4 * w) as f64 / 4.0, draw(i, k + 2 * j + 1, 4 * h) as f64 / 4.0]).collect()
+                (0..n)
+                    .flat_map(|j| [draw(i, k + 2 * j, 4 * w) as f64 / 4.0, draw(i, k + 2 * j + 1, 4 * h) as f64 / 4.0])
+                    .collect()
             })
             .collect();
         let rle = polygon::rasterize(&rings, h as u32, w as u32).expect("a polygon");
@@ -93,13 +104,16 @@ fn resizing_agrees_with_pillow_to_one_grey_level() {
         let (w, h) = (u64::from(n[0]), u64::from(n[1]));
         let points = (0..h).flat_map(|y| (0..w).map(move |x| (x, y)));
         let ours = if f[0] == "rgb" {
-            let data = points.flat_map(|(x, y)| (0..3).map(move |c| 64 + ((mix(y / 5 * 1000 + x / 4 * 3 + c) >> 8) & 127) as u8)).collect();
+            let data = points
+                .flat_map(|(x, y)| (0..3).map(move |c| 64 + ((mix(y / 5 * 1000 + x / 4 * 3 + c) >> 8) & 127) as u8))
+                .collect();
             Rgb { width: n[0], height: n[1], data }.resized(Rect::whole(n[0], n[1]), n[2], n[3]).data
         } else {
             let data = points.map(|(x, y)| 255 * (mix(y / 6 * 1000 + x / 7) & 1) as u8).collect();
             Mask { width: n[0], height: n[1], data }.resized(Rect::whole(n[0], n[1]), n[2], n[3]).data
         };
-        let theirs: Vec<u8> = (0..f[5].len() / 2).map(|i| u8::from_str_radix(&f[5][2 * i..2 * i + 2], 16).expect("hex")).collect();
+        let theirs: Vec<u8> =
+            (0..f[5].len() / 2).map(|i| u8::from_str_radix(&f[5][2 * i..2 * i + 2], 16).expect("hex")).collect();
         assert_eq!(ours.len(), theirs.len());
         let worst = ours.iter().zip(&theirs).map(|(a, b)| a.abs_diff(*b)).max().expect("pixels");
         assert!(worst <= 1, "{} {:?}: {worst} levels apart", f[0], n);

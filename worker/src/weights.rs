@@ -59,12 +59,21 @@ pub(crate) fn open(preset: Preset, path: &Path, device: Device) -> Result<Model>
             None => (*name).clone(),
         });
         let shown: Vec<String> = shown.collect();
-        bail!("{origin} lacks {} parameters of the model; expected, with shapes: {}{}", missing.len(), shown.join(", "), more(missing.len()));
+        bail!(
+            "{origin} lacks {} parameters of the model; expected, with shapes: {}{}",
+            missing.len(),
+            shown.join(", "),
+            more(missing.len())
+        );
     }
     if !report.unexpected.is_empty() {
         let n = report.unexpected.len();
         let shown: Vec<&str> = report.unexpected.iter().take(8).map(String::as_str).collect();
-        bail!("{origin} holds {n} tensors that the model does not have: {}{}; is --model the right preset?", shown.join(", "), more(n));
+        bail!(
+            "{origin} holds {n} tensors that the model does not have: {}{}; is --model the right preset?",
+            shown.join(", "),
+            more(n)
+        );
     }
     if !alpha.is_empty() {
         tracing::warn!(file = origin, "the file has no alpha convolution; it starts at zero, so masks have no effect");
@@ -78,12 +87,14 @@ fn more(n: usize) -> &'static str {
 
 /// The text adapter's sizes by the shapes of its tensors.
 fn text_proj(bytes: &[u8], origin: &str) -> Result<TextProjSpec> {
-    let file = SafeTensors::deserialize(bytes).with_context(|| format!("{origin} is not a readable safetensors file"))?;
+    let file =
+        SafeTensors::deserialize(bytes).with_context(|| format!("{origin} is not a readable safetensors file"))?;
     let shape = |name: &str| file.tensor(name).ok().map(|t| t.shape().to_vec());
     let layers = (0u32..).take_while(|i| shape(&format!("text.text_adaptor.{i}.fn.0.weight")).is_some()).count() as u32;
     let lacks = |what: String| anyhow!("{origin} lacks {what}; expected the names of PixCLIP's checkpoints");
     let last = format!("text.text_adaptor.{}.weight", layers + 1);
-    let width = shape(&last).and_then(|s| s.get(1).copied()).ok_or_else(|| lacks(format!("{last} [embed_dim, text width]")))?;
+    let width =
+        shape(&last).and_then(|s| s.get(1).copied()).ok_or_else(|| lacks(format!("{last} [embed_dim, text width]")))?;
     let hidden = shape("text.text_adaptor.0.fn.0.weight").map_or(0, |s| s[0]);
     Ok(TextProjSpec { width: width as u32, hidden: hidden as u32, layers, frozen: false })
 }

@@ -101,7 +101,8 @@ fn compose(args: &Args, place: &Place) -> Result<()> {
     };
     let summary = runtime.block_on(mini::build(&config, &location, &mut progress))?;
     bar.finish_and_clear();
-    let counts = summary.splits.iter().map(|(split, w)| format!("{} {} scenes, {} regions", split.name(), w.rows, w.regions));
+    let counts =
+        summary.splits.iter().map(|(split, w)| format!("{} {} scenes, {} regions", split.name(), w.rows, w.regions));
     eprintln!("  {} concepts in {} drawings", summary.concepts, summary.drawings);
     eprintln!("  {}", counts.collect::<Vec<_>>().join("; "));
     Ok(())
@@ -142,7 +143,9 @@ fn eval(place: &Place, journal: &Journal) -> Result<()> {
 }
 
 fn run(command: &mut Command) -> Result<ExitStatus> {
-    command.status().with_context(|| format!("cannot start {}; build it with `cargo build`", Path::new(command.get_program()).display()))
+    command.status().with_context(|| {
+        format!("cannot start {}; build it with `cargo build`", Path::new(command.get_program()).display())
+    })
 }
 
 fn done(what: &str, status: ExitStatus) -> Result<()> {

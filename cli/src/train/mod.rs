@@ -68,7 +68,8 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
         spec.train.lanes
     );
     // Children ask the kernel to die with the thread that started them, so they are started from this, the main one.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let plan = supervise::Plan {
         spec,
         workers: args.workers,

@@ -45,9 +45,13 @@ pub(crate) async fn run(plan: Plan) -> Result<ExitCode> {
             coordinator::start(&mut children, start).await?
         }
     };
-    let mut client = connect(&address, Patience::default()).await?;
-    // Before the first worker, so that no step goes unseen.
-    let notices = client.watch(pb::WatchRequest {}).await.map_err(FleetError::from)?.into_inner();
+    // Watched before the first worker starts, so that no step goes unseen.
+    let watched = async {
+        let mut client = connect(&address, Patience::default()).await?;
+        let notices = client.watch(pb::WatchRequest {}).await.map_err(FleetError::from)?.into_inner();
+        Ok((client, notices))
+    };
+    let (client, notices) = coordinator::unless_it_ends(&mut children, watched).await?;
     let workers = start_workers(&mut children, &plan, &address)?;
     let screen = Screen::new(plan.log, &plan.spec.run.name, plan.spec.schedule.steps);
     let own_coordinator = plan.coordinator.is_none();
@@ -258,9 +262,10 @@ impl Supervisor {
             self.workers.remove(&exit.pid);
             if exit.name == "coordinator" {
                 let log = self.children.log_of("coordinator");
-                let message = self.children.last_error("coordinator").unwrap_or_else(|| {
-                    format!("the coordinator ended: {}; its log is {}", exit.how(), log.display())
-                });
+                let message = self
+                    .children
+                    .last_error("coordinator")
+                    .unwrap_or_else(|| format!("the coordinator ended: {}; its log is {}", exit.how(), log.display()));
                 return End { outcome: Outcome::Fault, message };
             }
         }

@@ -361,7 +361,8 @@ impl Run {
         }
         // While the generation is given up its missing parts are still to come, from the next one.
         if matches!(self.phase, Phase::Training(_)) && self.commits.storing().is_none() {
-            let cause = if self.message.is_empty() { "a part of it was never reported".into() } else { self.message.clone() };
+            let cause =
+                if self.message.is_empty() { "a part of it was never reported".into() } else { self.message.clone() };
             self.finish(Outcome::Fault, format!("the run ended at step {step} without its checkpoint: {cause}"));
         }
     }

@@ -252,8 +252,7 @@ impl Run {
         }
         let silent = |m: &Member| now.saturating_sub(m.heard);
         let timeout = self.config.heartbeat_timeout;
-        let mute: Vec<_> =
-            self.members.iter().map(|(&id, m)| (id, silent(m))).filter(|&(_, s)| s >= timeout).collect();
+        let mute: Vec<_> = self.members.iter().map(|(&id, m)| (id, silent(m))).filter(|&(_, s)| s >= timeout).collect();
         for (member, silent) in mute {
             self.lose(now, member, LossCause::HeartbeatMissed { silent });
         }

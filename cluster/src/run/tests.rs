@@ -81,13 +81,8 @@ impl Desk {
     }
 
     fn part(&mut self, member: u64, generation: u64, step: u64, rank: u32) -> Vec<Effect> {
-        let entry = PartEntry {
-            path: format!("p{rank}"),
-            rank: Rank(rank),
-            bytes: 1,
-            blake3: String::new(),
-            tensors: vec![],
-        };
+        let entry =
+            PartEntry { path: format!("p{rank}"), rank: Rank(rank), bytes: 1, blake3: String::new(), tensors: vec![] };
         self.say(member, Report::Part(PartReport { generation: Generation(generation), step: Step(step), entry }))
     }
 

@@ -80,7 +80,10 @@ impl Sim {
                 }
                 Effect::Finish { outcome, .. } => self.outcome = Some(outcome),
                 Effect::Refuse { refusal, .. } => {
-                    assert!(!matches!(refusal, Refusal::OutOfOrder { .. }), "an orderly worker was refused: {refusal:?}");
+                    assert!(
+                        !matches!(refusal, Refusal::OutOfOrder { .. }),
+                        "an orderly worker was refused: {refusal:?}"
+                    );
                 }
                 Effect::Welcome { .. }
                 | Effect::Close { .. }
@@ -94,8 +97,14 @@ impl Sim {
     fn spawn(&mut self) {
         let member = MemberId(self.next_member);
         self.next_member += 1;
-        let worker =
-            Worker { inbox: VecDeque::new(), outbox: VecDeque::new(), at: None, form: None, ready: false, finished: false };
+        let worker = Worker {
+            inbox: VecDeque::new(),
+            outbox: VecDeque::new(),
+            at: None,
+            form: None,
+            ready: false,
+            finished: false,
+        };
         self.workers.insert(member, worker);
         self.event(Event::Joined { member, join: Join { name: format!("w{member}"), ..Join::default() } });
     }
@@ -224,8 +233,7 @@ fn failed(generation: Generation, next_step: Option<Step>, kind: FailureKind) ->
 fn work(w: &mut Worker, rank: u32, form: &Form, steps: u64) {
     let at = w.at.expect("ready");
     let part = |step| {
-        let entry =
-            PartEntry { path: "p".into(), rank: Rank(rank), bytes: 1, blake3: String::new(), tensors: vec![] };
+        let entry = PartEntry { path: "p".into(), rank: Rank(rank), bytes: 1, blake3: String::new(), tensors: vec![] };
         Report::Part(PartReport { generation: form.generation, step, entry })
     };
     if w.finished {
@@ -260,7 +268,12 @@ fn random_fleets_end_with_a_clean_ledger() {
         while sim.outcome.is_none() {
             sim.step();
             rounds += 1;
-            assert!(rounds < 20_000, "seed {seed}: no end; {:?} of {:#?}", sim.run.phase(), sim.run.members().collect::<Vec<_>>());
+            assert!(
+                rounds < 20_000,
+                "seed {seed}: no end; {:?} of {:#?}",
+                sim.run.phase(),
+                sim.run.members().collect::<Vec<_>>()
+            );
         }
         assert_eq!(sim.outcome, Some(Outcome::Done), "seed {seed}: {}", sim.run.message());
         let order = order::Order::new(seed, order::DatasetShape { rows: vec![7, 9, 5, 11] }, 2).expect("has rows");

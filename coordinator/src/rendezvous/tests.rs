@@ -32,7 +32,10 @@ async fn a_get_waits_for_its_key() {
 #[tokio::test]
 async fn a_get_gives_up_by_name() {
     let error = opened().answer(request(3, get("k", 5))).await.expect_err("nobody sets it");
-    assert!(matches!(&error, FleetError::KeyTimeout { key, waited_ms, .. } if key == "k" && *waited_ms >= 5), "{error}");
+    assert!(
+        matches!(&error, FleetError::KeyTimeout { key, waited_ms, .. } if key == "k" && *waited_ms >= 5),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -3,9 +3,7 @@
 use pixfleet_checkpoint::{Location, read_ledger};
 use pixfleet_cluster::index::{DatasetIndex, FileIndex, LATEST, RowGroupIndex, SplitIndex};
 use pixfleet_cluster::ledger::{Losses, Record};
-use pixfleet_cluster::run::{
-    Failed, FailureKind, Form, Join, Order, Outcome, PartReport, Report, StepReport, Welcome,
-};
+use pixfleet_cluster::run::{Failed, FailureKind, Form, Join, Order, Outcome, PartReport, Report, StepReport, Welcome};
 use pixfleet_cluster::{Generation, PartEntry, Rank, RunSpec, Step};
 use pixfleet_coordinator::{Config, CoordinatorError, Ended, bind, serve};
 use pixfleet_proto::pb::fleet_client::FleetClient;
@@ -150,7 +148,8 @@ impl Worker {
         let step = self.at.expect("formed");
         let spec = RunSpec::parse(&self.welcome.spec_toml, &[]).expect("the coordinator's own");
         let run = Location::parse(&spec.run.store).expect("a URL").join(&spec.run.name);
-        let key = pixfleet_checkpoint::PartKey { step, generation: form.generation, rank: form.rank, world: form.world() };
+        let key =
+            pixfleet_checkpoint::PartKey { step, generation: form.generation, rank: form.rank, world: form.world() };
         let entry: PartEntry = pixfleet_checkpoint::write_part(&run, key, vec![]).await.expect("a store");
         self.say(Report::Part(PartReport { generation: form.generation, step, entry })).await;
     }

@@ -5,8 +5,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, TensorView};
 use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
 use tch::{Kind, Tensor};
 
 use super::Params;
@@ -38,8 +38,7 @@ impl Params {
     /// # Errors
     /// As [`Params::load_bytes`], and if the file cannot be read.
     pub fn load_safetensors(&mut self, path: &Path, options: &LoadOptions) -> Result<LoadReport, ModelError> {
-        let bytes =
-            std::fs::read(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
+        let bytes = std::fs::read(path).map_err(|source| ModelError::Io { path: path.to_owned(), source })?;
         self.load_bytes(&bytes, &path.display().to_string(), options)
     }
 

@@ -200,7 +200,9 @@ impl Params {
 
     fn check_same_layout(&self, other: &Self) -> Result<(), ModelError> {
         if self.len() != other.len() {
-            return Err(ModelError::SetsDiffer { detail: format!("{} against {} parameters", self.len(), other.len()) });
+            return Err(ModelError::SetsDiffer {
+                detail: format!("{} against {} parameters", self.len(), other.len()),
+            });
         }
         for (a, b) in self.entries.iter().zip(&other.entries) {
             if a.name != b.name || a.tensor.size() != b.tensor.size() {

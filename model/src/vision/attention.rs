@@ -2,9 +2,9 @@
 
 use tch::Tensor;
 
+use super::LN_EPS;
 use super::config::VisionConfig;
 use super::rope;
-use super::LN_EPS;
 use crate::layers::{LayerNorm, Linear, LinearInit};
 use crate::params::{Builder, Weights};
 

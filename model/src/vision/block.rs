@@ -2,10 +2,10 @@
 
 use tch::Tensor;
 
+use super::LN_EPS;
 use super::attention::Attention;
 use super::config::VisionConfig;
 use super::mlp::SwiGlu;
-use super::LN_EPS;
 use crate::layers::LayerNorm;
 use crate::params::{Builder, Weights};
 

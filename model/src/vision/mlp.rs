@@ -2,8 +2,8 @@
 
 use tch::Tensor;
 
-use super::config::VisionConfig;
 use super::LN_EPS;
+use super::config::VisionConfig;
 use crate::layers::{LayerNorm, Linear, LinearInit};
 use crate::params::{Builder, Weights};
 

@@ -71,7 +71,8 @@ fn rotation_turns_adjacent_channels_and_leaves_the_class_token() {
 fn presets_have_the_published_parameter_counts_and_names() {
     let visual = |preset| {
         let mut params = Params::new(Device::Cpu);
-        let _ = Vision::new(&VisionConfig::preset(preset), &mut Builder::new(&mut params, 0).below("visual"), Device::Cpu);
+        let _ =
+            Vision::new(&VisionConfig::preset(preset), &mut Builder::new(&mut params, 0).below("visual"), Device::Cpu);
         params
     };
     let b16 = visual(VisionPreset::Eva02B16);

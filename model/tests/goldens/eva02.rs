@@ -1,9 +1,9 @@
 //! EVA02-B/16, forward and backward, against timm's `eva02_base_patch16_clip_224` (golden/eva02.py).
 
 use pixfleet_cluster::spec::{ModelSpec, TextProjSpec, VisionPreset};
+use pixfleet_model::Model;
 use pixfleet_model::params::{Compute, Params};
 use pixfleet_model::testing::hash_fill;
-use pixfleet_model::Model;
 use tch::{Device, Kind, Tensor};
 
 use crate::{difference, golden};

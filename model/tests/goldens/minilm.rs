@@ -45,8 +45,11 @@ fn minilm_agrees_with_transformers() {
         let vectors = encoder.encode(&texts, compute).expect("encodes");
         let rate = texts.len() as f64 / start.elapsed().as_secs_f64();
         let cosine = worst_cosine(&vectors, &golden["vectors"]);
-        println!("{compute:?}: 1 - cosine {:.1e}, {rate:.0} texts/s, {:.0} tokens a text", 1.0 - cosine,
-            counts.iter().sum::<f32>() / counts.len() as f32);
+        println!(
+            "{compute:?}: 1 - cosine {:.1e}, {rate:.0} texts/s, {:.0} tokens a text",
+            1.0 - cosine,
+            counts.iter().sum::<f32>() / counts.len() as f32
+        );
         assert!(cosine >= least, "{compute:?}: {cosine}");
         let norms = vectors.norm_scalaropt_dim(2.0, [1i64].as_slice(), false);
         assert!((norms - 1.0).abs().max().double_value(&[]) < 1e-5);

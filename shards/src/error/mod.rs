@@ -29,7 +29,9 @@ pub enum ShardError {
         scheme: String,
     },
     /// The store refuses us.
-    #[error("{url}: no permission to {action}; check the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or the store's own) and the rights of their owner")]
+    #[error(
+        "{url}: no permission to {action}; check the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or the store's own) and the rights of their owner"
+    )]
     Denied {
         /// The object.
         url: String,
@@ -65,7 +67,9 @@ pub enum ShardError {
         source: object_store::Error,
     },
     /// A file that ends before its Parquet footer, or is no Parquet file.
-    #[error("{file}: {bytes} bytes without a Parquet footer at the end: the file is truncated or no Parquet; write it again")]
+    #[error(
+        "{file}: {bytes} bytes without a Parquet footer at the end: the file is truncated or no Parquet; write it again"
+    )]
     Truncated {
         /// Path within the dataset.
         file: String,

@@ -7,15 +7,8 @@ use crate::row::Region;
 const TINT: u32 = 44;
 
 /// Colours of regions, in their order; told apart by people who do not see red and green alike (Okabe and Ito 2008).
-pub(crate) const COLOURS: [[u8; 3]; 7] = [
-    [213, 94, 0],
-    [0, 114, 178],
-    [0, 158, 115],
-    [204, 121, 167],
-    [230, 159, 0],
-    [86, 180, 233],
-    [240, 228, 66],
-];
+pub(crate) const COLOURS: [[u8; 3]; 7] =
+    [[213, 94, 0], [0, 114, 178], [0, 158, 115], [204, 121, 167], [230, 159, 0], [86, 180, 233], [240, 228, 66]];
 
 /// The colour of region `index`.
 pub(crate) fn colour(index: usize) -> [u8; 3] {

@@ -138,13 +138,17 @@ fn surroundings(facts: &Facts<'_>, me: usize, dice: &mut Dice) -> Vec<Say> {
     for &o in &others {
         let (dir, other) = (facts.direction(me, o), facts.mention(me, o));
         let start = sentence(dir.of);
-        let values = [("Dir", start.as_str()), ("other", &other), ("opposite", dir.back), ("opposite_short", dir.back_short)];
+        let values =
+            [("Dir", start.as_str()), ("other", &other), ("opposite", dir.back), ("opposite_short", dir.back_short)];
         out.push(fill(dice.pick(t::NEIGHBOUR), &values));
     }
     // What shines through a half transparent cover is not hidden.
     for (o, share) in facts.hidden_by(me).into_iter().filter(|(o, _)| !facts.has(*o, Effect::Faded)) {
         let other = facts.mention(me, o);
-        out.push(fill(dice.pick(t::HIDDEN), &[("p", &rounded(share)), ("other", &other), ("Other", &sentence(&other))]));
+        out.push(fill(
+            dice.pick(t::HIDDEN),
+            &[("p", &rounded(share)), ("other", &other), ("Other", &sentence(&other))],
+        ));
     }
     if facts.object(me).hidden() < 0.005 {
         out.push(dice.pick(t::UNCOVERED).to_string());
@@ -234,9 +238,14 @@ fn negatives(facts: &Facts<'_>, me: usize, dice: &mut Dice) -> Vec<String> {
     let others = facts.spoken().into_iter().filter(|&o| facts.object(o).concept != object.concept);
     let mut out: Vec<String> = others.map(|o| facts.phrase(o, "")).take(3).collect();
     out.dedup();
-    let named = |colour: &str, style: &str, name: &str, number| super::words::indefinite(format!("{style} {colour} {name}").trim(), number);
+    let named = |colour: &str, style: &str, name: &str, number| {
+        super::words::indefinite(format!("{style} {colour} {name}").trim(), number)
+    };
     let colours = facts.colours(me).unwrap_or_default();
-    let other_style = STYLES.iter().enumerate().find(|(i, _)| concept.looks.iter().any(|l| l.style == *i) && *i != facts.look(me).style);
+    let other_style = STYLES
+        .iter()
+        .enumerate()
+        .find(|(i, _)| concept.looks.iter().any(|l| l.style == *i) && *i != facts.look(me).style);
     if let Some((_, other)) = other_style {
         out.push(facts.phrase(me, dice.pick(other.adjectives)));
     }

@@ -25,7 +25,12 @@ pub const STYLES: [Style; 5] = [
     Style {
         folder: "openmoji",
         adjectives: &["outlined", "line-drawn", "black-outlined"],
-        tails: &["drawn with thick black outlines", "in an outlined style", "with a black contour", "as a line drawing"],
+        tails: &[
+            "drawn with thick black outlines",
+            "in an outlined style",
+            "with a black contour",
+            "as a line drawing",
+        ],
     },
     Style {
         folder: "twemoji",
@@ -51,14 +56,91 @@ pub const STYLES: [Style; 5] = [
 
 /// Scenes, skies, signs and near twins of others: nothing that one could point at by name.
 const DROPPED: &[&str] = &[
-    "o’clock", "-thirty", "moon", "globe", "map", "medal", "cityscape", "sunrise", "sunset", "night", "milky", "fog", "cyclone", "sun behind",
-    "suit", "mahjong", "joker", "flower playing", "Tokyo", "Statue", "fuji", "national park", "speaker", "Japanese", "wind face",
-    "arrow", "tray", "file", "page", "building construction", "construction", "landslide", "snowman without", "light rail", "oncoming",
-    "hot springs", "water wave", "beach", "desert", "suspension", "cableway", "tramway", "departure", "arrival", "bell with slash",
-    "low battery", "mailbox", "chart", "card index", "banknote", "calendar", "not done", "tilted right", "raised", "lowered", "incoming",
-    "wedding", "love hotel", "ceremony", "locked", "linked", "hamsa", "performing arts", "fallen leaf", "fluttering", "front-facing",
-    "cricket game", "motorway", "railway track", "mountain railway", "sparkles", "dizzy", "mate", "sari", "tanabata",
-    "drop of blood", "petri", "derelict", "houses", "cooking", "pouring", "stuffed flatbread", "bubbles", "elevator", "orca",
+    "o’clock",
+    "-thirty",
+    "moon",
+    "globe",
+    "map",
+    "medal",
+    "cityscape",
+    "sunrise",
+    "sunset",
+    "night",
+    "milky",
+    "fog",
+    "cyclone",
+    "sun behind",
+    "suit",
+    "mahjong",
+    "joker",
+    "flower playing",
+    "Tokyo",
+    "Statue",
+    "fuji",
+    "national park",
+    "speaker",
+    "Japanese",
+    "wind face",
+    "arrow",
+    "tray",
+    "file",
+    "page",
+    "building construction",
+    "construction",
+    "landslide",
+    "snowman without",
+    "light rail",
+    "oncoming",
+    "hot springs",
+    "water wave",
+    "beach",
+    "desert",
+    "suspension",
+    "cableway",
+    "tramway",
+    "departure",
+    "arrival",
+    "bell with slash",
+    "low battery",
+    "mailbox",
+    "chart",
+    "card index",
+    "banknote",
+    "calendar",
+    "not done",
+    "tilted right",
+    "raised",
+    "lowered",
+    "incoming",
+    "wedding",
+    "love hotel",
+    "ceremony",
+    "locked",
+    "linked",
+    "hamsa",
+    "performing arts",
+    "fallen leaf",
+    "fluttering",
+    "front-facing",
+    "cricket game",
+    "motorway",
+    "railway track",
+    "mountain railway",
+    "sparkles",
+    "dizzy",
+    "mate",
+    "sari",
+    "tanabata",
+    "drop of blood",
+    "petri",
+    "derelict",
+    "houses",
+    "cooking",
+    "pouring",
+    "stuffed flatbread",
+    "bubbles",
+    "elevator",
+    "orca",
 ];
 
 /// Names that do not say what is drawn, and what is.
@@ -170,7 +252,8 @@ impl Catalogue {
 }
 
 fn candidates() -> impl Iterator<Item = &'static Emoji> {
-    let groups = [Group::AnimalsAndNature, Group::FoodAndDrink, Group::TravelAndPlaces, Group::Activities, Group::Objects];
+    let groups =
+        [Group::AnimalsAndNature, Group::FoodAndDrink, Group::TravelAndPlaces, Group::Activities, Group::Objects];
     emojis::iter()
         .filter(move |e| groups.contains(&e.group()) && e.skin_tone().is_none())
         .filter(|e| !DROPPED.iter().any(|d| e.name().contains(d)))
@@ -232,8 +315,10 @@ fn files(folder: &Path) -> Result<HashMap<String, PathBuf>, MiniError> {
     for entry in std::fs::read_dir(folder).map_err(missing)? {
         let path = entry.map_err(missing)?.path();
         let kind = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
-        if let (true, Some(stem)) = (["svg", "png", "webp"].contains(&kind), path.file_stem().and_then(|s| s.to_str())) {
-            let key: Vec<String> = stem.to_lowercase().split('-').filter(|c| *c != "fe0f").map(str::to_string).collect();
+        if let (true, Some(stem)) = (["svg", "png", "webp"].contains(&kind), path.file_stem().and_then(|s| s.to_str()))
+        {
+            let key: Vec<String> =
+                stem.to_lowercase().split('-').filter(|c| *c != "fe0f").map(str::to_string).collect();
             out.insert(key.join("-"), path);
         }
     }
@@ -242,6 +327,7 @@ fn files(folder: &Path) -> Result<HashMap<String, PathBuf>, MiniError> {
 
 /// `1f408-2b1b`: what file names of all sets agree on, the presentation selector left out.
 fn code_points(emoji: &str) -> String {
-    let codes: Vec<String> = emoji.chars().filter(|&c| c != '\u{fe0f}').map(|c| format!("{:x}", u32::from(c))).collect();
+    let codes: Vec<String> =
+        emoji.chars().filter(|&c| c != '\u{fe0f}').map(|c| format!("{:x}", u32::from(c))).collect();
     codes.join("-")
 }

@@ -96,7 +96,9 @@ pub fn nearest(rgb: [u8; 3]) -> usize {
         let named: Vec<[f32; 3]> = NAMES.iter().map(|(_, c)| lab(*c)).collect();
         let centre = |v: u32| ((v << (8 - BITS)) + (1 << (7 - BITS))) as u8;
         let side = 1u32 << BITS;
-        (0..side.pow(3)).map(|i| search(&named, [centre(i / (side * side)), centre(i / side % side), centre(i % side)])).collect()
+        (0..side.pow(3))
+            .map(|i| search(&named, [centre(i / (side * side)), centre(i / side % side), centre(i % side)]))
+            .collect()
     });
     let cell = rgb.iter().fold(0usize, |at, &v| (at << BITS) | usize::from(v >> (8 - BITS)));
     usize::from(table[cell])
@@ -142,7 +144,8 @@ mod tests {
 
     #[test]
     fn a_colourful_part_beats_a_grey_outline_and_shares_are_of_pixels() {
-        let pixels = std::iter::repeat_n([0, 0, 0], 50).chain(std::iter::repeat_n([221, 40, 48], 40)).chain([[255; 3]; 10]);
+        let pixels =
+            std::iter::repeat_n([0, 0, 0], 50).chain(std::iter::repeat_n([221, 40, 48], 40)).chain([[255; 3]; 10]);
         let palette = Palette::of(pixels);
         assert_eq!((palette.first(), palette.second(), palette.most()), ("red", Some("black"), ("black", 0.5)));
         assert!(palette.has("white", 0.1) && !palette.has("white", 0.2));

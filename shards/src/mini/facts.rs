@@ -92,7 +92,8 @@ impl<'a> Facts<'a> {
     /// What tells `me` from the nearest twin that looks alike: size or place.
     pub(crate) fn distinction(&self, me: usize) -> Option<Distinction> {
         let alike = |&o: &usize| {
-            self.look(o).style == self.look(me).style && self.object(o).palette.first() == self.object(me).palette.first()
+            self.look(o).style == self.look(me).style
+                && self.object(o).palette.first() == self.object(me).palette.first()
         };
         let twins: Vec<usize> = self.twins(me).into_iter().filter(alike).collect();
         let mine = self.object(me);
@@ -106,8 +107,11 @@ impl<'a> Facts<'a> {
         if twins.iter().all(|&o| area * 1.5 < self.object(o).visible as f32) {
             return Some(Distinction::Before("small"));
         }
-        let beyond = |axis: usize, sign: f32| twins.iter().all(|&o| (mine.centre[axis] - self.object(o).centre[axis]) * sign > 0.12);
-        let sides = [(0, -1.0, "on the left"), (0, 1.0, "on the right"), (1, -1.0, "at the top"), (1, 1.0, "at the bottom")];
+        let beyond = |axis: usize, sign: f32| {
+            twins.iter().all(|&o| (mine.centre[axis] - self.object(o).centre[axis]) * sign > 0.12)
+        };
+        let sides =
+            [(0, -1.0, "on the left"), (0, 1.0, "on the right"), (1, -1.0, "at the top"), (1, 1.0, "at the bottom")];
         sides.into_iter().find(|&(axis, sign, _)| beyond(axis, sign)).map(|(_, _, words)| Distinction::After(words))
     }
 
@@ -166,7 +170,8 @@ impl<'a> Facts<'a> {
     pub(crate) fn turn(&self, i: usize) -> Option<(u32, &'static str)> {
         let (angle, look) = (self.object(i).pose.angle, self.look(i));
         let shows = if angle.abs() == 180.0 { look.shows_half_turn } else { look.shows_turn };
-        (shows && angle != 0.0).then_some((angle.abs() as u32, if angle > 0.0 { "clockwise" } else { "counterclockwise" }))
+        (shows && angle != 0.0)
+            .then_some((angle.abs() as u32, if angle > 0.0 { "clockwise" } else { "counterclockwise" }))
     }
 
     /// Whether the object has this effect.

@@ -2,8 +2,8 @@
 //!
 //! Invariant: a row is a pure function of (drawings, seed, split, number): any machine can make any part of it.
 
-pub mod catalogue;
 pub mod caption;
+pub mod catalogue;
 pub mod colour;
 pub mod error;
 pub mod scene;

@@ -232,7 +232,8 @@ fn measure(scene: &mut Scene, owner: &[u8]) {
     for (me, object) in scene.objects.iter_mut().enumerate() {
         object.hidden_by.resize(count, 0);
         let (mut sum, mut tight) = ([0u64; 2], [size, size, 0, 0]);
-        let mine: Vec<usize> = owner.iter().enumerate().filter(|(_, o)| usize::from(**o) == me).map(|(at, _)| at).collect();
+        let mine: Vec<usize> =
+            owner.iter().enumerate().filter(|(_, o)| usize::from(**o) == me).map(|(at, _)| at).collect();
         for &at in &mine {
             let (x, y) = (at % size, at / size);
             object.mask.data[at] = 255;

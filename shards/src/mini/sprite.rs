@@ -157,7 +157,8 @@ impl Level {
             return None;
         }
         let (width, height) = (self.width.div_ceil(2), self.height.div_ceil(2));
-        let at = |x: usize, y: usize| if x < self.width && y < self.height { self.data[y * self.width + x] } else { [0; 4] };
+        let at =
+            |x: usize, y: usize| if x < self.width && y < self.height { self.data[y * self.width + x] } else { [0; 4] };
         let data = (0..width * height)
             .map(|i| {
                 let (x, y) = (i % width * 2, i / width * 2);
@@ -193,7 +194,8 @@ mod tests {
     use super::*;
 
     const BAR: &[u8] = br##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40"><rect x="10" y="18" width="20" height="4" fill="#f00"/></svg>"##;
-    const DISC: &[u8] = br#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40"><circle cx="20" cy="20" r="15"/></svg>"#;
+    const DISC: &[u8] =
+        br#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40"><circle cx="20" cy="20" r="15"/></svg>"#;
 
     fn sprite(svg: &[u8]) -> Sprite {
         Sprite::from_svg(svg).expect("an SVG").expect("not empty")

@@ -3,7 +3,16 @@
 
 /// Short captions; `{np}` is an indefinite noun phrase with colours and style.
 pub(crate) const SHORT: &[&str] = &[
-    "{np}", "{np}", "{np}", "{np}", "{np}", "{np}", "a drawing of {np}", "a picture of {np}", "here is {np}", "one can see {np}",
+    "{np}",
+    "{np}",
+    "{np}",
+    "{np}",
+    "{np}",
+    "{np}",
+    "a drawing of {np}",
+    "a picture of {np}",
+    "here is {np}",
+    "one can see {np}",
 ];
 
 /// Short captions with the style after the name; `{np}` has no style.
@@ -30,14 +39,15 @@ pub(crate) const ALIAS: &[&str] = &[
     "In other words: {alias}.",
 ];
 
-pub(crate) const FAMILY: &[&str] = &[
-    "{It} belongs to the world of {family}.",
-    "Its family is that of {family}.",
-    "One would file it under {family}.",
-];
+pub(crate) const FAMILY: &[&str] =
+    &["{It} belongs to the world of {family}.", "Its family is that of {family}.", "One would file it under {family}."];
 
-pub(crate) const STYLE: &[&str] =
-    &["{It} is shown {tail}.", "The artist made it {tail}.", "As for the manner, it comes {tail}.", "One finds it {tail}."];
+pub(crate) const STYLE: &[&str] = &[
+    "{It} is shown {tail}.",
+    "The artist made it {tail}.",
+    "As for the manner, it comes {tail}.",
+    "One finds it {tail}.",
+];
 
 pub(crate) const ONE_COLOUR: &[&str] = &[
     "Its most striking colour is {c1}.",
@@ -70,11 +80,17 @@ pub(crate) const EXTENT: &[&str] = &[
     "Its outline lies between {x1} and {x2} percent of the width and between {y1} and {y2} percent of the height.",
 ];
 
-pub(crate) const LARGEST: &[&str] =
-    &["No other object in the picture is larger.", "{It} is the largest object in sight.", "Nothing else in the picture takes up as much room."];
+pub(crate) const LARGEST: &[&str] = &[
+    "No other object in the picture is larger.",
+    "{It} is the largest object in sight.",
+    "Nothing else in the picture takes up as much room.",
+];
 
-pub(crate) const SMALLEST: &[&str] =
-    &["No other object in the picture is smaller.", "{It} is the smallest object in sight.", "Everything else in the picture takes up more room."];
+pub(crate) const SMALLEST: &[&str] = &[
+    "No other object in the picture is smaller.",
+    "{It} is the smallest object in sight.",
+    "Everything else in the picture takes up more room.",
+];
 
 pub(crate) const POSITION: &[&str] = &[
     "{It} is {pos} of the picture.",
@@ -90,9 +106,11 @@ pub(crate) const TURNED: &[&str] = &[
     "Someone has rotated it {way} by some {angle} degrees.",
 ];
 
-pub(crate) const HALF_TURN: &[&str] = &["{It} has been turned upside down.", "The drawing stands on its head.", "It is shown the wrong way up."];
+pub(crate) const HALF_TURN: &[&str] =
+    &["{It} has been turned upside down.", "The drawing stands on its head.", "It is shown the wrong way up."];
 
-pub(crate) const GREY: &[&str] = &["{It} is shown in shades of grey.", "All its colours have been taken out.", "It has been drained of colour."];
+pub(crate) const GREY: &[&str] =
+    &["{It} is shown in shades of grey.", "All its colours have been taken out.", "It has been drained of colour."];
 
 pub(crate) const FADED: &[&str] =
     &["{It} is half transparent.", "The background shines through it.", "It looks faded, as if made of glass."];
@@ -122,8 +140,11 @@ pub(crate) const TWIN: &[&str] = &[
     "Do not mistake it for the other {name}, {compare}, {where}.",
 ];
 
-pub(crate) const COUNT: &[&str] =
-    &["The picture shows {n} objects in all.", "All in all, {n} objects can be counted.", "There are {n} objects in the scene."];
+pub(crate) const COUNT: &[&str] = &[
+    "The picture shows {n} objects in all.",
+    "All in all, {n} objects can be counted.",
+    "There are {n} objects in the scene.",
+];
 
 pub(crate) const OTHERS: &[&str] = &[
     "The rest of the scene shows {others}.",

@@ -59,7 +59,10 @@ fn a_row_depends_on_its_number_alone_and_keeps_the_rules() {
     words.sort_unstable();
     assert!(words[words.len() / 20] < 25 && words[words.len() * 19 / 20] > 100, "{words:?}");
     let other = MiniConfig { seed: 1, ..config.clone() };
-    assert_ne!(row(&catalogue, &config, Split::Train, 0).expect("row"), row(&catalogue, &other, Split::Train, 0).expect("row"));
+    assert_ne!(
+        row(&catalogue, &config, Split::Train, 0).expect("row"),
+        row(&catalogue, &other, Split::Train, 0).expect("row")
+    );
 }
 
 #[test]
@@ -74,7 +77,9 @@ fn held_out_drawings_stay_in_their_splits() {
     let names = |set: &HashSet<(usize, usize)>| set.iter().map(|p| p.0).collect::<HashSet<_>>();
     assert!(names(&train).is_disjoint(&names(&concepts)) && names(&test).is_disjoint(&names(&concepts)));
     assert!(names(&pairs).is_subset(&(0..catalogue.concepts.len()).collect()));
-    assert!(pairs.iter().all(|&(c, l)| catalogue.concepts[c].looks.iter().enumerate().any(|(i, o)| i != l && !o.held_out)));
+    assert!(
+        pairs.iter().all(|&(c, l)| catalogue.concepts[c].looks.iter().enumerate().any(|(i, o)| i != l && !o.held_out))
+    );
 }
 
 #[test]

@@ -15,15 +15,62 @@ pub enum Number {
 
 /// Names without a plural and without an article.
 const MASS: &[&str] = &[
-    "bacon", "bread", "broccoli", "butter", "cooked rice", "coral", "curry rice", "custard", "fire", "flatbread", "fondue", "garlic",
-    "ginger root", "ice", "leafy green", "luggage", "mate", "meat on bone", "oden", "popcorn", "sake", "salt", "shaved ice", "soap",
-    "soft ice cream", "ice cream", "spaghetti", "sushi", "thread", "yarn", "wood", "canned food", "falafel",
+    "bacon",
+    "bread",
+    "broccoli",
+    "butter",
+    "cooked rice",
+    "coral",
+    "curry rice",
+    "custard",
+    "fire",
+    "flatbread",
+    "fondue",
+    "garlic",
+    "ginger root",
+    "ice",
+    "leafy green",
+    "luggage",
+    "mate",
+    "meat on bone",
+    "oden",
+    "popcorn",
+    "sake",
+    "salt",
+    "shaved ice",
+    "soap",
+    "soft ice cream",
+    "ice cream",
+    "spaghetti",
+    "sushi",
+    "thread",
+    "yarn",
+    "wood",
+    "canned food",
+    "falafel",
 ];
 
 /// Singular names that end in s.
 const SINGULAR_S: &[&str] = &[
-    "abacus", "bus", "cactus", "compass", "cross", "dress", "glass", "hibiscus", "hippopotamus", "lens", "lotus", "octopus",
-    "oncoming bus", "rhinoceros", "trolleybus", "minibus", "walrus", "christmas", "magnifying glass",
+    "abacus",
+    "bus",
+    "cactus",
+    "compass",
+    "cross",
+    "dress",
+    "glass",
+    "hibiscus",
+    "hippopotamus",
+    "lens",
+    "lotus",
+    "octopus",
+    "oncoming bus",
+    "rhinoceros",
+    "trolleybus",
+    "minibus",
+    "walrus",
+    "christmas",
+    "magnifying glass",
 ];
 
 /// Names that end in another way and are plural all the same.
@@ -37,10 +84,15 @@ pub fn number(name: &str) -> Number {
         return Number::Mass;
     }
     // The head stands before the first preposition: `pot of food`, `hammer and pick`, `glass of milk`.
-    let head = [" with ", " of ", " on ", " in ", " behind "].iter().filter_map(|p| lower.find(p)).min().map_or(lower.as_str(), |at| &lower[..at]);
+    let head = [" with ", " of ", " on ", " in ", " behind "]
+        .iter()
+        .filter_map(|p| lower.find(p))
+        .min()
+        .map_or(lower.as_str(), |at| &lower[..at]);
     let last = head.rsplit(' ').next().unwrap_or(head);
     let plural = PLURAL.contains(&head) || head.contains(" and ");
-    let ends = last.ends_with('s') && !last.ends_with("ss") && !SINGULAR_S.contains(&head) && !SINGULAR_S.contains(&last);
+    let ends =
+        last.ends_with('s') && !last.ends_with("ss") && !SINGULAR_S.contains(&head) && !SINGULAR_S.contains(&last);
     if plural || ends { Number::Plural } else { Number::Singular }
 }
 

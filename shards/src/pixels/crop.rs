@@ -60,7 +60,8 @@ pub fn square<R: Raster>(image: &R, square: Square, size: u32, fill: &[u8]) -> R
     let shrink = f64::from(MAX_PADDED.min(square.side)) / f64::from(square.side);
     let scaled = |v: f64| (v * shrink).round() as usize;
     let side = scaled(f64::from(square.side));
-    let (left, top) = (scaled((i64::from(inner.left) - square.left) as f64), scaled((i64::from(inner.top) - square.top) as f64));
+    let (left, top) =
+        (scaled((i64::from(inner.left) - square.left) as f64), scaled((i64::from(inner.top) - square.top) as f64));
     let width = scaled(f64::from(inner.width)).clamp(1, (side - left).max(1));
     let height = scaled(f64::from(inner.height)).clamp(1, (side - top).max(1));
     let (left, top) = (left.min(side - width), top.min(side - height));

@@ -14,7 +14,9 @@ pub enum DecodeError {
     #[error("the bytes are no JPEG, PNG or WebP image (they begin with {0:02x?})")]
     Format(Vec<u8>),
     /// The header promises more pixels than are decoded.
-    #[error("the image header says {width} x {height} pixels; more than {limit} are not decoded: shrink the image or drop the row")]
+    #[error(
+        "the image header says {width} x {height} pixels; more than {limit} are not decoded: shrink the image or drop the row"
+    )]
     TooLarge {
         /// Columns.
         width: u32,
@@ -131,11 +133,16 @@ mod tests {
         let error = rgb(&bytes[..bytes.len() / 2]).expect_err("cut");
         assert_eq!(error.to_string(), "the PNG data is damaged");
         let error = rgb(b"GIF89a..").expect_err("foreign");
-        assert_eq!(error.to_string(), "the bytes are no JPEG, PNG or WebP image (they begin with [47, 49, 46, 38, 39, 61, 2e, 2e])");
+        assert_eq!(
+            error.to_string(),
+            "the bytes are no JPEG, PNG or WebP image (they begin with [47, 49, 46, 38, 39, 61, 2e, 2e])"
+        );
         assert_eq!(rgb(&bytes).expect("whole"), Rgb::filled(32, 32, [9, 8, 7]));
     }
 
     fn crc32(bytes: &[u8]) -> u32 {
-        !bytes.iter().fold(!0u32, |crc, &b| (0..8).fold(crc ^ u32::from(b), |c, _| (c >> 1) ^ (0xEDB8_8320 & (!(c & 1)).wrapping_add(1))))
+        !bytes.iter().fold(!0u32, |crc, &b| {
+            (0..8).fold(crc ^ u32::from(b), |c, _| (c >> 1) ^ (0xEDB8_8320 & (!(c & 1)).wrapping_add(1)))
+        })
     }
 }

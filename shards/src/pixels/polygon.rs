@@ -64,9 +64,8 @@ fn one(ring: usize, xy: &[f64], height: u32, width: u32) -> Result<Rle, PolygonE
     let fine = |v: f64| (FINER * v + 0.5) as i64;
     let corners: Vec<(i64, i64)> = xy.chunks_exact(2).map(|p| (fine(p[0]), fine(p[1]))).collect();
     let next = |j: usize| corners[(j + 1) % corners.len()];
-    let steps: u64 = (0..corners.len())
-        .map(|j| corners[j].0.abs_diff(next(j).0).max(corners[j].1.abs_diff(next(j).1)) + 1)
-        .sum();
+    let steps: u64 =
+        (0..corners.len()).map(|j| corners[j].0.abs_diff(next(j).0).max(corners[j].1.abs_diff(next(j).1)) + 1).sum();
     if steps > MAX_OUTLINE {
         let value = xy.iter().copied().fold(0.0, |a: f64, b| if b.abs() > a.abs() { b } else { a });
         return Err(PolygonError::Coordinate { ring, value });

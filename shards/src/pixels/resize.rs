@@ -59,9 +59,7 @@ pub trait Raster: Sized {
             .expect("the rectangle lies within the image");
         let mut out = Image::new(width, height, pixel);
         let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
-        RESIZER
-            .with_borrow_mut(|r| r.resize(&view, &mut out, &options))
-            .expect("both sides have the same pixel type");
+        RESIZER.with_borrow_mut(|r| r.resize(&view, &mut out, &options)).expect("both sides have the same pixel type");
         Self::from_bytes(width, height, out.into_vec())
     }
 }

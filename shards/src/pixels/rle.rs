@@ -4,8 +4,8 @@
 //! Format: `maskApi.c` of the COCO API (runs, `rleToString`, `rleFrString`); held to pycocotools by
 //! `tests/golden/rle.txt`.
 
-use super::decode::MAX_PIXELS;
 use super::Mask;
+use super::decode::MAX_PIXELS;
 
 /// Why runs are not a mask.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

@@ -58,11 +58,15 @@ async fn truncated_parquet() {
         let half = bytes.len() / 2;
         assert_eq!(
             index_error(&place.location, bytes[..half].to_vec()).await,
-            format!("{FILE}: {half} bytes without a Parquet footer at the end: the file is truncated or no Parquet; write it again")
+            format!(
+                "{FILE}: {half} bytes without a Parquet footer at the end: the file is truncated or no Parquet; write it again"
+            )
         );
         assert_eq!(
             index_error(&place.location, b"PAR1".to_vec()).await,
-            format!("{FILE}: 4 bytes without a Parquet footer at the end: the file is truncated or no Parquet; write it again")
+            format!(
+                "{FILE}: 4 bytes without a Parquet footer at the end: the file is truncated or no Parquet; write it again"
+            )
         );
     }
 }
@@ -90,7 +94,9 @@ async fn wrong_schema_version() {
     bytes[at] = b'7';
     assert_eq!(
         index_error(&place.location, bytes).await,
-        format!("{FILE}: schema version 7, this program reads 1 (footer key `pixfleet.schema`); build the dataset again with this version of pixfleet")
+        format!(
+            "{FILE}: schema version 7, this program reads 1 (footer key `pixfleet.schema`); build the dataset again with this version of pixfleet"
+        )
     );
 }
 
@@ -108,8 +114,14 @@ async fn missing_column_and_wrong_type() {
         writer.into_inner().expect("a file")
     };
     assert_eq!(
-        index_error(&place.location, file(vec![("image_id", ids.clone()), ("width", narrow.clone()), ("height", narrow)])).await,
-        format!("{FILE}: no column `regions.bbox`; see the schema in shards/src/schema.rs, and write the file again with it")
+        index_error(
+            &place.location,
+            file(vec![("image_id", ids.clone()), ("width", narrow.clone()), ("height", narrow)])
+        )
+        .await,
+        format!(
+            "{FILE}: no column `regions.bbox`; see the schema in shards/src/schema.rs, and write the file again with it"
+        )
     );
     assert_eq!(
         index_error(&place.location, file(vec![("image_id", ids), ("width", wide)])).await,
@@ -125,7 +137,10 @@ async fn corrupt_jpeg() {
         bytes.truncate(length / 2);
         row.image.bytes = Some(bytes.into());
     };
-    assert_eq!(faults(spoil).await, [format!("{FILE}, row group 0, row 1, field image.bytes: the JPEG data is damaged")]);
+    assert_eq!(
+        faults(spoil).await,
+        [format!("{FILE}, row group 0, row 1, field image.bytes: the JPEG data is damaged")]
+    );
 }
 
 #[tokio::test]
@@ -139,7 +154,9 @@ async fn an_image_header_of_60000_by_60000() {
     };
     assert_eq!(
         faults(spoil).await,
-        [format!("{FILE}, row group 0, row 1, field image.bytes: the image header says 60000 x 60000 pixels; more than 67108864 are not decoded: shrink the image or drop the row")]
+        [format!(
+            "{FILE}, row group 0, row 1, field image.bytes: the image header says 60000 x 60000 pixels; more than 67108864 are not decoded: shrink the image or drop the row"
+        )]
     );
 }
 
@@ -147,7 +164,9 @@ async fn an_image_header_of_60000_by_60000() {
 async fn an_image_of_another_size_than_its_row() {
     assert_eq!(
         faults(|row| row.image.bytes = Some(png(48, 31, 1))).await,
-        [format!("{FILE}, row group 0, row 1, field image.bytes: the image is 48 x 31 pixels, the row says width 48 and height 32; correct the row")]
+        [format!(
+            "{FILE}, row group 0, row 1, field image.bytes: the image is 48 x 31 pixels, the row says width 48 and height 32; correct the row"
+        )]
     );
     assert_eq!(
         faults(|row| row.width = 0).await[0],
@@ -164,7 +183,9 @@ async fn an_rle_longer_than_its_image() {
     let spoil = |row: &mut ImageRow| row.regions[1].mask = Some(Rle { height: 16, width: 24, counts: vec![100, 400] });
     assert_eq!(
         row_error(Columns::ROWS, spoil).await,
-        format!("{FILE}, row group 0, row 1, field regions[1].mask_rle: the runs cover 500 pixels, the mask of 16 x 24 has 384")
+        format!(
+            "{FILE}, row group 0, row 1, field regions[1].mask_rle: the runs cover 500 pixels, the mask of 16 x 24 has 384"
+        )
     );
 }
 
@@ -172,11 +193,15 @@ async fn an_rle_longer_than_its_image() {
 async fn a_box_outside_the_image() {
     assert_eq!(
         row_error(Columns::TRAIN, |row| row.regions[0].bbox = [0.25, 0.5, 1.5, 0.75]).await,
-        format!("{FILE}, row group 0, row 1, field regions[0].bbox: [0.25, 0.5, 1.5, 0.75] leaves the image; expected x1, y1, x2, y2 in 0..1 (divide pixels by width and height)")
+        format!(
+            "{FILE}, row group 0, row 1, field regions[0].bbox: [0.25, 0.5, 1.5, 0.75] leaves the image; expected x1, y1, x2, y2 in 0..1 (divide pixels by width and height)"
+        )
     );
     assert_eq!(
         row_error(Columns::TRAIN, |row| row.regions[0].bbox = [0.5, 0.5, 0.5, 0.75]).await,
-        format!("{FILE}, row group 0, row 1, field regions[0].bbox: [0.5, 0.5, 0.5, 0.75] has no area; expected x1 < x2 and y1 < y2")
+        format!(
+            "{FILE}, row group 0, row 1, field regions[0].bbox: [0.5, 0.5, 0.5, 0.75] has no area; expected x1 < x2 and y1 < y2"
+        )
     );
     let nan = row_error(Columns::TRAIN, |row| row.regions[0].bbox[0] = f32::NAN).await;
     assert!(nan.contains("[NaN, 0.0, 0.5, 0.5] leaves the image"), "{nan}");
@@ -189,14 +214,19 @@ async fn an_empty_caption() {
     };
     let spoil = |row: &mut ImageRow| row.regions[0].caption_object = Some(" \n".into());
     assert_eq!(row_error(Columns::CAPTIONS, spoil).await, expected("regions[0].caption_object"));
-    assert_eq!(row_error(Columns::CAPTIONS, |row| row.caption_long = Some(String::new())).await, expected("caption_long"));
+    assert_eq!(
+        row_error(Columns::CAPTIONS, |row| row.caption_long = Some(String::new())).await,
+        expected("caption_long")
+    );
 }
 
 #[tokio::test]
 async fn a_nan_in_a_text_vector() {
     assert_eq!(
         row_error(Columns::ROWS, |row| row.regions[0].text_emb = Some(vec![0.5, f32::NAN])).await,
-        format!("{FILE}, row group 0, row 1, field regions[0].text_emb: NaN or infinity at index 1 of the vector; run `pixfleet shards embed` again")
+        format!(
+            "{FILE}, row group 0, row 1, field regions[0].text_emb: NaN or infinity at index 1 of the vector; run `pixfleet shards embed` again"
+        )
     );
 }
 
@@ -225,7 +255,9 @@ async fn an_index_older_than_its_files() {
         let error = index::check_fresh(&place.location, &index).await.expect_err("stale");
         assert_eq!(
             error.to_string(),
-            format!("index is older than its files: {FILE} (gone), test/part-00000.parquet (new); run `pixfleet shards index {url}`")
+            format!(
+                "index is older than its files: {FILE} (gone), test/part-00000.parquet (new); run `pixfleet shards index {url}`"
+            )
         );
     }
 }
@@ -287,7 +319,10 @@ async fn one_damaged_page_costs_one_row() {
     assert_eq!(each[0].as_ref().expect("good"), &rows[1]);
     assert_eq!(each[2].as_ref().expect("good"), &rows[3]);
     let error = each[1].as_ref().expect_err("damaged").to_string();
-    assert!(error.starts_with(&format!("{FILE}, row group 0, row 2, field image.bytes: cannot be decoded: ")), "{error}");
+    assert!(
+        error.starts_with(&format!("{FILE}, row group 0, row 2, field image.bytes: cannot be decoded: ")),
+        "{error}"
+    );
 
     let report = verify::verify(&place.location, &mut |_| {}).await.expect("a readable store");
     let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();

@@ -39,7 +39,8 @@ async fn every_text_is_encoded_once_and_read_beside_its_row() {
         // 7 short texts, 24 long ones and 12 of images; 17 short texts were known.
         assert_eq!((done.encoded, done.cached, done.rows), (7 + 24 + 12, 17, 12));
 
-        let reader = RowGroupReader::new(place.location.clone(), &index, "train", Some("toy-plain-32")).expect("a split");
+        let reader =
+            RowGroupReader::new(place.location.clone(), &index, "train", Some("toy-plain-32")).expect("a split");
         let read = reader.read(1, &[4, 1], Columns::ALL).await.expect("good rows");
         for (read, written) in read.iter().zip([&rows[9], &rows[6]]) {
             assert_eq!(read.image_vector, written.image_text().map(vector));

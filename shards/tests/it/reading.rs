@@ -157,8 +157,7 @@ async fn a_bad_row_leaves_its_neighbours_alone() {
 async fn row_groups_end_at_their_rows_or_bytes_and_files_at_their_bytes() {
     let place = memory();
     let size = row(0).image.bytes.expect("set").len() as u64;
-    let options =
-        WriterOptions { rows_per_group: 8, image_bytes_per_group: 3 * size - 100, bytes_per_file: 5 * size };
+    let options = WriterOptions { rows_per_group: 8, image_bytes_per_group: 3 * size - 100, bytes_per_file: 5 * size };
     let mut writer = ShardWriter::new(place.location.clone(), "train", options);
     for i in 0..20 {
         writer.push(row(i)).await.expect("a good row");
@@ -167,7 +166,10 @@ async fn row_groups_end_at_their_rows_or_bytes_and_files_at_their_bytes() {
     let index = index::build(&place.location, &mut |_, _| {}).await.expect("a dataset");
     let split = index.split("train").expect("written");
     assert_eq!(written.rows, 20);
-    assert_eq!((written.files as usize, written.bytes, written.regions), (split.files.len(), split.bytes(), split.regions()));
+    assert_eq!(
+        (written.files as usize, written.bytes, written.regions),
+        (split.files.len(), split.bytes(), split.regions())
+    );
     assert!(split.files.len() > 2, "{} files", split.files.len());
     assert_eq!(split.row_groups().map(|g| g.rows).max(), Some(3));
 

@@ -50,7 +50,8 @@ fn s3(endpoint: &str) -> Location {
 }
 
 const DENIED: &str = "<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>";
-const NO_BUCKET: &str = "<Error><Code>NoSuchBucket</Code><Message>The specified bucket does not exist</Message></Error>";
+const NO_BUCKET: &str =
+    "<Error><Code>NoSuchBucket</Code><Message>The specified bucket does not exist</Message></Error>";
 
 #[tokio::test]
 async fn a_store_without_permission() {
@@ -74,7 +75,10 @@ async fn an_unknown_bucket() {
         "s3://photos/grit/index/latest.json: no such bucket; create it, or check the name and AWS_ENDPOINT"
     );
     let error = location.put("train/x", b"x".as_slice()).await.expect_err("no bucket");
-    assert_eq!(error.to_string(), "s3://photos/grit/train/x: no such bucket; create it, or check the name and AWS_ENDPOINT");
+    assert_eq!(
+        error.to_string(),
+        "s3://photos/grit/train/x: no such bucket; create it, or check the name and AWS_ENDPOINT"
+    );
 }
 
 #[tokio::test]

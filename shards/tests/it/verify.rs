@@ -29,7 +29,8 @@ async fn all_faults_of_all_rows_are_named_in_order() {
     bad_dataset(&place.location, &rows).await;
     place.location.put("test/part-00000.parquet", b"PAR1 and then nothing".as_slice()).await.expect("a store");
     let report = verify(&place.location, &mut |_| {}).await.expect("a readable store");
-    let at: Vec<String> = report.faults.iter().map(|f| f.to_string().split(':').next().expect("a place").to_owned()).collect();
+    let at: Vec<String> =
+        report.faults.iter().map(|f| f.to_string().split(':').next().expect("a place").to_owned()).collect();
     assert_eq!(
         at,
         [
@@ -58,7 +59,9 @@ async fn a_row_group_that_cannot_be_read_is_one_fault() {
     let faults: Vec<String> = report.faults.iter().map(ToString::to_string).collect();
     assert_eq!(
         faults,
-        ["train/part-00000.parquet, row group 0: cannot be decoded: Parquet error: a page header is damaged; the file is damaged, write it again"]
+        [
+            "train/part-00000.parquet, row group 0: cannot be decoded: Parquet error: a page header is damaged; the file is damaged, write it again"
+        ]
     );
 }
 
@@ -80,6 +83,8 @@ async fn a_flipped_bit_that_no_decoder_notices_is_a_fault() {
     let report = verify(&place.location, &mut |_| {}).await.expect("a readable store");
     assert_eq!(
         report.faults.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        ["train/part-00000.parquet: its bytes are not those that were written (the content hash differs); write or fetch it again"]
+        [
+            "train/part-00000.parquet: its bytes are not those that were written (the content hash differs); write or fetch it again"
+        ]
     );
 }

@@ -6,10 +6,10 @@ use pixfleet_tests::{Log, Run, assert_same_losses, pixfleet, succeed};
 fn a_worker_killed_mid_step_changes_nothing() {
     let whole = Log::parse(&succeed(Run::new("whole").train(3)).stdout).losses();
 
-    for (case, phase) in [("forward", "after=forward"), ("backward", "after=backward")] {
+    for case in ["forward", "backward", "optimizer"] {
         let run = Run::new(&format!("killed-{case}"));
         let mut train = run.train(3);
-        train.env("PIXFLEET_FAULT", format!("w1:step=7:{phase}"));
+        train.env("PIXFLEET_FAULT", format!("w1:step=7:after={case}"));
         let log = Log::parse(&succeed(train).stdout);
 
         let lost: Vec<_> = log.lines.iter().filter(|l| l["event"] == "lost").collect();

@@ -1,6 +1,8 @@
 //! End-to-end tests with real processes, and the rules of the house. `make test` builds the programs first.
 
+mod bad_input;
 mod equality;
+mod evaluation;
 mod house;
 mod kill;
 mod object_storage;

@@ -75,15 +75,21 @@ impl From<Precision> for Compute {
 }
 
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let location = Location::parse(&args.url)?;
-    let index = runtime.block_on(index::open(&location)).with_context(|| format!("opening the dataset {}", args.url))?;
+    let index =
+        runtime.block_on(index::open(&location)).with_context(|| format!("opening the dataset {}", args.url))?;
     let splits: Vec<String> = if args.split.is_empty() { index.splits.keys().cloned().collect() } else { args.split };
     let key = args.encoder.key(args.precision);
     let mut encoder = None;
     for name in &splits {
         let Some(split) = index.split(name) else {
-            bail!("{} has no split `{name}`; it has {}", args.url, index.splits.keys().cloned().collect::<Vec<_>>().join(", "));
+            bail!(
+                "{} has no split `{name}`; it has {}",
+                args.url,
+                index.splits.keys().cloned().collect::<Vec<_>>().join(", ")
+            );
         };
         let started = Instant::now();
         let bar = bar(name, split);
@@ -105,7 +111,8 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
             bar.inc(now.cached - told.cached);
             told = now;
         };
-        let done = runtime.block_on(embed_split(job, &mut encode, &mut progress)).with_context(|| format!("split {name}"))?;
+        let done =
+            runtime.block_on(embed_split(job, &mut encode, &mut progress)).with_context(|| format!("split {name}"))?;
         bar.finish_and_clear();
         let seconds = started.elapsed().as_secs_f64();
         eprintln!(
@@ -135,10 +142,7 @@ fn rows(vectors: &Tensor) -> Result<Vec<Vec<f32>>, ModelError> {
 }
 
 /// Hands texts on in batches of similar length and puts the results back in the order given.
-fn by_length<V, E>(
-    texts: &[String],
-    mut encode: impl FnMut(&[&str]) -> Result<Vec<V>, E>,
-) -> Result<Vec<V>, E> {
+fn by_length<V, E>(texts: &[String], mut encode: impl FnMut(&[&str]) -> Result<Vec<V>, E>) -> Result<Vec<V>, E> {
     let mut order: Vec<usize> = (0..texts.len()).collect();
     order.sort_by_key(|&i| texts[i].len());
     let mut placed: Vec<(usize, V)> = Vec::with_capacity(texts.len());

@@ -33,7 +33,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let subject = runtime.block_on(Subject::open(&args.subject))?;
     let job = Job {
         reader: &subject.reader,
@@ -133,7 +134,13 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("out.parquet");
         let text = |v: f32| Some(Text { text: "t".into(), embedding: vec![v, -v] });
-        let region = |index, short: Option<Text>| RegionFeatures { index, mask: vec![index as f32, 1.0], boxed: vec![], short, long: None };
+        let region = |index, short: Option<Text>| RegionFeatures {
+            index,
+            mask: vec![index as f32, 1.0],
+            boxed: vec![],
+            short,
+            long: None,
+        };
         let image = ImageFeatures {
             image_id: "a".into(),
             row_group: 0,

@@ -70,7 +70,11 @@ pub(crate) fn lead(subject: &Subject, split: &str, regions: usize, images: usize
         ),
         _ => String::new(),
     };
-    let unseen = if subject.spec.as_ref().is_some_and(|s| s.data.split == split) { "" } else { ", none of which it was trained on" };
+    let unseen = if subject.spec.as_ref().is_some_and(|s| s.data.split == split) {
+        ""
+    } else {
+        ", none of which it was trained on"
+    };
     format!(
         "Can a model find the one region of a picture that a text describes? This one ({parameters:.1} million parameters, \
          pictures at {size} x {size}) sees a picture together with a mask of the region.{trained} Here it meets {} \
@@ -90,12 +94,21 @@ fn settings(spec: &RunSpec, subject: &Subject) -> Vec<FactTable> {
         row("precision", word(&spec.train.precision)),
     ];
     let training = vec![
-        row("losses", format!("{} (crop {}, local {})", word(&spec.loss.preset), word(&spec.loss.crop), word(&spec.loss.local))),
+        row(
+            "losses",
+            format!("{} (crop {}, local {})", word(&spec.loss.preset), word(&spec.loss.crop), word(&spec.loss.local)),
+        ),
         row("global batch", format!("{} in {} lanes", spec.train.global_batch, spec.train.lanes)),
         row("steps", format!("{}, {} of them warm-up", thousands(spec.schedule.steps), spec.schedule.warmup)),
-        row("learning rate", format!("{:e} (alpha {:e}, text {:e})", spec.optimizer.lr, spec.optimizer.alpha_lr, spec.optimizer.text_lr)),
+        row(
+            "learning rate",
+            format!("{:e} (alpha {:e}, text {:e})", spec.optimizer.lr, spec.optimizer.alpha_lr, spec.optimizer.text_lr),
+        ),
         row("weight decay", spec.optimizer.weight_decay.to_string()),
-        row("training text", format!("{}, long with probability {}", word(&spec.data.text), spec.data.long_probability)),
+        row(
+            "training text",
+            format!("{}, long with probability {}", word(&spec.data.text), spec.data.long_probability),
+        ),
         row("whole-image pairs", spec.data.common_pair.to_string()),
         row("seed", spec.run.seed.to_string()),
     ];
@@ -153,7 +166,8 @@ mod tests {
     fn a_file_of_stages_keeps_its_order() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("stages.json");
-        std::fs::write(&path, r#"[{"name":"compose","seconds":61.5},{"name":"train","seconds":270}]"#).expect("written");
+        std::fs::write(&path, r#"[{"name":"compose","seconds":61.5},{"name":"train","seconds":270}]"#)
+            .expect("written");
         let read = stages(&path).expect("stages");
         assert_eq!(read.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["compose", "train"]);
         std::fs::write(&path, "{}").expect("written");

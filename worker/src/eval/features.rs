@@ -104,7 +104,11 @@ pub(crate) fn encode_split(job: &Job<'_>, mut each: impl FnMut(Vec<ImageFeatures
 }
 
 /// Takes the receiver, so that the feed ends when this fails.
-fn drain(receive: Receiver<Result<Chunk>>, bar: &ProgressBar, mut each: impl FnMut(Chunk) -> Result<()>) -> Result<u64> {
+fn drain(
+    receive: Receiver<Result<Chunk>>,
+    bar: &ProgressBar,
+    mut each: impl FnMut(Chunk) -> Result<()>,
+) -> Result<u64> {
     let mut bad = 0;
     for chunk in receive {
         let chunk = chunk?;
@@ -127,7 +131,8 @@ fn feed(
     limit: Option<u64>,
     send: &SyncSender<Result<Chunk>>,
 ) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let columns = Columns { captions: true, ..Columns::TRAIN };
     let mut regions = 0;
     for (group, size) in (0u32..).zip(reader.split().shape().rows) {
@@ -226,10 +231,14 @@ fn texts<'t>(
     }
     let width = i64::from(model.spec().text_proj.width);
     if let Some(other) = there.iter().find(|v| v.len() as i64 != width) {
-        return Err(anyhow!("the text vectors have {} numbers, the model's adapter takes {width}; are they of another encoder?", other.len()));
+        return Err(anyhow!(
+            "the text vectors have {} numbers, the model's adapter takes {width}; are they of another encoder?",
+            other.len()
+        ));
     }
     let vectors = Tensor::from_slice(&there.concat()).reshape([-1, width]).to_device(device);
-    let mut embeddings = rows_of(&model.text_proj().forward(&model.params.weights(Compute::FP32), &vectors))?.into_iter();
+    let mut embeddings =
+        rows_of(&model.text_proj().forward(&model.params.weights(Compute::FP32), &vectors))?.into_iter();
     let one = |given: &Option<(&str, &[f32])>| {
         given.map(|(text, _)| Text { text: text.to_owned(), embedding: embeddings.next().unwrap_or_default() })
     };

@@ -27,7 +27,8 @@ impl Training {
     pub(crate) async fn read(url: &str) -> Result<Self> {
         let run = Location::parse(url)?;
         let folder = run.path("ledger");
-        let listed: Vec<_> = run.store().list(Some(&folder)).try_collect().await.with_context(|| format!("cannot list {url}/ledger"))?;
+        let listed: Vec<_> =
+            run.store().list(Some(&folder)).try_collect().await.with_context(|| format!("cannot list {url}/ledger"))?;
         let mut numbers: Vec<u64> =
             listed.iter().filter_map(|o| o.location.filename().and_then(Record::parse_segment_name)).collect();
         numbers.sort_unstable();
@@ -35,7 +36,8 @@ impl Training {
         for number in numbers {
             let key = Record::segment_key(number);
             let failed = || format!("cannot read {url}/{key}");
-            let bytes = run.store().get(&run.path(&key)).await.with_context(failed)?.bytes().await.with_context(failed)?;
+            let bytes =
+                run.store().get(&run.path(&key)).await.with_context(failed)?.bytes().await.with_context(failed)?;
             records.extend(parse_lines(std::str::from_utf8(&bytes).with_context(failed)?).with_context(failed)?);
         }
         Ok(Self::of(&History::replay(&records)))

@@ -49,7 +49,8 @@ pub(crate) struct Args {
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
     let started = Instant::now();
     let stages = args.stages.as_deref().map(facts::stages).transpose()?.unwrap_or_default();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let subject = runtime.block_on(Subject::open(&args.subject))?;
 
     let mut images: Vec<ImageFeatures> = Vec::new();
@@ -99,7 +100,10 @@ fn finish(
     stages: &[facts::Stage],
     (bad, started): (u64, Instant),
 ) -> Result<ExitCode> {
-    anyhow::ensure!(!report.results.is_empty(), "no kind of text could be evaluated; run `pixfleet shards embed` on the split");
+    anyhow::ensure!(
+        !report.results.is_empty(),
+        "no kind of text could be evaluated; run `pixfleet shards embed` on the split"
+    );
     let (regions, pictures) = report.results.iter().map(|r| (r.regions, r.images)).max().unwrap_or_default();
     report.facts = facts::facts(subject, stages, started.elapsed().as_secs_f64());
     report.facts.keys.insert("split".into(), Value::from(args.subject.split.clone()));

@@ -1,13 +1,14 @@
 //! The evaluation as a table for a terminal.
 
 use super::scores::Evaluated;
-use comfy_table::{presets, Attribute, Cell, CellAlignment, Table};
+use comfy_table::{Attribute, Cell, CellAlignment, Table, presets};
 
 /// One block of rows per kind of text: mask, box, all-ones mask, chance.
 pub(crate) fn table(results: &[Evaluated]) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    let heads = ["texts", "region shown by", "text→region R@1", "R@5", "R@10", "region→text R@1", "R@5", "R@10", "in image"];
+    let heads =
+        ["texts", "region shown by", "text→region R@1", "R@5", "R@10", "region→text R@1", "R@5", "R@10", "in image"];
     table.set_header(heads.map(|h| Cell::new(h).add_attribute(Attribute::Bold)));
     for result in results {
         let label = format!("{} ({} regions, {} images)", result.text.word(), result.regions, result.images);

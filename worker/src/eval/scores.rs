@@ -87,7 +87,9 @@ impl Evaluated {
         }
         for (mode, scores) in self.modes() {
             let suffix = if mode == "mask" { String::new() } else { format!("_{mode}") };
-            for (direction, recall) in [("text_to_region", scores.text_to_region), ("region_to_text", scores.region_to_text)] {
+            for (direction, recall) in
+                [("text_to_region", scores.text_to_region), ("region_to_text", scores.region_to_text)]
+            {
                 put(format!("{p}{direction}_r1{suffix}"), recall.r1);
                 put(format!("{p}{direction}_r5{suffix}"), recall.r5);
                 put(format!("{p}{direction}_r10{suffix}"), recall.r10);

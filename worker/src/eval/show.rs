@@ -39,7 +39,12 @@ pub(crate) async fn gallery(
             panels.push(pictures.panel(pairs.image(image), region, row[answer], answer == i).await?);
         }
         let wanted = panels.remove(0);
-        queries.push(Query { text: pairs.regions[i].2.text.clone(), rank: places.all[i].rank(), wanted, found: panels });
+        queries.push(Query {
+            text: pairs.regions[i].2.text.clone(),
+            rank: places.all[i].rank(),
+            wanted,
+            found: panels,
+        });
     }
     Ok(Gallery { text: pairs.kind(), queries })
 }
@@ -56,9 +61,16 @@ struct Pictures<'a> {
 }
 
 impl Pictures<'_> {
-    async fn panel(&mut self, image: &ImageFeatures, region: &RegionFeatures, similarity: f32, right: bool) -> Result<Panel> {
+    async fn panel(
+        &mut self,
+        image: &ImageFeatures,
+        region: &RegionFeatures,
+        similarity: f32,
+        right: bool,
+    ) -> Result<Panel> {
         let (row, picture) = self.row(image).await?;
-        let found = row.regions.get(region.index as usize).ok_or_else(|| anyhow!("{}: the row has changed", image.image_id))?;
+        let found =
+            row.regions.get(region.index as usize).ok_or_else(|| anyhow!("{}: the row has changed", image.image_id))?;
         let (width, height) = picture.dimensions();
         let mask = match &found.mask {
             Some(rle) => fit(rle.decode().with_context(|| format!("mask of {}", image.image_id))?, width, height),
@@ -79,7 +91,8 @@ impl Pictures<'_> {
             let row = row.ok_or_else(|| anyhow!("{}: the row is gone", image.image_id))?;
             let bytes = row.image.bytes.as_ref().ok_or_else(|| anyhow!("{}: no image", image.image_id))?;
             let rgb = decode::rgb(bytes)?;
-            let picture = RgbImage::from_raw(rgb.width, rgb.height, rgb.data).ok_or_else(|| anyhow!("an image of no size"))?;
+            let picture =
+                RgbImage::from_raw(rgb.width, rgb.height, rgb.data).ok_or_else(|| anyhow!("an image of no size"))?;
             self.rows.insert(at, (row, picture));
         }
         Ok(&self.rows[&at])

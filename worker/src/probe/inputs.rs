@@ -49,7 +49,8 @@ impl Expected {
 /// A missing, unknown or misshapen tensor, boxes outside 0..1 or empty, each by name with what was expected.
 pub(crate) fn check(mut given: HashMap<String, Tensor>, expected: &Expected, origin: &str) -> Result<Inputs> {
     let tensors = expected.tensors();
-    let mut unknown: Vec<&str> = given.keys().map(String::as_str).filter(|n| !tensors.iter().any(|t| t.0 == *n)).collect();
+    let mut unknown: Vec<&str> =
+        given.keys().map(String::as_str).filter(|n| !tensors.iter().any(|t| t.0 == *n)).collect();
     unknown.sort_unstable();
     if let Some(name) = unknown.first() {
         let known: Vec<&str> = tensors.iter().map(|t| t.0).collect();
@@ -64,7 +65,9 @@ pub(crate) fn check(mut given: HashMap<String, Tensor>, expected: &Expected, ori
             Some(tensor) => {
                 let size = tensor.size();
                 if size.len() != shape.len() + 1 || size[1..] != shape[..] || size[0] != rows || rows == 0 {
-                    bail!("{origin}: tensor `{name}` has shape {size:?}; expected {wanted} with N = {rows} as in `pixels`, N > 0");
+                    bail!(
+                        "{origin}: tensor `{name}` has shape {size:?}; expected {wanted} with N = {rows} as in `pixels`, N > 0"
+                    );
                 }
             }
         }

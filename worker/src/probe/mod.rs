@@ -118,7 +118,13 @@ fn features(model: &Model, inputs: &Inputs, loss: &LossSpec) -> Result<Vec<(Stri
         let w = model.params.weights(Compute::FP32);
         let map = model.vision().forward(&w, &inputs.pixels, inputs.mask.as_ref(), true).map;
         let Features { image, crop, text, roi, .. } = features;
-        let named = [("image_features", Some(image)), ("text_features", Some(text)), ("crop_features", crop), ("roi_features", roi), ("patch_map", map)];
+        let named = [
+            ("image_features", Some(image)),
+            ("text_features", Some(text)),
+            ("crop_features", crop),
+            ("roi_features", roi),
+            ("patch_map", map),
+        ];
         Ok(named.into_iter().filter_map(|(name, t)| Some((name.to_owned(), t?))).collect())
     })
 }

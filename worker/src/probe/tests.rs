@@ -44,9 +44,14 @@ fn the_total_is_the_sum_and_features_are_normalized() {
         let out = run(&mut tiny(), preset);
         let loss = |name: &str| out[&format!("loss.{name}")].double_value(&[]);
         let sum = loss("global") + loss("crop") + loss("local");
-        assert!(loss("global") > 0.0 && (loss("total") - sum).abs() < 1e-5, "{preset:?}: {} is not {sum}", loss("total"));
+        assert!(
+            loss("global") > 0.0 && (loss("total") - sum).abs() < 1e-5,
+            "{preset:?}: {} is not {sum}",
+            loss("total")
+        );
         for name in ["image_features", "crop_features", "text_features", "roi_features"] {
-            let norms: Vec<f64> = Vec::try_from(out[name].norm_scalaropt_dim(2.0, [1i64], false).to_kind(Kind::Double)).expect("numbers");
+            let norms: Vec<f64> =
+                Vec::try_from(out[name].norm_scalaropt_dim(2.0, [1i64], false).to_kind(Kind::Double)).expect("numbers");
             assert!(norms.len() == 3 && norms.iter().all(|n| (n - 1.0).abs() < 1e-5), "{name}: {norms:?}");
         }
         assert_eq!(out["patch_map"].size()[0], 3);
@@ -103,7 +108,10 @@ fn missing_unknown_and_misshapen_tensors_are_named() {
     let unknown = said(&|t| drop(t.insert("masks".into(), Tensor::from(1f32))));
     assert!(unknown.starts_with("in.safetensors: unknown tensor `masks`; expected pixels, mask,"), "{unknown}");
     let shape = said(&|t| drop(t.insert("text".into(), hash_fill("t", &[2, 24], 1.0))));
-    assert_eq!(shape, "in.safetensors: tensor `text` has shape [2, 24]; expected [N, 24] with N = 3 as in `pixels`, N > 0");
+    assert_eq!(
+        shape,
+        "in.safetensors: tensor `text` has shape [2, 24]; expected [N, 24] with N = 3 as in `pixels`, N > 0"
+    );
     let outside = said(&|t| drop(t.insert("boxes".into(), hash_fill("b", &[3, 4], 9.0))));
     assert!(outside.contains("`boxes` row 0"), "{outside}");
     let expected = Expected::of(&model, &LossSpec::preset(LossPreset::Alphaclip));

@@ -76,7 +76,8 @@ impl Report {
         let html = dir.join("report.html");
         std::fs::write(&html, page::page(self)).with_context(|| format!("cannot write {}", html.display()))?;
         let json = dir.join("report.json");
-        let text = serde_json::to_string_pretty(&self.json()).context("the report has a number that JSON cannot hold")?;
+        let text =
+            serde_json::to_string_pretty(&self.json()).context("the report has a number that JSON cannot hold")?;
         std::fs::write(&json, text + "\n").with_context(|| format!("cannot write {}", json.display()))?;
         Ok(html)
     }

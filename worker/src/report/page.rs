@@ -5,7 +5,7 @@ use super::plots::{self, Plot};
 use super::{Facts, Report};
 use crate::eval::output::percent;
 use crate::eval::scores::{Evaluated, TextKind};
-use maud::{html, Markup, PreEscaped, DOCTYPE};
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// The whole page.
 pub(crate) fn page(report: &Report) -> String {

@@ -1,5 +1,5 @@
-use super::gallery::{choose, draw, Panel, Query, Region};
-use super::plots::{Plot, Series, PALETTE};
+use super::gallery::{Panel, Query, Region, choose, draw};
+use super::plots::{PALETTE, Plot, Series};
 use super::*;
 use crate::eval::retrieve::{Place, Recall};
 use crate::eval::scores::Scores;
@@ -75,7 +75,8 @@ fn the_page_is_one_file_with_numbers_curves_and_pictures() {
     if let Ok(keep) = std::env::var("PIXFLEET_KEEP_REPORT") {
         std::fs::copy(&path, keep).expect("copied");
     }
-    for wanted in ["24.0 %", "34 times", "1416 regions", "<polyline", "currentColor", "right region: rank 41", "28.9 %"] {
+    for wanted in ["24.0 %", "34 times", "1416 regions", "<polyline", "currentColor", "right region: rank 41", "28.9 %"]
+    {
         assert!(html.contains(wanted), "{wanted} is missing");
     }
     assert_eq!(html.matches("data:image/jpeg;base64,").count(), 12);
@@ -95,9 +96,22 @@ fn texts_of_a_caption_are_escaped() {
 fn report_json_has_the_promised_keys() {
     let json = report().json();
     for key in [
-        "steps", "test_regions", "chance_r10", "text_to_region_r10", "region_to_text_r10", "chance_in_image",
-        "in_image_mask", "in_image_box", "in_image_full", "wall_s", "long_text_to_region_r10", "long_in_image_mask",
-        "text_to_region_r1", "region_to_text_r5", "text_to_region_r10_box", "long_in_image_full",
+        "steps",
+        "test_regions",
+        "chance_r10",
+        "text_to_region_r10",
+        "region_to_text_r10",
+        "chance_in_image",
+        "in_image_mask",
+        "in_image_box",
+        "in_image_full",
+        "wall_s",
+        "long_text_to_region_r10",
+        "long_in_image_mask",
+        "text_to_region_r1",
+        "region_to_text_r5",
+        "text_to_region_r10_box",
+        "long_in_image_full",
     ] {
         assert!(json[key].is_number(), "{key} is missing in {json}");
     }

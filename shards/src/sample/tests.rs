@@ -147,9 +147,13 @@ fn every_bad_value_is_named_by_its_column() {
         refused(|r| r.regions[0].mask = Some(Rle::encode(&Mask::filled(20, 40, 255)))),
         "regions[0].mask_size: 40 x 20 is not the shape of the image, 20 x 40"
     );
-    let blank = |r: &mut ImageRow| (r.regions[0].caption_object, r.regions[0].caption_merged) = (Some(" ".into()), Some(String::new()));
-    assert!(["regions[0].caption_object: the caption is empty", "regions[0].caption_merged: the caption is empty"]
-        .contains(&refused(blank).as_str()));
+    let blank = |r: &mut ImageRow| {
+        (r.regions[0].caption_object, r.regions[0].caption_merged) = (Some(" ".into()), Some(String::new()))
+    };
+    assert!(
+        ["regions[0].caption_object: the caption is empty", "regions[0].caption_merged: the caption is empty"]
+            .contains(&refused(blank).as_str())
+    );
     let nan = |r: &mut ImageRow| {
         let bad = Some(vec![1.0, f32::NAN, 1.0, 1.0]);
         (r.regions[0].short_vector, r.regions[0].long_vector) = (bad.clone(), bad);
@@ -157,8 +161,10 @@ fn every_bad_value_is_named_by_its_column() {
     assert!(refused(nan).ends_with("[0]: number 1 of the text vector is NaN"));
     let none = |r: &mut ImageRow| (r.regions[0].short_vector, r.regions[0].long_vector) = (None, None);
     assert!(refused(none).ends_with("[0]: no text vector; run `pixfleet shards embed` on this split"));
-    assert!(refused(|r| (r.regions[0].short_vector, r.regions[0].long_vector) = (Some(vec![]), Some(vec![])))
-        .ends_with("[0]: the text vector has 0 numbers, expected 4"));
+    assert!(
+        refused(|r| (r.regions[0].short_vector, r.regions[0].long_vector) = (Some(vec![]), Some(vec![])))
+            .ends_with("[0]: the text vector has 0 numbers, expected 4")
+    );
     assert_eq!(
         refused(|r| (r.regions[0].check_ok, r.image_vector) = (Some(false), None)),
         "regions: the row has no region that passed its check and no image caption's vector"

@@ -1,13 +1,9 @@
-//! What the losses and the optimizer cost. In a process of its own: memory is measured as the process's peak.
-//!
-//! `cargo test -p pixfleet-model --test loss_cost -- --ignored --nocapture` prints times.
+//! What the losses and the optimizer cost: `cargo bench -p pixfleet-model --bench loss`, by hand.
 
-use std::fs;
 use std::time::Instant;
 
 use pixfleet_cluster::spec::{LossPreset, LossSpec, OptimizerSpec};
 use pixfleet_model::Params;
-use pixfleet_model::loss::{InfoNce, Tile};
 use pixfleet_model::objective::{Alone, Leaves, Part, ThreeBranch};
 use pixfleet_model::optim::AdamW;
 use pixfleet_model::testing::hash_fill;
@@ -17,25 +13,6 @@ fn rows(name: &str, n: i64, d: i64) -> Tensor {
     let x = hash_fill(name, &[n, d], 1.0);
     let norm = (&x * &x).sum_dim_intlist([1i64].as_slice(), true, Kind::Float).sqrt();
     x / norm
-}
-
-fn peak_rss_mib() -> i64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmHWM:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<i64>().unwrap() / 1024
-}
-
-/// The whole similarity matrix would be 1,024 MiB here; both halves together stay far below.
-#[test]
-fn memory_is_linear_in_the_batch() {
-    let n = 16_384;
-    let (a, b) = (rows("a", n, 8), rows("b", n, 8));
-    let loss = InfoNce { scale: 10.0, smoothing: 0.0, tile: Tile::for_device(Device::Cpu) };
-    let before = peak_rss_mib();
-    let stats = loss.stats(&a, &b, 0..n).unwrap();
-    let _ = loss.grad([&a, &b], [&stats.lse_ab, &stats.lse_ba], 0..1024).unwrap();
-    let grown = peak_rss_mib() - before;
-    assert!(grown < 200, "{grown} MiB");
 }
 
 fn timed(what: &str, mut work: impl FnMut()) {
@@ -49,9 +26,7 @@ fn timed(what: &str, mut work: impl FnMut()) {
     println!("{what}: {:.2} ms", start.elapsed().as_secs_f64() * 1e3 / f64::from(times));
 }
 
-#[test]
-#[ignore = "prints times"]
-fn times() {
+fn main() {
     let objective = ThreeBranch::new(&LossSpec::preset(LossPreset::Default));
     for (n, d) in [(64, 256), (256, 256), (256, 1280), (4096, 256), (4096, 1280)] {
         let leaves = Part::ALL

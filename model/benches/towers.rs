@@ -1,6 +1,6 @@
 //! What the towers cost on one core, in CPU time (another program on the machine does not count).
 //!
-//! `cargo test -p pixfleet-model --test tower_cost -- --ignored --nocapture` prints the times.
+//! `cargo bench -p pixfleet-model --bench towers`, by hand, with OMP_NUM_THREADS=1.
 
 use std::path::Path;
 
@@ -55,8 +55,6 @@ fn train_step(model: &mut Model, inputs: &Inputs, loss: &LossSpec, compute: Comp
     model.params.zero_grad();
 }
 
-#[test]
-#[ignore = "prints times, holds nothing"]
 fn tiny_presets() {
     tch::set_num_threads(1);
     const BATCH: i64 = 64;
@@ -84,17 +82,19 @@ fn tiny_presets() {
     }
 }
 
-#[test]
-#[ignore = "prints times, holds nothing"]
 fn minilm() {
     tch::set_num_threads(1);
     let encoder = MiniLm::load(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/minilm"), Device::Cpu).unwrap();
-    let texts: Vec<String> = (0..128)
-        .map(|i| format!("a photo of number {i}{}", ", with a long tail of words".repeat(i % 8)))
-        .collect();
+    let texts: Vec<String> =
+        (0..128).map(|i| format!("a photo of number {i}{}", ", with a long tail of words".repeat(i % 8))).collect();
     let tokens: usize = encoder.token_counts(&texts).unwrap().iter().sum();
     for compute in [Compute::FP32, Compute::BF16] {
         let seconds = least(2, || drop(encoder.encode(&texts, compute).unwrap()));
         println!("{compute:?}: {:.0} texts/s, {:.0} tokens/s a core", 128.0 / seconds, tokens as f64 / seconds);
     }
+}
+
+fn main() {
+    tiny_presets();
+    minilm();
 }
