@@ -35,6 +35,9 @@ pub(crate) struct Args {
     /// Worker processes.
     #[arg(long, default_value_t = 2)]
     workers: u32,
+    /// Where workers compute: auto, cpu, cuda, cuda:N.
+    #[arg(long, default_value = "auto")]
+    device: String,
     /// Drawings that scenes are composed from; `make setup` puts them there.
     #[arg(long, default_value = ".cache/drawings")]
     drawings: PathBuf,
@@ -123,7 +126,7 @@ fn train(args: &Args, place: &Place) -> Result<Option<ExitCode>> {
     sets.extend(args.steps.map(|steps| format!("schedule.steps={steps}")));
     sets.extend(args.set.iter().cloned());
     let mut command = Command::new(std::env::current_exe().context("cannot find this program's own path")?);
-    command.arg("train").arg(&file).args(["--workers", &args.workers.to_string()]);
+    command.arg("train").arg(&file).args(["--workers", &args.workers.to_string(), "--device", &args.device]);
     for set in &sets {
         command.args(["--set", set]);
     }
