@@ -18,8 +18,6 @@ pub mod step;
 pub mod testing;
 pub mod text_proj;
 pub mod towers;
-#[cfg(test)]
-mod towers_tests;
 pub mod vision;
 
 pub use error::ModelError;

@@ -251,3 +251,6 @@ fn expect_shape(what: &str, tensor: &Tensor, expected: &[i64]) -> Result<(), Mod
     }
     Err(ModelError::Shape { what: what.to_owned(), expected: format!("{expected:?}"), found })
 }
+
+#[cfg(test)]
+mod tests;
