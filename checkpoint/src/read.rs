@@ -32,7 +32,7 @@ pub(crate) async fn manifest_keys(run: &Location) -> Result<Vec<String>, Checkpo
         .filter_map(|object| object.location.filename())
         .filter_map(|name| Some((Manifest::parse_key(name)?, format!("manifests/{name}"))))
         .collect();
-    keys.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+    keys.sort_unstable_by_key(|key| std::cmp::Reverse(key.0));
     Ok(keys.into_iter().map(|(_, key)| key).collect())
 }
 

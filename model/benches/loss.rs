@@ -1,5 +1,7 @@
 //! What the losses and the optimizer cost: `cargo bench -p pixfleet-model --bench loss`, by hand.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "prints its results")]
+
 use std::time::Instant;
 
 use pixfleet_cluster::spec::{LossPreset, LossSpec, OptimizerSpec};

@@ -2,6 +2,8 @@
 //!
 //! `cargo bench -p pixfleet-model --bench towers`, by hand, with OMP_NUM_THREADS=1.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "prints its results")]
+
 use std::path::Path;
 
 use pixfleet_cluster::spec::{LossPreset, LossSpec, ModelSpec, TextProjSpec, VisionPreset};

@@ -107,7 +107,6 @@ impl LayerNorm {
 }
 
 /// `x / max(|x|_2, 1e-12)` over the last dimension, in fp32. A zero row stays zero and gets no NaN gradient.
-#[must_use]
 pub fn l2_normalize(x: &Tensor) -> Tensor {
     let x = x.to_kind(Kind::Float);
     let norm = x.norm_scalaropt_dim(2.0, [-1i64].as_slice(), true).clamp_min(1e-12);

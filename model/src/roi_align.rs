@@ -10,7 +10,6 @@ use tch::{Kind, Tensor};
 ///
 /// `map` [B, C, h, w] fp32, `boxes` [B, 4] xyxy in 0..1 of the square, one a map -> [B, C]. A box without area yields
 /// the zero vector.
-#[must_use]
 pub fn roi_align(map: &Tensor, boxes: &Tensor) -> Tensor {
     let size = map.size();
     weighted_sum(&map.flatten(2, 3), &roi_weights(boxes, size[2], size[3]))
@@ -19,14 +18,12 @@ pub fn roi_align(map: &Tensor, boxes: &Tensor) -> Tensor {
 /// Mask pooling: `sum F m / (sum m + 1e-12)` with `m` the mask area-resized to the map (CLIPSelf's `mask_pool`).
 ///
 /// `map` [B, C, h, w] fp32, `mask` [B, 1, S, S] in 0..1 (not normalized) -> [B, C].
-#[must_use]
 pub fn mask_pool(map: &Tensor, mask: &Tensor) -> Tensor {
     let size = map.size();
     weighted_sum(&map.flatten(2, 3), &mask_weights(mask, size[2], size[3]))
 }
 
 /// Weights [B, h*w] of [`roi_align`].
-#[must_use]
 pub fn roi_weights(boxes: &Tensor, height: i64, width: i64) -> Tensor {
     let boxes = boxes.to_kind(Kind::Float);
     let corner = |i: i64| boxes.narrow(1, i, 1);
@@ -36,7 +33,6 @@ pub fn roi_weights(boxes: &Tensor, height: i64, width: i64) -> Tensor {
 }
 
 /// Weights [B, h*w] of [`mask_pool`].
-#[must_use]
 pub fn mask_weights(mask: &Tensor, height: i64, width: i64) -> Tensor {
     let m = mask.to_kind(Kind::Float).adaptive_avg_pool2d([height, width]).flatten(1, 3);
     let total = m.sum_dim_intlist([1i64].as_slice(), true, Kind::Float) + 1e-12;
@@ -44,7 +40,6 @@ pub fn mask_weights(mask: &Tensor, height: i64, width: i64) -> Tensor {
 }
 
 /// `features` [B, K, cells], `weights` [B, cells] -> [B, K].
-#[must_use]
 pub fn weighted_sum(features: &Tensor, weights: &Tensor) -> Tensor {
     features.bmm(&weights.unsqueeze(2)).squeeze_dim(2)
 }

@@ -11,7 +11,6 @@ pub fn fnv1a64(bytes: &[u8]) -> u64 {
 }
 
 /// `value[i] = ((mix(fnv1a64(name) + i) >> 40) / 2^24 - 0.5) * 2 * scale`, fp32, row-major, on the CPU.
-#[must_use]
 pub fn hash_fill(name: &str, shape: &[i64], scale: f64) -> Tensor {
     let count = usize::try_from(shape.iter().product::<i64>()).expect("a shape has no negative sides");
     let start = fnv1a64(name.as_bytes());

@@ -45,13 +45,12 @@ impl TextProj {
     }
 
     /// `text` [B, E] -> [B, D], L2-normalized fp32.
-    #[must_use]
     pub fn forward(&self, w: &Weights<'_>, text: &Tensor) -> Tensor {
         let mut e = l2_normalize(text);
         for (norm, up, down) in &self.layers {
             let hidden = up.forward(w, &norm.forward(w, &e)).gelu("none");
             // Not in place: the norm's backward reads this value.
-            e = e + down.forward(w, &hidden).to_kind(Kind::Float);
+            e = down.forward(w, &hidden).to_kind(Kind::Float) + e;
         }
         l2_normalize(&self.out.forward(w, &self.norm.forward(w, &e)))
     }

@@ -105,7 +105,6 @@ impl Model {
     }
 
     /// The logit scale's parameter: ln of the factor, shape [].
-    #[must_use]
     pub fn logit_scale(&self) -> &Tensor {
         self.params.tensor(self.logit_scale)
     }

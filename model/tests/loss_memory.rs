@@ -1,5 +1,7 @@
 //! The loss needs memory linear in the batch. A process of its own: memory is measured as the process's peak.
 
+#![allow(clippy::unwrap_used, reason = "a test fails where it unwraps")]
+
 use std::fs;
 
 use pixfleet_model::loss::{InfoNce, Tile};

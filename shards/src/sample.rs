@@ -20,6 +20,7 @@ use pixfleet_cluster::spec::{CropBackground, CropMask, DataSpec, TextChoice};
 /// Mean of CLIP's images, RGB.
 pub const MEAN: [f32; 3] = [0.481_454_66, 0.457_827_5, 0.408_210_73];
 /// Standard deviation of CLIP's images, RGB.
+#[allow(clippy::excessive_precision, reason = "as CLIP's code writes them")]
 pub const STD: [f32; 3] = [0.268_629_54, 0.261_302_58, 0.275_777_11];
 /// [`MEAN`] as bytes: what lies beyond the border of a crop.
 pub const MEAN_COLOUR: [u8; 3] = [123, 117, 104];

@@ -124,12 +124,10 @@ impl Sim {
                 w.ready = false;
                 w.form = Some(form);
             }
-            Some(Order::Abort { generation, .. }) => {
-                if w.form.as_ref().is_some_and(|f| f.generation == generation) {
-                    w.form = None;
-                    let (next_step, kind) = (w.at, FailureKind::Aborted);
-                    w.outbox.push_back(failed(generation, next_step, kind));
-                }
+            Some(Order::Abort { generation, .. }) if w.form.as_ref().is_some_and(|f| f.generation == generation) => {
+                w.form = None;
+                let (next_step, kind) = (w.at, FailureKind::Aborted);
+                w.outbox.push_back(failed(generation, next_step, kind));
             }
             _ => {}
         }

@@ -34,7 +34,6 @@ impl Slot {
     }
 
     /// First and second moment, fp32, of the parameter's shape.
-    #[must_use]
     pub fn moments(&self) -> (&Tensor, &Tensor) {
         (&self.m, &self.v)
     }

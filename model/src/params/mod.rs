@@ -37,7 +37,6 @@ impl Param {
     }
 
     /// Its tensor.
-    #[must_use]
     pub fn tensor(&self) -> &Tensor {
         &self.tensor
     }
@@ -124,7 +123,6 @@ impl Params {
     }
 
     /// A tensor by id.
-    #[must_use]
     pub fn tensor(&self, id: ParamId) -> &Tensor {
         &self.entries[id.0].tensor
     }

@@ -68,7 +68,6 @@ impl Weights<'_> {
     }
 
     /// The fp32 leaf itself.
-    #[must_use]
     pub fn fp32(&self, id: ParamId) -> &Tensor {
         self.params.tensor(id)
     }

@@ -90,7 +90,6 @@ impl Vision {
 
     /// Projects and normalizes raw features: [.., C] -> [.., D], L2-normalized fp32. The class token and pooled regions
     /// share it.
-    #[must_use]
     pub fn head_norm(&self, w: &Weights<'_>, raw: &Tensor) -> Tensor {
         l2_normalize(&self.head.forward(w, raw))
     }

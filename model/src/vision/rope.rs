@@ -8,7 +8,6 @@ use tch::{Device, Kind, Tensor};
 
 /// Angles [patches, head_width / 2] of a `grid` x `grid` map, one per pair of channels, in f64 on the CPU. Positions are
 /// scaled to a grid of `rope_grid` (`intp_freq`).
-#[must_use]
 pub fn angles(grid: i64, rope_grid: i64, head_width: i64) -> Tensor {
     let half = head_width / 2;
     let pairs = half / 2;
@@ -26,7 +25,6 @@ pub fn angles(grid: i64, rope_grid: i64, head_width: i64) -> Tensor {
 }
 
 /// The factors `exp(i phi)` [1 + patches, 1, head_width / 2], complex fp32, the class token's first.
-#[must_use]
 pub fn factors(grid: i64, rope_grid: i64, head_width: i64, device: Device) -> Tensor {
     let angles = angles(grid, rope_grid, head_width);
     let class = Tensor::zeros([1, head_width / 2], (Kind::Double, Device::Cpu));
@@ -36,7 +34,6 @@ pub fn factors(grid: i64, rope_grid: i64, head_width: i64, device: Device) -> Te
 }
 
 /// Rotates `x` [B, 1 + patches, heads, head_width], any float dtype. Product and result are fp32.
-#[must_use]
 pub fn rotate(x: &Tensor, factors: &Tensor) -> Tensor {
     let size = x.size();
     let (heads, width) = (size[2], size[3]);

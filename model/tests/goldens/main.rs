@@ -1,6 +1,8 @@
 //! The towers against other libraries: golden files in `tests/golden/`, each written by the script of the same name
 //! that lies beside it. Weights and inputs are filled from their names on both sides.
 
+#![allow(clippy::print_stdout, reason = "errors against the goldens are worth reading")]
+
 mod eva02;
 mod minilm;
 mod roi_align;
