@@ -125,7 +125,7 @@ struct RawAdamWStep {
 
 pub(crate) fn fused_adamw(lists: AdamWLists<'_>, step: &AdamWStep) -> Result<(), Failure> {
     let [params, grads, first, second] =
-        [lists.params, lists.grads, lists.exp_avgs, lists.exp_avg_sqs].map(|list| tensor_ptrs(list));
+        [lists.params, lists.grads, lists.exp_avgs, lists.exp_avg_sqs].map(tensor_ptrs);
     let AdamWStep { step, lr, beta1, beta2, weight_decay, eps } = *step;
     let raw = RawAdamWStep { step, lr, beta1, beta2, weight_decay, eps };
     // SAFETY: four arrays of `params.len()` live tensors (the caller checked the lengths), borrowed for the call.

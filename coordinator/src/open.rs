@@ -72,14 +72,14 @@ async fn newest_generation(location: &Location) -> Result<Option<Generation>, Co
 
 fn same_dataset(spec: &RunSpec, ledger: &Ledger, dataset: &Dataset) -> Result<(), CoordinatorError> {
     for record in &ledger.records {
-        if let Record::Opened { dataset_digest, .. } = record {
-            if *dataset_digest != dataset.digest {
-                return Err(CoordinatorError::OtherDataset {
-                    run: spec.run.name.clone(),
-                    then: dataset_digest.clone(),
-                    now: dataset.digest.clone(),
-                });
-            }
+        if let Record::Opened { dataset_digest, .. } = record
+            && *dataset_digest != dataset.digest
+        {
+            return Err(CoordinatorError::OtherDataset {
+                run: spec.run.name.clone(),
+                then: dataset_digest.clone(),
+                now: dataset.digest.clone(),
+            });
         }
     }
     Ok(())

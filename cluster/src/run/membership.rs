@@ -256,12 +256,12 @@ impl Run {
         for (member, silent) in mute {
             self.lose(now, member, LossCause::HeartbeatMissed { silent });
         }
-        if let (Phase::Reforming(_), Some(since)) = (self.phase, self.phase_since) {
-            if now >= since + self.config.reform_grace {
-                for member in self.active() {
-                    let failure = self.failure.clone();
-                    self.lose(now, member, LossCause::SilentAfterFailure { failure });
-                }
+        if let (Phase::Reforming(_), Some(since)) = (self.phase, self.phase_since)
+            && now >= since + self.config.reform_grace
+        {
+            for member in self.active() {
+                let failure = self.failure.clone();
+                self.lose(now, member, LossCause::SilentAfterFailure { failure });
             }
         }
         self.gathered(now);

@@ -197,10 +197,10 @@ impl Sim {
         if self.draw(2) == 0 {
             self.collective();
         }
-        if self.draw(3) == 0 {
-            if let Some((generation, step)) = self.manifests.pop_front() {
-                self.event(Event::ManifestStored { generation, step, key: format!("m{step}-{generation}") });
-            }
+        if self.draw(3) == 0
+            && let Some((generation, step)) = self.manifests.pop_front()
+        {
+            self.event(Event::ManifestStored { generation, step, key: format!("m{step}-{generation}") });
         }
         match self.draw(200) {
             0 | 1 if self.kills < KILLS_MAX => {
@@ -249,7 +249,7 @@ fn work(w: &mut Worker, rank: u32, form: &Form, steps: u64) {
     let report = StepReport { generation: form.generation, step: at, losses, samples: 8, ..StepReport::default() };
     w.at = Some(at.next());
     w.outbox.push_back(Report::Committed(report));
-    if at.next().0 % EVERY == 0 || at.next().0 == steps {
+    if at.next().0.is_multiple_of(EVERY) || at.next().0 == steps {
         w.outbox.push_back(part(at.next()));
     }
 }

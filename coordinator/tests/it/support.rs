@@ -137,7 +137,7 @@ impl Worker {
         let report = StepReport { generation, step, losses, samples: 8, seconds: 0.5, ..StepReport::default() };
         self.say(Report::Committed(report)).await;
         self.at = Some(step.next());
-        if step.next().0 % 2 == 0 {
+        if step.next().0.is_multiple_of(2) {
             self.part().await;
         }
     }

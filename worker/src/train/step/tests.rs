@@ -87,7 +87,7 @@ fn batch(step: u64, lane: u32) -> Batch {
         mask: wave(n * area, 0.051),
         crop_pixels: wave(n * 3 * area, 0.029),
         crop_mask: wave(n * area, 0.047),
-        crop_valid: (0..n).map(|i| (lane as usize * n + i) % 3 != 0).collect(),
+        crop_valid: (0..n).map(|i| !(lane as usize * n + i).is_multiple_of(3)).collect(),
         boxes: vec![[0.1, 0.2, 0.7, 0.9]; n],
         text: wave(n * TEXT, 0.37),
         text_dim: TEXT,
