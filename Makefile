@@ -59,8 +59,8 @@ $(CACHE)/nccl/.complete: scripts/setup-nccl.sh scripts/requirements-nccl.txt $(C
 	bash scripts/setup-nccl.sh $(CACHE)/venv
 	mkdir -p $(CACHE)/nccl && touch $@
 
+# Beside the worker, so that dependencies have the features they are built with anyway; build.rs compiles the C++.
 nccl-check: setup setup-nccl ## The NCCL feature compiles from PyPI's headers alone
-	# Beside the worker, so that dependencies have the features they are built with anyway; build.rs compiles the C++.
 	cargo check --quiet -p pixfleet-collective -p pixfleet-worker --lib --features nccl
 
 gpu-check: setup setup-nccl ## On a machine with a GPU: the demo through NCCL, in bf16
