@@ -27,7 +27,7 @@ pub(crate) struct Args {
     #[arg(long, default_value = "target/demo")]
     out: PathBuf,
     /// Scenes to train on; a tenth of it, at least 400, to test on.
-    #[arg(long, default_value_t = 1600)]
+    #[arg(long, default_value_t = 1200)]
     scenes: u64,
     /// Optimizer steps instead of the run file's.
     #[arg(long)]
