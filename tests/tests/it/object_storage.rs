@@ -1,10 +1,10 @@
-//! The main job on object storage: dataset, ledger and checkpoints in S3; a run killed and resumed from there.
+//! The main job on object storage: dataset, ledger and checkpoints in S3. (Resuming is tested on disk, in `resume`.)
 
 use pixfleet_tests::s3::S3;
 use pixfleet_tests::{Log, assert_same_losses, compose, pixfleet, run_file, scratch, succeed};
 
 #[test]
-fn trains_resumes_and_audits_on_s3() {
+fn trains_and_audits_on_s3() {
     let s3 = S3::start();
     let env = s3.env();
     let pairs: Vec<(&str, &str)> = env.iter().map(|(k, v)| (*k, v.as_str())).collect();
