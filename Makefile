@@ -8,7 +8,7 @@ CACHE := .cache
 PIP := $(CACHE)/venv/bin/pip --disable-pip-version-check --quiet
 BIN := target/debug
 
-.PHONY: help demo test bench lint setup setup-test setup-nccl nccl-check gpu-check clean-demo
+.PHONY: help demo test bench chaos lint setup setup-test setup-nccl nccl-check gpu-check setup-peers peers healing clean-demo
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
@@ -17,9 +17,16 @@ demo: setup ## From nothing to a trained model and target/demo/report.html
 	cargo build --quiet --bins --workspace
 	$(BIN)/pixfleet demo --out target/demo
 
-test: setup setup-test nccl-check ## Everything that can be shown without a GPU
+test: setup setup-test setup-nccl ## Everything that can be shown without a GPU
 	cargo build --quiet --bins --workspace
+	$(MAKE) nccl-check
 	cargo test --workspace
+
+MINUTES ?= 10
+SEED ?= 1
+chaos: setup setup-test ## Real processes under random faults, against an undisturbed run: MINUTES=10 SEED=1
+	cargo build --quiet --bins --workspace
+	$(BIN)/chaos --minutes $(MINUTES) --seed $(SEED)
 
 bench: setup ## What a step's parts cost, printed; by hand, on a quiet machine
 	OMP_NUM_THREADS=1 cargo bench --profile dev -p pixfleet-model
@@ -59,12 +66,28 @@ $(CACHE)/nccl/.complete: scripts/setup-nccl.sh scripts/requirements-nccl.txt $(C
 	bash scripts/setup-nccl.sh $(CACHE)/venv
 	mkdir -p $(CACHE)/nccl && touch $@
 
-# Beside the worker, so that dependencies have the features they are built with anyway; build.rs compiles the C++.
+# Built, not checked, and beside the worker: so it shares the dependencies that the programs have compiled anyway.
 nccl-check: setup setup-nccl ## The NCCL feature compiles from PyPI's headers alone
-	cargo check --quiet -p pixfleet-collective -p pixfleet-worker --lib --features nccl
+	cargo build --quiet -p pixfleet-collective -p pixfleet-worker --lib --features nccl
 
 gpu-check: setup setup-nccl ## On a machine with a GPU: the demo through NCCL, in bf16
 	bash scripts/gpu-check.sh
+
+# torch for Python, from the wheel that libtorch comes from.
+setup-peers: $(CACHE)/peers/.complete
+$(CACHE)/peers/.complete: scripts/requirements-peers.txt $(CACHE)/libtorch
+	$(CACHE)/venv/bin/python -m venv $(CACHE)/peers
+	$(CACHE)/peers/bin/pip --disable-pip-version-check --quiet install --no-deps --require-hashes -r $<
+	for at in $(CACHE)/peers/lib/python*; do echo "../../../../venv/lib/$${at##*/}/site-packages" > "$$at/site-packages/torch.pth"; done
+	touch $@
+
+peers: setup-peers ## How long torchrun takes to heal after kill -9; by hand, on a quiet machine
+	$(CACHE)/peers/bin/python tests/peers/torchrun_elastic.py --out target/peers/torchrun.json
+
+healing: setup ## How long pixfleet takes to heal, by kind of fault; beside torchrun's time if `make peers` has run
+	cargo build --quiet --bins --workspace
+	peer=target/peers/torchrun.json; [ ! -e "$$peer" ] || with="--peer $$peer"; \
+	for fault in kill stop drain coordinator; do $(BIN)/healing "$$fault" $${with:-} --json "target/healing/$$fault.json"; with=; done
 
 clean-demo: ## Forget the demo's data and run
 	rm -rf target/demo

@@ -76,6 +76,19 @@ pub enum CheckpointError {
         /// The nonce that lies there.
         theirs: String,
     },
+    /// An object of a part lies there already, with other bytes.
+    #[error(
+        "{key} was written before with other bytes (blake3 {theirs}, ours {ours}) and stays as it is; two workers act as \
+         one rank of one generation, and one of the two must stop"
+    )]
+    Taken {
+        /// The object.
+        key: String,
+        /// Digest of the bytes that were to be written.
+        ours: String,
+        /// Digest of those that lie there.
+        theirs: String,
+    },
     /// A background thread ended before its work was done.
     #[error("the thread that packs {key} was cancelled")]
     Cancelled {
@@ -98,6 +111,7 @@ impl CheckpointError {
                 | object_store::Error::Unauthenticated { .. }
                 | object_store::Error::InvalidPath { .. }
                 | object_store::Error::NotSupported { .. }
+                | object_store::Error::NotImplemented { .. }
                 | object_store::Error::UnknownConfigurationKey { .. } => Class::Fatal,
                 _ => Class::Retry,
             },
@@ -107,7 +121,8 @@ impl CheckpointError {
             | Self::Part { .. }
             | Self::Manifest { .. }
             | Self::Version { .. }
-            | Self::Conflict { .. } => Class::Fatal,
+            | Self::Conflict { .. }
+            | Self::Taken { .. } => Class::Fatal,
         }
     }
 
@@ -117,7 +132,7 @@ impl CheckpointError {
         match self {
             Self::Damaged { .. } | Self::Part { .. } | Self::Manifest { .. } | Self::Version { .. } => true,
             Self::Store { source, .. } => matches!(source, object_store::Error::NotFound { .. }),
-            Self::Url { .. } | Self::Conflict { .. } | Self::Cancelled { .. } => false,
+            Self::Url { .. } | Self::Conflict { .. } | Self::Taken { .. } | Self::Cancelled { .. } => false,
         }
     }
 

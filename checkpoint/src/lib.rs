@@ -6,7 +6,9 @@
 //! The seam for asynchronous staging: [`encode`] turns host tensors into the bytes of a part and [`write_part`] is a
 //! future that owns them, so nothing here needs the trainer to wait.
 
+mod chunk;
 mod error;
+pub mod leaders;
 mod ledger;
 mod part;
 mod read;
@@ -18,9 +20,9 @@ mod write;
 mod tests;
 
 pub use error::CheckpointError;
-pub use ledger::{Ledger, LedgerError, read_ledger};
+pub use ledger::{Ledger, LedgerError, Segment, each_segment, read_ledger};
 pub use part::{EncodedPart, HostTensor, decode, encode, share};
-pub use read::{Found, load, load_at, newest_good, read_manifest, verify};
+pub use read::{Found, load, load_at, newest_good, newest_good_where, read_manifest, verify};
 pub use retention::{Doomed, doomed, sweep};
 pub use safetensors::Dtype;
 pub use store::Location;

@@ -2,13 +2,14 @@
 //!
 //! Invariant: no tensor leaves this file before the digest of its part agreed with the manifest.
 
+use crate::chunk::{CHUNKS_IN_FLIGHT, chunks};
 use crate::error::CheckpointError;
 use crate::part::{HostTensor, decode};
 use crate::store::Location;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt};
-use pixfleet_cluster::{Manifest, PartEntry};
+use pixfleet_cluster::{Generation, Manifest, PartEntry, Step};
 
 /// Parts that are fetched at a time.
 const PARTS_IN_FLIGHT: usize = 4;
@@ -69,7 +70,21 @@ pub async fn verify(run: &Location, manifest: &Manifest) -> Result<(), Checkpoin
 /// # Errors
 /// [`CheckpointError::Store`] if the store itself fails: that is no reason to go back to an older checkpoint.
 pub async fn newest_good(run: &Location) -> Result<Option<Found>, CheckpointError> {
-    for key in manifest_keys(run).await? {
+    newest_good_where(run, |_, _| true).await
+}
+
+/// As [`newest_good`], of those checkpoints that `counts` accepts by step and generation: whoever knows the ledger
+/// passes over those that lie on no surviving history.
+///
+/// # Errors
+/// As [`newest_good`].
+pub async fn newest_good_where(
+    run: &Location,
+    counts: impl Fn(Step, Generation) -> bool,
+) -> Result<Option<Found>, CheckpointError> {
+    let mut keys = manifest_keys(run).await?;
+    keys.retain(|key| Manifest::parse_key(key).is_some_and(|(step, generation)| counts(step, generation)));
+    for key in keys {
         let checked = async {
             let manifest = read_manifest(run, &key).await?;
             verify(run, &manifest).await?;
@@ -114,7 +129,7 @@ pub async fn load_at(run: &Location, key: &str) -> Result<(Manifest, Vec<HostTen
 async fn fetch(run: &Location, part: &PartEntry) -> Result<Bytes, CheckpointError> {
     let damaged =
         |expected: String, found: String| CheckpointError::Damaged { key: part.path.clone(), expected, found };
-    let bytes = get(run, &part.path).await?;
+    let bytes = gather(run, part).await?;
     if bytes.len() as u64 != part.bytes {
         return Err(damaged(format!("{} bytes", part.bytes), format!("{} bytes", bytes.len())));
     }
@@ -125,7 +140,20 @@ async fn fetch(run: &Location, part: &PartEntry) -> Result<Bytes, CheckpointErro
     Ok(bytes)
 }
 
-async fn get(run: &Location, key: &str) -> Result<Bytes, CheckpointError> {
+/// A part's bytes, out of its objects.
+async fn gather(run: &Location, part: &PartEntry) -> Result<Bytes, CheckpointError> {
+    let mut pieces: Vec<Bytes> = futures::stream::iter(chunks(&part.path, part.bytes))
+        .map(|(key, _)| async move { get(run, &key).await })
+        .buffered(CHUNKS_IN_FLIGHT)
+        .try_collect()
+        .await?;
+    match pieces.pop() {
+        Some(whole) if pieces.is_empty() => Ok(whole),
+        last => Ok(pieces.into_iter().chain(last).collect::<Vec<_>>().concat().into()),
+    }
+}
+
+pub(crate) async fn get(run: &Location, key: &str) -> Result<Bytes, CheckpointError> {
     let failed = || CheckpointError::store("read", key);
     run.store().get(&run.path(key)).await.map_err(failed())?.bytes().await.map_err(failed())
 }

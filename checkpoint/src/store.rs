@@ -23,10 +23,18 @@ impl Location {
     /// # Errors
     /// [`CheckpointError::Url`] if the URL names no known store.
     pub fn parse(url: &str) -> Result<Self, CheckpointError> {
+        Self::parse_with(url, std::env::vars())
+    }
+
+    /// As [`Location::parse`], with these variables instead of the environment's.
+    ///
+    /// # Errors
+    /// As [`Location::parse`].
+    pub fn parse_with(url: &str, variables: impl Iterator<Item = (String, String)>) -> Result<Self, CheckpointError> {
         let refuse =
             |source: Box<dyn std::error::Error + Send + Sync>| CheckpointError::Url { url: url.into(), source };
         let parsed = Url::parse(url).map_err(|e| refuse(e.into()))?;
-        let options = std::env::vars()
+        let options = variables
             .filter(|(key, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|p| key.starts_with(p)))
             .map(|(key, value)| (key.to_ascii_lowercase(), value));
         let (store, prefix) = object_store::parse_url_opts(&parsed, options).map_err(|e| refuse(e.into()))?;
@@ -43,8 +51,14 @@ impl Location {
     /// An empty store in memory: every clone sees the same objects.
     #[must_use]
     pub fn in_memory() -> Self {
+        Self::of(Arc::new(InMemory::new()))
+    }
+
+    /// The root of a store in this process, for instance a decorator of another one.
+    #[must_use]
+    pub fn of(store: Arc<dyn ObjectStore>) -> Self {
         let url = Url::parse("memory:///").expect("a constant");
-        Self { store: Arc::new(InMemory::new()), prefix: Path::default(), url }
+        Self { store, prefix: Path::default(), url }
     }
 
     /// The folder `relative` within this one.

@@ -1,5 +1,7 @@
 //! One suite, run on a folder and on a store in memory.
 
+mod writing;
+
 use super::*;
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
@@ -122,15 +124,6 @@ async fn a_folder_passes_the_suite() {
 #[tokio::test]
 async fn a_store_in_memory_passes_the_suite() {
     suite(&Location::in_memory().join("run")).await;
-}
-
-#[tokio::test]
-async fn a_large_part_goes_up_in_chunks() {
-    let run = Location::in_memory();
-    let big =
-        HostTensor { name: "big".into(), dtype: Dtype::U8, shape: vec![40 << 20], bytes: vec![7; 40 << 20].into() };
-    let manifest = write(&run, 1, 1, std::slice::from_ref(&big)).await;
-    assert_eq!(load(&run, &manifest).await.expect("whole"), vec![big]);
 }
 
 #[test]

@@ -1,16 +1,23 @@
-//! Puts parts and commits manifests. Parts may be written again; a manifest is created once.
+//! Puts parts and commits manifests.
+//!
+//! Invariant: every object is created, none is ever written over. What a manifest names stays what it was, whoever wakes
+//! up late and writes what he was about to write.
 
+use crate::chunk::{CHUNKS_IN_FLIGHT, chunks};
 use crate::error::CheckpointError;
 use crate::part::{HostTensor, encode};
-use crate::read::read_manifest;
+use crate::read::{get, read_manifest};
 use crate::store::Location;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, WriteMultipart};
-use pixfleet_cluster::{Generation, Manifest, PartEntry, Rank, Step};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::{Error, ObjectStore, PutMode};
+use pixfleet_cluster::{Class, Generation, Manifest, PartEntry, Rank, Step};
+use std::time::Duration;
 
-/// Larger parts go up in chunks of this many bytes.
-const CHUNK_BYTES: usize = 16 << 20;
-/// Chunks in flight at a time.
-const CHUNKS_MAX: usize = 4;
+/// Attempts to create an object of a part. A store's client has its own patience within each of them.
+const ATTEMPTS: u32 = 6;
+/// The pause after the first attempt; each further one is twice as long, some three seconds in all.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// Which part of which checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,38 +41,69 @@ impl PartKey {
 }
 
 /// Packs and puts one rank's share; returns what the manifest says of it. Packing and hashing run on a thread of the
-/// runtime's blocking pool, so no other future waits for them.
+/// runtime's blocking pool, so no other future waits for them. Writing the same share again succeeds.
 ///
 /// # Errors
-/// [`CheckpointError::Store`] if the store refuses, [`CheckpointError::Part`] if a tensor contradicts its own shape.
+/// [`CheckpointError::Taken`] if other bytes lie there, [`CheckpointError::Store`] if the store refuses or goes on
+/// failing, [`CheckpointError::Part`] if a tensor contradicts its own shape.
 pub async fn write_part(run: &Location, key: PartKey, tensors: Vec<HostTensor>) -> Result<PartEntry, CheckpointError> {
     let path = key.path();
     let name = path.clone();
     let part = tokio::task::spawn_blocking(move || encode(&name, &tensors))
         .await
         .map_err(|source| CheckpointError::Cancelled { key: path.clone(), source })??;
-    let entry = PartEntry {
-        path: path.clone(),
-        rank: key.rank,
-        bytes: part.bytes.len() as u64,
-        blake3: part.blake3,
-        tensors: part.tensors,
+    let length = part.bytes.len() as u64;
+    futures::stream::iter(chunks(&path, length))
+        .map(|(key, range)| {
+            let bytes = part.bytes.slice(range.start as usize..range.end as usize);
+            async move { create(run, &key, bytes, FIRST_PAUSE).await }
+        })
+        .buffer_unordered(CHUNKS_IN_FLIGHT)
+        .try_collect::<()>()
+        .await?;
+    Ok(PartEntry { path, rank: key.rank, bytes: length, blake3: part.blake3, tensors: part.tensors })
+}
+
+/// Creates an object, trying again for a while if the store fails.
+pub(crate) async fn create(
+    run: &Location,
+    key: &str,
+    bytes: Bytes,
+    first_pause: Duration,
+) -> Result<(), CheckpointError> {
+    let mut pause = first_pause;
+    for _ in 1..ATTEMPTS {
+        match create_once(run, key, &bytes).await {
+            Err(error) if error.class() == Class::Retry => {
+                tracing::warn!(key, error = &error as &dyn std::error::Error, "object not created, trying again");
+            }
+            answer => return answer,
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+    create_once(run, key, &bytes).await
+}
+
+/// An object that lies there with the same bytes is as good as created: it is what an attempt left whose answer got
+/// lost.
+async fn create_once(run: &Location, key: &str, bytes: &Bytes) -> Result<(), CheckpointError> {
+    let failed = |source| CheckpointError::Store { verb: "create", key: key.into(), source };
+    let exists = match run.store().put_opts(&run.path(key), bytes.clone().into(), PutMode::Create.into()).await {
+        Ok(_) => return Ok(()),
+        Err(exists @ Error::AlreadyExists { .. }) => exists,
+        Err(source) => return Err(failed(source)),
     };
-    let (store, at) = (run.store(), run.path(&path));
-    let failed = || CheckpointError::store("write", &path);
-    if part.bytes.len() <= CHUNK_BYTES {
-        store.put(&at, part.bytes.into()).await.map_err(failed())?;
-        return Ok(entry);
+    match get(run, key).await {
+        Ok(there) if there == *bytes => Ok(()),
+        Ok(there) => {
+            let hex = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
+            Err(CheckpointError::Taken { key: key.into(), ours: hex(bytes), theirs: hex(&there) })
+        }
+        // It was removed in between, or is still being made: the next attempt will see.
+        Err(CheckpointError::Store { source: Error::NotFound { .. }, .. }) => Err(failed(exists)),
+        Err(error) => Err(error),
     }
-    let mut upload =
-        WriteMultipart::new_with_chunk_size(store.put_multipart(&at).await.map_err(failed())?, CHUNK_BYTES);
-    let mut rest = part.bytes;
-    while !rest.is_empty() {
-        upload.wait_for_capacity(CHUNKS_MAX).await.map_err(failed())?;
-        upload.put(rest.split_to(CHUNK_BYTES.min(rest.len())));
-    }
-    upload.finish().await.map_err(failed())?;
-    Ok(entry)
 }
 
 /// Creates the manifest: from here on the checkpoint exists. Repeating a commit of one's own (same nonce) succeeds, so a
@@ -78,7 +116,7 @@ pub async fn commit_manifest(run: &Location, manifest: &Manifest) -> Result<(), 
     let json = serde_json::to_vec_pretty(manifest).expect("a manifest has only JSON types");
     match run.store().put_opts(&run.path(&key), json.into(), PutMode::Create.into()).await {
         Ok(_) => Ok(()),
-        Err(object_store::Error::AlreadyExists { .. }) => {
+        Err(Error::AlreadyExists { .. }) => {
             let there = read_manifest(run, &key).await?;
             if there.nonce == manifest.nonce {
                 return Ok(());

@@ -2,7 +2,9 @@
 
 mod audit;
 mod demo;
+mod progress;
 mod shards;
+mod sim;
 mod status;
 mod torch;
 mod train;
@@ -24,10 +26,12 @@ enum Command {
     Train(train::Args),
     /// Prove that a run used every sample of every epoch once, or name those that it did not.
     Audit(audit::Args),
-    /// What a coordinator says of its run.
+    /// What the coordinator of a run says of it, once or every second.
     Status(status::Args),
     /// Serve one run, for workers on this and other machines: passed on to `pixfleet-coordinator`.
     Coordinator(torch::Passed),
+    /// Put the machines of coordinators and workers through simulated trouble and look for broken promises.
+    Sim(sim::Args),
     /// Build, index, look at and check datasets.
     #[command(subcommand)]
     Shards(shards::Command),
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         Command::Audit(args) => audit::main(args),
         Command::Status(args) => status::main(args),
         Command::Coordinator(passed) => torch::pass("pixfleet-coordinator", None, passed),
+        Command::Sim(args) => sim::main(args),
         Command::Shards(command) => shards::main(command),
         Command::Demo(args) => demo::main(args),
         Command::Torch(command) => torch::main(command),

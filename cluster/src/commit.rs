@@ -13,7 +13,8 @@ pub const RUN_FILE: &str = "run.toml";
 /// One rank's share of a checkpoint, as it lies in the store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartEntry {
-    /// Object key relative to the run's folder.
+    /// Object key relative to the run's folder. A part longer than a chunk of 16 MiB lies in the objects `<path>.00000`,
+    /// `<path>.00001` and so on.
     pub path: String,
     /// The rank that wrote it.
     pub rank: Rank,
@@ -50,7 +51,7 @@ pub struct Manifest {
 
 impl Manifest {
     /// The format that this code writes and reads.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 
     /// Object key, relative to the run's folder, of the manifest of `step` written in `generation`. Keys of later
     /// steps sort after those of earlier ones.

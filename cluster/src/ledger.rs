@@ -6,8 +6,9 @@
 
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::order::SampleId;
+use crate::run::Adopted;
 use serde::{Deserialize, Deserializer, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 #[cfg(test)]
 mod tests;
@@ -115,6 +116,12 @@ pub enum Record {
         seed: u64,
         /// Samples in a step.
         global_batch: u32,
+        /// The number of this leader: one more than the last. Whoever wrote the segment before it leads no more.
+        #[serde(default)]
+        leader: u64,
+        /// Where workers reach it.
+        #[serde(default)]
+        address: String,
     },
     /// A generation was formed; step records at or beyond `start_step` count no more.
     Formed {
@@ -137,6 +144,15 @@ pub enum Record {
         member: MemberId,
         /// How it was noticed.
         cause: String,
+    },
+    /// A member left by its own wish.
+    Left {
+        /// The membership at that time.
+        generation: Generation,
+        /// Who.
+        member: MemberId,
+        /// Why.
+        reason: String,
     },
     /// A checkpoint was committed.
     Checkpoint {
@@ -206,8 +222,9 @@ pub struct History {
     pub steps: BTreeMap<Step, Vec<StepRecord>>,
     /// Step records that were cut off: work redone.
     pub redone: u64,
-    /// Members lost.
+    /// Members lost. A leader may find out again what an earlier one has recorded; each counts once.
     pub losses: u64,
+    lost: BTreeSet<MemberId>,
     /// The highest generation formed.
     pub generation: Option<Generation>,
     /// The highest member number.
@@ -216,6 +233,12 @@ pub struct History {
     pub reused: Vec<(Generation, Generation)>,
     /// The newest checkpoint.
     pub checkpoint: Option<(Step, String)>,
+    /// The highest leader.
+    pub leader: u64,
+    /// From which step each generation started: a later one that started lower cuts off what is beyond.
+    pub formed: BTreeMap<Generation, Step>,
+    /// The generation that stood when the records end, unless the run was closed.
+    pub standing: Option<Adopted>,
 }
 
 impl History {
@@ -229,21 +252,34 @@ impl History {
         history
     }
 
-    fn apply(&mut self, record: &Record) {
+    /// Whether weights of `step` steps done in `generation` are on the surviving history: no later generation started
+    /// before them. A manifest that a deposed leader creates late may be on none.
+    #[must_use]
+    pub fn survives(&self, generation: Generation, step: Step) -> bool {
+        self.formed.range(generation.next()..).all(|(_, start)| *start >= step)
+    }
+
+    pub(crate) fn apply(&mut self, record: &Record) {
         match record {
-            Record::Segment { .. } | Record::Opened { .. } | Record::Closed { .. } => {}
+            Record::Segment { .. } => {}
+            Record::Closed { .. } => self.standing = None,
+            Record::Opened { leader, .. } => self.leader = self.leader.max(*leader),
+            Record::Left { member, .. } => self.member = self.member.max(Some(*member)),
             Record::Formed { generation, start_step, members, .. } => {
                 if let Some(before) = self.generation.filter(|before| before >= generation) {
                     self.reused.push((before, *generation));
                 }
                 self.generation = self.generation.max(Some(*generation));
+                self.formed.insert(*generation, *start_step);
+                let (generation, start_step) = (*generation, *start_step);
+                self.standing = Some(Adopted { generation, members: members.clone(), start_step });
                 self.member = self.member.max(members.iter().max().copied());
-                let cut = self.steps.split_off(start_step);
+                let cut = self.steps.split_off(&start_step);
                 self.redone += cut.values().map(|v| v.len() as u64).sum::<u64>();
             }
             Record::Step(step) => self.steps.entry(step.step).or_default().push(step.clone()),
             Record::Lost { member, .. } => {
-                self.losses += 1;
+                self.losses += u64::from(self.lost.insert(*member));
                 self.member = self.member.max(Some(*member));
             }
             Record::Checkpoint { step, manifest, .. } => self.checkpoint = Some((*step, manifest.clone())),

@@ -6,15 +6,21 @@
 
 pub mod audit;
 pub mod commit;
+pub mod create;
 pub mod fault;
 pub mod ids;
 pub mod index;
+pub mod journal;
 pub mod lanes;
+pub mod lead;
 pub mod ledger;
 pub mod order;
+pub mod peer;
 pub mod rng;
 pub mod run;
+pub mod sim;
 pub mod spec;
+pub mod takeover;
 
 pub use commit::{Manifest, PartEntry};
 pub use fault::Class;

@@ -1,6 +1,8 @@
 // c10d::Reducer for one generation.
 
 #include <algorithm>
+#include <atomic>
+#include <chrono>
 #include <sstream>
 
 #include <torch/csrc/distributed/c10d/reducer.hpp>
@@ -25,20 +27,31 @@ class FixedBuckets final : public c10d::Reducer {
   }
 };
 
+using Clock = std::chrono::steady_clock;
+
 // The default hook's mean over ranks, through a future that the group can fail (see `Group::track`).
 class TrackedMean final : public c10d::CppCommHookInterface<pf::Group*> {
  public:
-  explicit TrackedMean(pf::Group* group) : c10d::CppCommHookInterface<pf::Group*>(group) {}
+  TrackedMean(pf::Group* group, std::atomic<Clock::rep>* launched)
+      : c10d::CppCommHookInterface<pf::Group*>(group), launched_(launched) {}
 
   c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
     auto& buffer = bucket.getBufferRef();
     buffer.div_(state_->process_group->getSize());
     std::vector<at::Tensor> tensors{buffer};
-    return state_->track(state_->backend->allreduce(tensors));
+    auto future = state_->track(state_->backend->allreduce(tensors));
+    launched_->store(Clock::now().time_since_epoch().count());
+    return future;
   }
+
+ private:
+  std::atomic<Clock::rep>* launched_;
 };
 
 struct Reducer {
+  // When the newest bucket went out; after the last one backward does nothing but wait. 0: none did.
+  std::atomic<Clock::rep> launched{0};
+  double waited_s = 0;
   std::unique_ptr<FixedBuckets> inner;
   std::vector<std::vector<size_t>> buckets;
 };
@@ -73,7 +86,7 @@ char* pf_reducer_new(
         /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, caps);
     reducer->inner->fix();
     if (!group->is_nccl) {
-      reducer->inner->register_comm_hook(std::make_unique<TrackedMean>(group));
+      reducer->inner->register_comm_hook(std::make_unique<TrackedMean>(group, &reducer->launched));
     }
     *out = reducer.release();
   });
@@ -107,6 +120,9 @@ char* pf_reducer_prepare(Reducer* reducer) {
 
 char* pf_reducer_finish(Reducer* reducer, pf::Group* group) {
   return pf::guarded([&] {
+    const Clock::rep launched = reducer->launched.exchange(0);
+    const Clock::duration since(Clock::now().time_since_epoch().count() - launched);
+    reducer->waited_s = launched == 0 ? 0 : std::chrono::duration<double>(since).count();
     reducer->inner->check_finalized();
 #ifdef USE_C10D_NCCL
     if (group->is_nccl) {
@@ -116,6 +132,11 @@ char* pf_reducer_finish(Reducer* reducer, pf::Group* group) {
     (void)group;
 #endif
   });
+}
+
+// Seconds between the last bucket's start and the last `pf_reducer_finish`.
+double pf_reducer_waited_s(const Reducer* reducer) {
+  return reducer->waited_s;
 }
 
 } // extern "C"

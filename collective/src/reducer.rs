@@ -73,6 +73,14 @@ impl Reducer {
         self.raw.finish(&self.group).map_err(|failure| self.typed("the gradient all-reduce", failure))
     }
 
+    /// Seconds that the backward before the last [`finish`](Self::finish) waited for other ranks, its own gradients being
+    /// under way. Call `finish` right after backward. Gloo only: a GPU does not tell waiting from computing, and 0 stands
+    /// for that.
+    #[must_use]
+    pub fn waited_s(&self) -> f64 {
+        self.raw.waited_s()
+    }
+
     /// The buckets, each a list of indices into the parameters, in the order in which they are reduced.
     #[must_use]
     pub fn buckets(&self) -> &[Vec<usize>] {

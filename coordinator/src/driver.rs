@@ -1,172 +1,260 @@
-//! One task owns the run machine: it feeds events in, in the order in which they arrived, and performs what comes out.
-//! Nothing here waits for a worker or for the store.
+//! One task owns the coordinator's machine: it feeds events in, in the order in which they arrived, and performs what
+//! comes out. Nothing here waits for a worker or for the store.
 
-use crate::error::CoordinatorError;
-use crate::ledger_writer::LedgerHandle;
-use crate::manifests::Manifests;
+use crate::metrics;
 use crate::rendezvous::Rendezvous;
-use crate::view::Frame;
+use crate::sessions::{Orders, Seat, Sessions, Unsent};
+use crate::stage::{Stage, Standing};
+use crate::store;
+use crate::view::{Frame, Tally};
+use pixfleet_checkpoint::Location;
 use pixfleet_cluster::MemberId;
-use pixfleet_cluster::ledger::Record;
-use pixfleet_cluster::run::{Effect, Event, Join, LossCause, Notice, Order, Outcome, Refusal, Report, Run, Welcome};
+use pixfleet_cluster::create::Answer;
+use pixfleet_cluster::lead::{Effect, Event, Lead, Opening, Request};
+use pixfleet_cluster::run::{self, Join, LossCause, Notice, Order, Outcome, Refusal, Report, Welcome};
 use pixfleet_proto::{FleetError, pb};
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tonic::Status;
+
+/// How long a sweep or an announcement that is under way may take at the end of the run.
+const CHORES_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the service hands to the driver.
 #[derive(Debug)]
 pub(crate) enum Input {
     /// A session was opened.
-    Join { join: Join, orders: mpsc::Sender<Result<pb::Order, Status>>, member: oneshot::Sender<MemberId> },
+    Join { join: Join, orders: Orders, seat: oneshot::Sender<Seat> },
     /// A member said something.
-    Report { member: MemberId, report: Report },
+    Report { seat: Seat, report: Report },
     /// A session ended.
-    Closed { member: MemberId, how: String },
+    Closed { seat: Seat, how: String },
     /// The parent of a worker saw it exit.
     Exited { host: String, pid: u32, how: String },
     /// Anything else that happened.
-    Event(Event),
+    Event(run::Event),
     /// Somebody asks.
     Status(oneshot::Sender<pb::StatusReply>),
+    /// Somebody asks for the metrics.
+    Metrics(oneshot::Sender<String>),
 }
 
-/// What a driver is made from.
+/// What a driver is made from, besides the machine.
 pub(crate) struct Parts {
-    pub(crate) run: Run,
+    pub(crate) location: Location,
+    /// Checkpoints to keep.
+    pub(crate) keep: usize,
     pub(crate) frame: Frame,
     pub(crate) welcome: Welcome,
     pub(crate) first_member: MemberId,
-    pub(crate) ledger: LedgerHandle,
-    pub(crate) manifests: Manifests,
+    /// Where workers reach this coordinator.
+    pub(crate) address: String,
     pub(crate) rendezvous: Arc<Rendezvous>,
     pub(crate) notices: broadcast::Sender<pb::Notice>,
-    pub(crate) inputs: mpsc::Receiver<Input>,
-    /// Handed to tasks whose results come back as inputs.
-    pub(crate) back: mpsc::Sender<Input>,
+    pub(crate) standing: Arc<Standing>,
+}
+
+/// How a driver ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The run is over, and all its records are in the store.
+    Over(Outcome, String),
+    /// Another coordinator leads the run. `led`: this one did before.
+    Deposed { led: bool },
+    /// The store does not take the ledger.
+    Broken(String),
 }
 
 pub(crate) struct Driver {
     parts: Parts,
+    lead: Lead,
     started: Instant,
-    next_member: MemberId,
-    sessions: BTreeMap<MemberId, mpsc::Sender<Result<pb::Order, Status>>>,
-    last: Option<pb::StepDone>,
-    ended: Option<(Outcome, String)>,
+    led: bool,
+    sessions: Sessions,
+    tally: Tally,
+    asks: JoinSet<(Request, Answer)>,
+    chores: JoinSet<()>,
+    end: Option<End>,
 }
 
 impl Driver {
-    pub(crate) fn new(parts: Parts) -> Self {
-        let next_member = parts.first_member;
-        Self { parts, started: Instant::now(), next_member, sessions: BTreeMap::new(), last: None, ended: None }
+    /// A coordinator that begins by writing the record that makes it the leader.
+    pub(crate) fn new(parts: Parts, opening: Opening) -> Self {
+        let (lead, first) = Lead::open(Duration::ZERO, opening);
+        let mut driver = Self {
+            sessions: Sessions::new(parts.first_member),
+            parts,
+            lead,
+            started: Instant::now(),
+            led: false,
+            tally: Tally::default(),
+            asks: JoinSet::new(),
+            chores: JoinSet::new(),
+            end: None,
+        };
+        for effect in first {
+            driver.perform(effect);
+        }
+        driver
     }
 
-    /// Drives the run to its end; the sessions that are left are dropped on return.
-    pub(crate) async fn run(mut self) -> (Outcome, String) {
+    /// Drives the run to its end; the sessions that are left end on return.
+    pub(crate) async fn run(mut self, inputs: &mut mpsc::Receiver<Input>) -> End {
         loop {
-            if let Some(end) = self.ended.take() {
+            if let Some(end) = self.end.take() {
+                if matches!(end, End::Over(..)) {
+                    self.finish_chores().await;
+                }
                 return end;
             }
-            let deadline = self.parts.run.deadline().map(|d| self.started + d);
-            let input = match deadline {
-                Some(at) => tokio::time::timeout_at(at, self.parts.inputs.recv())
-                    .await
-                    .unwrap_or_else(|_| Some(Input::Event(Event::Tick))),
-                None => self.parts.inputs.recv().await,
+            let deadline = self.lead.deadline().map(|at| self.started + at);
+            let tick = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
             };
-            // The driver holds a sender itself, so the queue never ends.
-            let Some(input) = input else { return (Outcome::Fault, "the driver's queue closed".into()) };
-            self.take(input);
+            tokio::select! {
+                Some(answered) = self.asks.join_next() => match answered {
+                    Ok((request, answer)) => self.event(Event::Answered(request, answer)),
+                    Err(error) => self.end = Some(End::Broken(format!("a task that asks the store ended: {error}"))),
+                },
+                Some(_) = self.chores.join_next() => {}
+                Some(input) = inputs.recv() => self.take(input),
+                () = tick => self.event(Event::Tick),
+            }
+        }
+    }
+
+    async fn finish_chores(&mut self) {
+        let all = async { while self.chores.join_next().await.is_some() {} };
+        if tokio::time::timeout(CHORES_PATIENCE, all).await.is_err() {
+            tracing::warn!("old checkpoints are not swept to the end: the store is too slow");
         }
     }
 
     fn take(&mut self, input: Input) {
         match input {
-            Input::Join { join, orders, member } => {
-                let id = self.next_member;
-                self.next_member = id.next();
-                tracing::info!(member = %id, name = join.name, pid = join.pid, "joined");
-                self.sessions.insert(id, orders);
-                // The session may have ended already; its end is the next input then.
-                let _ = member.send(id);
-                self.event(Event::Joined { member: id, join });
+            Input::Join { join, orders, seat } => self.join(join, orders, seat),
+            Input::Report { seat, report } if self.sessions.is_current(seat) => {
+                self.run_event(run::Event::Reported { member: seat.member, report });
             }
-            Input::Report { member, report } => self.event(Event::Reported { member, report }),
-            Input::Closed { member, how } => {
-                self.sessions.remove(&member);
-                self.event(Event::Lost { member, cause: LossCause::StreamClosed { how } });
+            Input::Closed { seat, how } if self.sessions.is_current(seat) => {
+                self.sessions.close(seat.member);
+                self.run_event(run::Event::Disconnected { member: seat.member, how });
             }
+            // Of a session that was replaced or ended: nobody's word any more.
+            Input::Report { .. } | Input::Closed { .. } => {}
             Input::Exited { host, pid, how } => {
                 let same = |h: &str| host.is_empty() || h == host;
-                let found = self.parts.run.members().find(|m| m.join.pid == pid && same(&m.join.host));
+                let found = self.lead.run().members().find(|m| m.join.pid == pid && same(&m.join.host));
                 if let Some(m) = found {
-                    self.event(Event::Lost { member: m.member, cause: LossCause::Exited { how } });
+                    self.run_event(run::Event::Lost { member: m.member, cause: LossCause::Exited { how } });
                 }
-                self.event(Event::WillNotJoin);
+                self.run_event(run::Event::WillNotJoin);
             }
-            Input::Event(event) => self.event(event),
+            Input::Event(event) => self.run_event(event),
             Input::Status(reply) => {
-                // Whoever asked may have gone.
-                let _ = reply.send(self.parts.frame.status(&self.parts.run, self.last.as_ref()));
+                // Whoever asked may have gone; so may they below.
+                let _ = reply.send(self.status());
+            }
+            Input::Metrics(reply) => {
+                let _ = reply.send(metrics::text(&self.status(), &self.tally, self.lead.run().violations()));
             }
         }
+    }
+
+    fn status(&self) -> pb::StatusReply {
+        self.parts.frame.status(self.lead.run(), &self.tally, self.started.elapsed())
+    }
+
+    fn join(&mut self, join: Join, orders: Orders, seat: oneshot::Sender<Seat>) {
+        let known = join.member.and_then(|id| self.lead.run().members().find(|m| m.member == id));
+        let opened = self.sessions.open(&join, known.as_ref(), orders);
+        let (member, again) = (opened.member, known.is_some_and(|m| m.member == opened.member));
+        tracing::info!(%member, again, name = join.name, pid = join.pid, "joined");
+        // The session may have ended already; its end is the next input then.
+        let _ = seat.send(opened);
+        self.run_event(run::Event::Joined { member, join });
+    }
+
+    fn run_event(&mut self, event: run::Event) {
+        self.event(Event::Run(event));
     }
 
     fn event(&mut self, event: Event) {
         // Effects may bring about further events (a session that takes no more orders); those come after.
-        let mut events = std::collections::VecDeque::from([event]);
+        let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
-            for effect in self.parts.run.handle(self.started.elapsed(), event) {
-                events.extend(self.perform(effect));
+            for effect in self.lead.handle(self.started.elapsed(), event) {
+                events.extend(self.perform(effect).map(Event::Run));
             }
         }
     }
 
-    fn perform(&mut self, effect: Effect) -> Option<Event> {
+    fn perform(&mut self, effect: Effect) -> Option<run::Event> {
         match effect {
-            Effect::Welcome { member } => {
+            Effect::Run(effect) => return self.perform_run(effect),
+            Effect::Ask(request, ask) => {
+                let location = self.parts.location.clone();
+                self.asks.spawn(async move { (request, store::ask(location, ask).await) });
+            }
+            Effect::Lead => {
+                let leader = self.parts.welcome.leader;
+                tracing::info!(leader, address = self.parts.address, "this coordinator leads the run");
+                self.led = true;
+                self.parts.standing.enter(Stage::Leading);
+                let (location, address) = (self.parts.location.clone(), self.parts.address.clone());
+                self.chores.spawn(store::announce(location, leader, address));
+            }
+            Effect::Sweep => {
+                self.chores.spawn(store::clean(self.parts.location.clone(), self.parts.keep));
+            }
+            Effect::Depose => {
+                self.parts.rendezvous.close();
+                self.end = Some(End::Deposed { led: self.led });
+            }
+            Effect::Break { message } => self.end = Some(End::Broken(message)),
+        }
+        None
+    }
+
+    fn perform_run(&mut self, effect: run::Effect) -> Option<run::Event> {
+        match effect {
+            run::Effect::Welcome { member } => {
                 let welcome = Welcome { member, ..self.parts.welcome.clone() };
                 return self.send(member, Order::Welcome(welcome));
             }
-            Effect::Send { member, order } => return self.send(member, order),
-            Effect::Close { member } => drop(self.sessions.remove(&member)),
-            Effect::Refuse { member, refusal } => self.refuse(member, refusal),
-            Effect::OpenRendezvous { generation } => self.parts.rendezvous.open(generation),
-            Effect::CloseRendezvous => self.parts.rendezvous.close(),
-            Effect::Ledger(record) => return self.ledger(record),
-            Effect::StoreManifest { generation, step, parts } => {
-                let (manifests, ledger) = (self.parts.manifests.clone(), self.parts.ledger.clone());
-                let back = self.parts.back.clone();
-                tokio::spawn(async move {
-                    let event = manifests.commit(&ledger, (generation, step), parts).await;
-                    let stored = matches!(event, Event::ManifestStored { .. });
-                    // The driver is gone only when the run is over.
-                    let _ = back.send(Input::Event(event)).await;
-                    if stored {
-                        manifests.sweep().await;
-                    }
-                });
-            }
-            Effect::Announce(notice) => self.announce(notice),
-            Effect::Finish { outcome, message } => {
+            run::Effect::Send { member, order } => return self.send(member, order),
+            run::Effect::Close { member } => self.sessions.close(member),
+            run::Effect::Refuse { member, refusal } => self.refuse(member, refusal),
+            run::Effect::OpenRendezvous { generation } => self.parts.rendezvous.open(generation),
+            run::Effect::CloseRendezvous => self.parts.rendezvous.close(),
+            run::Effect::Announce(notice) => self.announce(notice),
+            run::Effect::Finish { outcome, message } => {
                 tracing::info!(?outcome, message, "run over");
-                self.ended = Some((outcome, message));
+                self.end = Some(End::Over(outcome, message));
+            }
+            run::Effect::Ledger(_) | run::Effect::Claim { .. } | run::Effect::StoreManifest { .. } => {
+                unreachable!("the machine keeps these to itself: see lead::Effect::Run")
             }
         }
         None
     }
 
     /// Queues an order. A worker that does not read its orders is as good as gone.
-    fn send(&mut self, member: MemberId, order: Order) -> Option<Event> {
-        let session = self.sessions.get(&member)?;
-        let how = match session.try_send(Ok(order.into())) {
-            Ok(()) => return None,
-            Err(mpsc::error::TrySendError::Full(_)) => "it does not read its orders",
-            Err(mpsc::error::TrySendError::Closed(_)) => "its session is closed",
-        };
-        Some(Event::Lost { member, cause: LossCause::StreamClosed { how: how.into() } })
+    fn send(&mut self, member: MemberId, order: Order) -> Option<run::Event> {
+        match self.sessions.send(member, order) {
+            Ok(()) => None,
+            Err(Unsent::Full) => {
+                let cause = LossCause::StreamClosed { how: "it does not read its orders".into() };
+                Some(run::Event::Lost { member, cause })
+            }
+            Err(Unsent::Closed) => Some(run::Event::Disconnected { member, how: "its session is closed".into() }),
+        }
     }
 
     fn refuse(&mut self, member: MemberId, refusal: Refusal) {
@@ -174,8 +262,13 @@ impl Driver {
         let (error, ends) = match refusal {
             Refusal::Over { outcome } => (FleetError::RunOver { how: format!("{outcome:?}").to_lowercase() }, true),
             Refusal::Full { members } => (FleetError::RunFull { members, members_max }, true),
+            // It must join anew.
+            Refusal::Unknown => (FleetError::UnknownMember { member }, true),
             Refusal::StaleGeneration { got, current } => (FleetError::StaleGeneration { got, current }, false),
-            Refusal::Unknown => (FleetError::UnknownMember { member }, false),
+            Refusal::OutOfPlace => {
+                let problem = "makes no sense where the run stands".into();
+                (FleetError::Malformed { field: "report".into(), problem }, false)
+            }
             Refusal::OutOfOrder { expected, got } => {
                 let problem = format!("is {got}, expected {expected:?}");
                 (FleetError::Malformed { field: "next_step".into(), problem }, false)
@@ -186,42 +279,31 @@ impl Driver {
             return tracing::debug!(%member, %error, "report refused");
         }
         tracing::info!(%member, %error, "member refused");
-        if let Some(session) = self.sessions.remove(&member) {
-            // Its queue is empty, for it was never sent anything; it may be gone.
-            let _ = session.try_send(Err(error.into()));
-        }
-    }
-
-    fn ledger(&mut self, record: Record) -> Option<Event> {
-        let formed = matches!(record, Record::Formed { .. });
-        if let Err(error) = self.parts.ledger.push(record) {
-            return Some(Event::Stop { message: CoordinatorError::sentence(&error) });
-        }
-        if formed {
-            self.parts.ledger.hurry();
-        }
-        None
+        self.sessions.refuse(member, error);
     }
 
     fn announce(&mut self, notice: Notice) {
+        self.tally.count(&notice);
+        let run = self.lead.run();
         match &notice {
-            Notice::Loss { name, generation, cause, .. } => {
-                tracing::warn!(name, %generation, %cause, "member lost");
+            Notice::Loss { name, generation, cause, .. } => tracing::warn!(name, %generation, %cause, "member lost"),
+            Notice::Left { name, reason, .. } => tracing::info!(name, reason, "member left"),
+            Notice::Straggler { name, ratio, .. } => tracing::warn!(name, ratio, "member is slower than the others"),
+            Notice::Diverged { name, step, .. } => {
+                tracing::error!(name, next_step = %step, "member holds other weights than the others");
             }
-            Notice::CheckpointFailed { step, message } => {
-                tracing::warn!(%step, message, "checkpoint given up");
-            }
+            Notice::CheckpointFailed { step, message } => tracing::warn!(%step, message, "checkpoint given up"),
             Notice::State => tracing::info!(
-                state = self.parts.run.state(),
-                generation = %self.parts.run.generation().unwrap_or_default(),
-                world = self.parts.run.world(),
+                state = run.state(),
+                generation = %run.generation().unwrap_or_default(),
+                world = run.world(),
                 "state"
             ),
             Notice::Step { .. } | Notice::Checkpoint { .. } => {}
         }
-        let Some(notice) = self.parts.frame.notice(&self.parts.run, notice) else { return };
+        let Some(notice) = self.parts.frame.notice(run, notice) else { return };
         if let Some(pb::notice::Kind::Step(step)) = &notice.kind {
-            self.last = Some(step.clone());
+            self.tally.last = Some(step.clone());
         }
         // Nobody may be watching.
         let _ = self.parts.notices.send(notice);

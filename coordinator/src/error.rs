@@ -136,18 +136,33 @@ pub enum CoordinatorError {
     /// A ledger with a hole or with a line that is no record.
     #[error("the run's ledger cannot be read")]
     Ledger(#[source] LedgerError),
-    /// Another coordinator writes to the same run.
-    #[error("{key} was written by another coordinator; one of the two must stop")]
-    Rival {
-        /// The object that both wanted to create.
-        key: String,
+    /// Another coordinator took the run over.
+    #[error(
+        "another coordinator leads the run now: {by}; this one, leader {number}, has ended and writes nothing more"
+    )]
+    Deposed {
+        /// The number of this one.
+        number: u64,
+        /// Who leads, and where.
+        by: String,
     },
-    /// The ledger cannot keep up.
-    #[error("{records} ledger records wait for a store that does not answer")]
-    LedgerFull {
-        /// How many.
-        records: usize,
+    /// Others were always quicker.
+    #[error("run `{run}` was opened {times} times and another coordinator always wrote first; see who else runs it")]
+    Contended {
+        /// The run's name.
+        run: String,
+        /// How often.
+        times: u32,
     },
+    /// The store does not take the ledger.
+    #[error("the run's ledger cannot be written: {cause}")]
+    Unwritable {
+        /// The store's words.
+        cause: String,
+    },
+    /// The page for Prometheus broke.
+    #[error("the metrics page cannot be served")]
+    Metrics(#[source] std::io::Error),
     /// The server broke.
     #[error("the gRPC server failed")]
     Serve(#[source] tonic::transport::Error),
@@ -164,7 +179,11 @@ impl CoordinatorError {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Store { .. } | Self::LedgerFull { .. } | Self::Serve(_) => Class::Retry,
+            Self::Store { .. }
+            | Self::Contended { .. }
+            | Self::Unwritable { .. }
+            | Self::Metrics(_)
+            | Self::Serve(_) => Class::Retry,
             Self::Checkpoint(error) => error.class(),
             Self::Ledger(error) => error.class(),
             Self::PortTaken { .. }
@@ -178,9 +197,15 @@ impl CoordinatorError {
             | Self::RunExists { .. }
             | Self::OtherSpec { .. }
             | Self::OtherDataset { .. }
-            | Self::Rival { .. }
+            | Self::Deposed { .. }
             | Self::Internal { .. } => Class::Fatal,
         }
+    }
+
+    /// The exit code of a process that ends with this error: 3 if the run goes on under another coordinator.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        if matches!(self, Self::Deposed { .. }) { 3 } else { 1 }
     }
 
     /// A store's error about `url`, sorted by whether a person must grant something.

@@ -10,15 +10,24 @@ use pixfleet_cluster::RunSpec;
 const OBJECT: &str = "run.toml";
 
 /// Keys that may change between two starts of one run.
-const NEUTRAL: [&str; 8] = [
+const NEUTRAL: [&str; 17] = [
     "run.store",
     "data.url",
     "train.prefetch_steps",
     "train.min_workers",
+    "train.max_workers",
+    "train.join_window_ms",
     "train.collective_timeout_ms",
     "train.heartbeat_timeout_ms",
+    "train.reconnect_grace_ms",
+    "train.coordinator_patience_ms",
+    "train.stall_ms",
+    "train.digest_every_steps",
     "checkpoint.every_steps",
     "checkpoint.keep",
+    "spot.provider",
+    "spot.url",
+    "spot.poll_ms",
 ];
 
 /// Writes the run file of a new run; compares it for one that exists.
@@ -86,7 +95,9 @@ mod tests {
             RunSpec::parse(FILE, &set).expect("valid")
         };
         claim(&location, &spec(&[])).await.expect("new");
-        claim(&location, &spec(&["checkpoint.keep=9", "train.min_workers=2"])).await.expect("neutral keys");
+        claim(&location, &spec(&["checkpoint.keep=9", "train.min_workers=2", "spot.provider=aws", "spot.poll_ms=500"]))
+            .await
+            .expect("neutral keys");
         let error = claim(&location, &spec(&["optimizer.lr=0.5", "run.seed=4"])).await.expect_err("another run");
         assert_eq!(
             error.to_string(),

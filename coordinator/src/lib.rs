@@ -1,5 +1,5 @@
-//! The coordinator's shell: a tonic service, a driver that owns the run machine of `cluster`, the rendezvous store, and
-//! the run's records in its object store. It decides nothing: [`pixfleet_cluster::run::Run`] does.
+//! The coordinator's shell: a tonic service, a driver that owns the machine of `cluster`, the rendezvous store, and what
+//! that machine asks of the object store. It decides nothing: [`pixfleet_cluster::lead::Lead`] does.
 //!
 //! It never sees a row or a tensor, and does not link torch.
 
@@ -7,14 +7,17 @@ mod dataset;
 mod driver;
 mod error;
 mod identity;
-mod ledger_writer;
-mod manifests;
+mod metrics;
 mod open;
 mod rendezvous;
 mod serve;
 mod service;
+mod sessions;
+mod setup;
+mod stage;
+mod store;
 mod view;
 
 pub use dataset::{Dataset, open_dataset};
 pub use error::CoordinatorError;
-pub use serve::{Config, Ended, bind, serve};
+pub use serve::{Config, Doors, Ended, bind, serve};

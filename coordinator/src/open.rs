@@ -1,33 +1,46 @@
-//! Taking a run over from its store: the same run file, the same dataset, the ledger so far, the newest good
-//! checkpoint, and numbers of generations and members that were never used.
+//! Taking a run over from its store: the same run file, the same dataset, the ledger so far, and the newest good
+//! checkpoint on its history. What is slow comes first and is kept, so that the ledger is fresh when it counts: an
+//! older leader may still write to it every second.
 
 use crate::dataset::{Dataset, open_dataset};
 use crate::error::CoordinatorError;
 use crate::identity;
 use futures::{FutureExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt};
-use pixfleet_checkpoint::{Ledger, Location, newest_good, read_ledger};
+use pixfleet_checkpoint::{Found, Ledger, Location, newest_good_where};
 use pixfleet_cluster::ledger::{History, Record};
 use pixfleet_cluster::run::Resume;
-use pixfleet_cluster::{Generation, Manifest, MemberId, RunSpec};
+use pixfleet_cluster::takeover::Takeover;
+use pixfleet_cluster::{Generation, Manifest, RunSpec, Step};
 
-/// A run that is ready to be driven.
+/// Checkpoints that may appear, one after the other, while one is verified.
+const LOOKS_MAX: u32 = 20;
+
+/// A run that is ready to be led.
 #[derive(Debug)]
 pub(crate) struct Opened {
     pub(crate) location: Location,
     pub(crate) dataset: Dataset,
+    ledger: Ledger,
+    /// Keys of the manifests among which `found` was chosen; `None`: not looked yet.
+    manifests: Option<Vec<(Step, Generation)>>,
+    found: Option<Found>,
+}
+
+/// What the run's store says now.
+#[derive(Debug)]
+pub(crate) struct Glance {
+    pub(crate) takeover: Takeover,
+    pub(crate) resume: Option<Resume>,
     pub(crate) next_segment: u64,
     pub(crate) last_digest: String,
-    pub(crate) first_generation: Generation,
-    pub(crate) first_member: MemberId,
-    pub(crate) resume: Option<Resume>,
 }
 
 /// Opens the run that `spec` names, or begins it.
 ///
 /// # Errors
 /// Each says what to do; nothing has been written but a new run's `run.toml`.
-pub(crate) async fn open(spec: RunSpec, fresh: bool) -> Result<Opened, CoordinatorError> {
+pub(crate) async fn open(spec: &RunSpec, fresh: bool) -> Result<Opened, CoordinatorError> {
     let dataset = open_dataset(&spec.data.url, &spec.data.split).await?;
     let store = Location::parse(&spec.run.store).map_err(CoordinatorError::Checkpoint)?;
     let location = store.join(&spec.run.name);
@@ -35,23 +48,42 @@ pub(crate) async fn open(spec: RunSpec, fresh: bool) -> Result<Opened, Coordinat
     if fresh && exists {
         return Err(CoordinatorError::RunExists { run: spec.run.name.clone(), store: spec.run.store.clone() });
     }
-    identity::claim(&location, &spec).await?;
-    let ledger = read_ledger(&location).boxed().await.map_err(CoordinatorError::Ledger)?;
-    same_dataset(&spec, &ledger, &dataset)?;
-    let history = History::replay(&ledger.records);
-    let found = newest_good(&location).boxed().await.map_err(CoordinatorError::Checkpoint)?;
-    let resume = found.map(|f| Resume { step: f.manifest.step, key: f.key });
-    let highest = history.generation.max(newest_generation(&location).await?);
-    let opened = Opened {
-        first_generation: highest.map_or(Generation(1), Generation::next),
-        first_member: history.member.map_or(MemberId(1), MemberId::next),
-        next_segment: ledger.next_segment,
-        last_digest: ledger.last_digest,
-        location,
-        dataset,
-        resume,
-    };
-    Ok(opened)
+    identity::claim(&location, spec).await?;
+    Ok(Opened { location, dataset, ledger: Ledger::default(), manifests: None, found: None })
+}
+
+impl Opened {
+    /// Reads what was written since the last look, and judges the run by it.
+    ///
+    /// # Errors
+    /// A ledger that cannot be read, another dataset, a store that fails.
+    pub(crate) async fn look(&mut self, spec: &RunSpec) -> Result<Glance, CoordinatorError> {
+        for _ in 0..LOOKS_MAX {
+            self.ledger.catch_up(&self.location).boxed().await.map_err(CoordinatorError::Ledger)?;
+            let history = History::replay(&self.ledger.records);
+            let manifests = manifests(&self.location).await?;
+            let counts = |step, generation| history.survives(generation, step);
+            let holds = self.found.as_ref().is_none_or(|f| counts(f.manifest.step, f.manifest.generation));
+            if self.manifests.as_ref() == Some(&manifests) && holds {
+                same_dataset(spec, &self.ledger, &self.dataset)?;
+                return Ok(self.glance(&history, &manifests));
+            }
+            let found = newest_good_where(&self.location, counts).boxed().await;
+            self.found = found.map_err(CoordinatorError::Checkpoint)?;
+            self.manifests = Some(manifests);
+        }
+        Err(CoordinatorError::Contended { run: spec.run.name.clone(), times: LOOKS_MAX })
+    }
+
+    fn glance(&self, history: &History, manifests: &[(Step, Generation)]) -> Glance {
+        let resume = |found: &Found| Resume { step: found.manifest.step, key: found.key.clone() };
+        Glance {
+            takeover: Takeover::assess(history, manifests),
+            resume: self.found.as_ref().map(resume),
+            next_segment: self.ledger.next_segment,
+            last_digest: self.ledger.last_digest.clone(),
+        }
+    }
 }
 
 async fn exists(location: &Location) -> Result<bool, CoordinatorError> {
@@ -62,12 +94,14 @@ async fn exists(location: &Location) -> Result<bool, CoordinatorError> {
     }
 }
 
-/// The highest generation among the manifests: the last segment of a ledger may never have been written.
-async fn newest_generation(location: &Location) -> Result<Option<Generation>, CoordinatorError> {
+/// All manifests, of whatever leader: the last segment of a ledger may never have been written.
+async fn manifests(location: &Location) -> Result<Vec<(Step, Generation)>, CoordinatorError> {
     let failed = |source| CoordinatorError::store("read", format!("{}/manifests", location.url()), source);
     let listed: Vec<_> =
         location.store().list(Some(&location.path("manifests"))).try_collect().await.map_err(failed)?;
-    Ok(listed.iter().filter_map(|o| Manifest::parse_key(o.location.filename()?)).map(|(_, g)| g).max())
+    let mut keys: Vec<_> = listed.iter().filter_map(|o| Manifest::parse_key(o.location.filename()?)).collect();
+    keys.sort_unstable();
+    Ok(keys)
 }
 
 fn same_dataset(spec: &RunSpec, ledger: &Ledger, dataset: &Dataset) -> Result<(), CoordinatorError> {

@@ -1,24 +1,26 @@
-//! A coordinator from start to end: open the run, serve until it is over or told to stop, make its records durable.
+//! A coordinator from start to end: listen, open the run, lead it until it is over, make its records durable. Calls are
+//! answered from the start, if only with "not ready".
 
-use crate::driver::{Driver, Input, Parts};
+use crate::driver::{Driver, End, Input};
 use crate::error::CoordinatorError;
-use crate::ledger_writer::{self, LedgerHandle};
-use crate::manifests::Manifests;
+use crate::metrics;
 use crate::open::{Opened, open};
 use crate::rendezvous::Rendezvous;
 use crate::service::Service;
+use crate::setup::{self, Shared};
+use crate::stage::{Stage, stage};
 use crate::view::Frame;
 use futures::FutureExt;
-use pixfleet_cluster::ledger::Record;
-use pixfleet_cluster::run::{Event, Outcome, Run, RunConfig, Welcome};
-use pixfleet_cluster::{MemberId, RunSpec};
+use pixfleet_checkpoint::leaders;
+use pixfleet_cluster::RunSpec;
+use pixfleet_cluster::run::{Event, Outcome};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot};
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
@@ -28,10 +30,12 @@ const INPUTS_QUEUED_MAX: usize = 1024;
 const NOTICES_MAX: usize = 8192;
 /// How long sessions and watchers have to read their last words.
 const FAREWELL: Duration = Duration::from_secs(3);
-/// Generations in a row without a step, after which the run is at fault.
-const FRUITLESS_MAX: u32 = 20;
-/// Members that may stand by beyond those that train.
-const STANDBY_MAX: u32 = 64;
+/// Attempts to take the lead: an older leader that still writes may be quicker.
+const OPENINGS_MAX: u32 = 20;
+/// How long to wait for the address of whoever leads now.
+const RIVAL_PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is looked for.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// What a coordinator is told.
 #[derive(Debug, Clone)]
@@ -44,6 +48,17 @@ pub struct Config {
     pub join_window: Duration,
     /// Refuse a run that exists.
     pub fresh: bool,
+    /// Where workers reach this coordinator, `host:port`.
+    pub advertise: String,
+}
+
+/// Where a coordinator listens.
+#[derive(Debug)]
+pub struct Doors {
+    /// For workers and front doors.
+    pub fleet: TcpListener,
+    /// For Prometheus.
+    pub metrics: Option<TcpListener>,
 }
 
 /// How a run ended.
@@ -58,8 +73,7 @@ pub struct Ended {
 /// Listens on `address`; port 0 takes any free one.
 ///
 /// # Errors
-/// [`CoordinatorError::PortTaken`]; [`CoordinatorError::NotLoopback`] for an address that others can reach, unless
-/// `insecure`.
+/// [`CoordinatorError::NotLoopback`] without `insecure`, [`CoordinatorError::PortTaken`], [`CoordinatorError::Listen`].
 pub async fn bind(address: SocketAddr, insecure: bool) -> Result<TcpListener, CoordinatorError> {
     if !address.ip().is_loopback() && !insecure {
         return Err(CoordinatorError::NotLoopback { address });
@@ -70,62 +84,51 @@ pub async fn bind(address: SocketAddr, insecure: bool) -> Result<TcpListener, Co
     })
 }
 
-/// Serves one run on `listener` until it is over. `shutdown` drains it first.
+/// Serves one run until it is over, or until another coordinator leads it. `shutdown` drains it first.
 ///
 /// # Errors
-/// What keeps the run from starting, a ledger that cannot be written, or a broken server.
+/// What keeps the run from starting, a ledger that cannot be written, a broken server, or
+/// [`CoordinatorError::Deposed`].
 pub async fn serve(
-    listener: TcpListener,
+    doors: Doors,
     config: Config,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<Ended, CoordinatorError> {
-    let opened = open(config.spec.clone(), config.fresh).boxed().await?;
-    let (ledger, writer) =
-        ledger_writer::start(opened.location.clone(), opened.next_segment, opened.last_digest.clone());
-    let spec = &config.spec;
-    ledger.push(Record::Opened {
-        run: spec.run.name.clone(),
-        spec_digest: spec.digest(),
-        dataset_digest: opened.dataset.digest.clone(),
-        seed: spec.run.seed,
-        global_batch: spec.train.global_batch,
-    })?;
-    if !ledger.flush().await {
-        return Err(writer_end(writer.await).err().unwrap_or(CoordinatorError::Internal { task: "ledger" }));
-    }
-    let (inputs, from_service) = mpsc::channel(INPUTS_QUEUED_MAX);
+    let (inputs, mut from_service) = mpsc::channel(INPUTS_QUEUED_MAX);
     let (notices, _) = broadcast::channel(NOTICES_MAX);
-    let rendezvous = Arc::new(Rendezvous::default());
+    let (standing, asked) = stage();
     let watched = Arc::new(Mutex::new(Some(notices.clone())));
-    let service =
-        Service { inputs: inputs.clone(), rendezvous: Arc::clone(&rendezvous), notices: Arc::clone(&watched) };
-    let driver = Driver::new(Parts {
-        run: Run::new(run_config(&config, &opened)),
-        frame: frame(spec, &opened),
-        welcome: welcome(spec, &opened),
-        first_member: opened.first_member,
-        ledger: ledger.clone(),
-        manifests: manifests(spec, &opened),
-        rendezvous,
-        notices: notices.clone(),
-        inputs: from_service,
-        back: inputs.clone(),
-    });
-    let (stop_serving, server) = start_server(listener, service);
+    let shared = Shared { rendezvous: Arc::new(Rendezvous::default()), notices, standing: Arc::new(standing) };
+    let service = Service {
+        inputs: inputs.clone(),
+        rendezvous: Arc::clone(&shared.rendezvous),
+        notices: Arc::clone(&watched),
+        stage: asked,
+    };
+    let (stop_serving, server) = start_server(doors.fleet, service);
+    let metrics = doors.metrics.map(|listener| tokio::spawn(metrics::serve(listener, inputs.clone())));
     let drainer = tokio::spawn(async move {
         shutdown.await;
-        // The driver is gone only when the run is over.
+        // The driver is gone only when this coordinator is about to end.
         let _ = inputs.send(Input::Event(Event::Drain)).await;
     });
-    let ended = drive(driver, ledger, writer).boxed().await;
+    let ended = lead(&config, &shared, &mut from_service).boxed().await;
     drainer.abort();
+    if let Some(metrics) = metrics {
+        metrics.abort();
+    }
+    drop(from_service);
     let last_words = match &ended {
-        Ok(e) => Frame::finished(e.outcome, &e.message),
-        Err(error) => Frame::finished(Outcome::Fault, &error.sentence()),
+        Ok(e) => Some(Frame::finished(e.outcome, &e.message)),
+        // The run goes on elsewhere.
+        Err(CoordinatorError::Deposed { .. }) => None,
+        Err(error) => Some(Frame::finished(Outcome::Fault, &error.sentence())),
     };
-    // Nobody may be watching.
-    let _ = notices.send(last_words);
-    drop(notices);
+    if let Some(notice) = last_words {
+        // Nobody may be watching.
+        let _ = shared.notices.send(notice);
+    }
+    drop(shared);
     watched.lock().unwrap_or_else(PoisonError::into_inner).take();
     // The receiver is gone only if the server ended by itself.
     let _ = stop_serving.send(());
@@ -137,28 +140,57 @@ pub async fn serve(
     ended
 }
 
-type Writing = JoinHandle<Result<(), CoordinatorError>>;
+/// Takes the lead and keeps it to the run's end.
+async fn lead(config: &Config, shared: &Shared, inputs: &mut mpsc::Receiver<Input>) -> Result<Ended, CoordinatorError> {
+    let spec = &config.spec;
+    let mut opened = open(spec, config.fresh).boxed().await?;
+    for _ in 0..OPENINGS_MAX {
+        let glance = opened.look(spec).boxed().await?;
+        let number = glance.takeover.leader;
+        let parts = setup::parts(config, &opened, &glance, shared.clone());
+        let driver = Driver::new(parts, setup::opening(config, &opened, &glance));
+        match driver.run(inputs).boxed().await {
+            End::Over(outcome, message) => {
+                shared.standing.enter(Stage::Over);
+                close(&opened, number, outcome).await;
+                return Ok(Ended { outcome, message });
+            }
+            End::Deposed { led: true } => {
+                shared.standing.enter(Stage::Aside { what: "another coordinator leads the run" });
+                return Err(deposed(&opened, number).await);
+            }
+            End::Deposed { led: false } => tracing::info!("another coordinator was quicker, opening the run again"),
+            End::Broken(cause) => {
+                shared.standing.enter(Stage::Aside { what: "its store does not take the run's ledger" });
+                return Err(CoordinatorError::Unwritable { cause });
+            }
+        }
+    }
+    Err(CoordinatorError::Contended { run: spec.run.name.clone(), times: OPENINGS_MAX })
+}
 
-/// Until the run is over and its ledger durable, or the ledger cannot be written any more.
-async fn drive(driver: Driver, ledger: LedgerHandle, mut writer: Writing) -> Result<Ended, CoordinatorError> {
-    let mut driver = tokio::spawn(driver.run());
-    tokio::select! {
-        ended = &mut driver => {
-            ledger.close();
-            writer_end(writer.await)?;
-            let (outcome, message) = ended.map_err(|_| CoordinatorError::Internal { task: "driver" })?;
-            Ok(Ended { outcome, message })
-        }
-        written = &mut writer => {
-            driver.abort();
-            writer_end(written)?;
-            Err(CoordinatorError::Internal { task: "ledger" })
-        }
+/// Tells workers that have lost this coordinator that there is nothing to come back to.
+async fn close(opened: &Opened, number: u64, outcome: Outcome) {
+    if let Err(error) = leaders::close(&opened.location, number, outcome).await {
+        tracing::warn!(%error, "workers without a session will not learn that the run is over");
     }
 }
 
-fn writer_end(joined: Result<Result<(), CoordinatorError>, JoinError>) -> Result<(), CoordinatorError> {
-    joined.unwrap_or(Err(CoordinatorError::Internal { task: "ledger" }))
+/// Who leads now: it says so a moment after it took the ledger.
+async fn deposed(opened: &Opened, number: u64) -> CoordinatorError {
+    let limit = tokio::time::Instant::now() + RIVAL_PATIENCE;
+    let newer = loop {
+        let newest = leaders::newest(&opened.location).await.ok().flatten();
+        let newer = newest.filter(|leader| leader.number > number);
+        if newer.is_some() || tokio::time::Instant::now() >= limit {
+            break newer;
+        }
+        tokio::time::sleep(LOOK).await;
+    };
+    let by = newer.map_or("a coordinator that has not said where it is".into(), |leader| {
+        format!("leader {} at {}", leader.number, leader.address)
+    });
+    CoordinatorError::Deposed { number, by }
 }
 
 fn start_server(
@@ -168,66 +200,12 @@ fn start_server(
     let (stop, stopped) = oneshot::channel::<()>();
     let server = Server::builder()
         .tcp_nodelay(true)
-        .http2_keepalive_interval(Some(Duration::from_secs(10)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .http2_keepalive_interval(Some(pixfleet_proto::KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(pixfleet_proto::KEEPALIVE_TIMEOUT))
         .add_service(pixfleet_proto::server(service))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
             // Told or forgotten: either way it is time to stop.
             let _ = stopped.await;
         });
     (stop, tokio::spawn(server))
-}
-
-fn run_config(config: &Config, opened: &Opened) -> RunConfig {
-    let train = &config.spec.train;
-    RunConfig {
-        expect: config.expect,
-        join_window: config.join_window,
-        min_workers: train.min_workers,
-        lanes: train.lanes,
-        global_batch: train.global_batch,
-        steps: config.spec.schedule.steps,
-        heartbeat_timeout: Duration::from_millis(train.heartbeat_timeout_ms),
-        reform_grace: Duration::from_millis(train.collective_timeout_ms),
-        fruitless_max: FRUITLESS_MAX,
-        members_max: members_max(&config.spec),
-        first_generation: opened.first_generation,
-        resume: opened.resume.clone(),
-    }
-}
-
-fn members_max(spec: &RunSpec) -> u32 {
-    spec.train.lanes.saturating_add(STANDBY_MAX)
-}
-
-fn frame(spec: &RunSpec, opened: &Opened) -> Frame {
-    Frame {
-        run: spec.run.name.clone(),
-        steps: spec.schedule.steps,
-        global_batch: spec.train.global_batch,
-        members_max: members_max(spec),
-        epoch_len: opened.dataset.shape.total(),
-    }
-}
-
-fn welcome(spec: &RunSpec, opened: &Opened) -> Welcome {
-    Welcome {
-        member: MemberId(0), // the driver fills it in
-        run: spec.run.name.clone(),
-        spec_toml: spec.to_toml(),
-        spec_digest: spec.digest(),
-        dataset_digest: opened.dataset.digest.clone(),
-        // Four beats in a timeout: three may be late.
-        heartbeat_ms: (spec.train.heartbeat_timeout_ms / 4).max(1),
-    }
-}
-
-fn manifests(spec: &RunSpec, opened: &Opened) -> Manifests {
-    Manifests {
-        location: opened.location.clone(),
-        run: spec.run.name.clone(),
-        spec_digest: spec.digest(),
-        dataset_digest: opened.dataset.digest.clone(),
-        keep: spec.checkpoint.keep,
-    }
 }

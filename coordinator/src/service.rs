@@ -2,6 +2,8 @@
 
 use crate::driver::Input;
 use crate::rendezvous::Rendezvous;
+use crate::sessions::Seat;
+use crate::stage::Ask;
 use futures::Stream;
 use pixfleet_cluster::run::{Event, Report};
 use pixfleet_proto::pb::fleet_server::Fleet;
@@ -28,16 +30,42 @@ pub(crate) struct Service {
     pub(crate) rendezvous: Arc<Rendezvous>,
     /// Taken away when the run is over, so that all watchers' streams end.
     pub(crate) notices: Arc<Mutex<Option<broadcast::Sender<pb::Notice>>>>,
-}
-
-fn over() -> Status {
-    FleetError::RunOver { how: "the coordinator is about to end".into() }.into()
+    /// Whether this coordinator may speak for the run.
+    pub(crate) stage: Ask,
 }
 
 impl Service {
     async fn tell(&self, input: Input) -> Result<(), Status> {
-        self.inputs.send(input).await.map_err(|_| over())
+        self.inputs.send(input).await.map_err(|_| self.gone())
     }
+
+    fn gone(&self) -> Status {
+        self.stage.gone().into()
+    }
+
+    fn leads(&self) -> Result<(), Status> {
+        self.stage.refusal().map_or(Ok(()), |error| Err(error.into()))
+    }
+}
+
+/// Passes on what a worker says until its session ends.
+async fn listen(mut reports: Streaming<pb::Report>, inputs: mpsc::Sender<Input>, seat: Seat) {
+    let how = loop {
+        let report = match reports.message().await {
+            Ok(Some(report)) => report,
+            Ok(None) => break "it hung up".to_string(),
+            Err(status) => break status.message().to_string(),
+        };
+        let input = match Report::try_from(report) {
+            Ok(report) => Input::Report { seat, report },
+            Err(malformed) => break FleetError::from(malformed).to_string(),
+        };
+        if inputs.send(input).await.is_err() {
+            return;
+        }
+    };
+    // The driver is gone only when this coordinator is about to end.
+    let _ = inputs.send(Input::Closed { seat, how }).await;
 }
 
 #[tonic::async_trait]
@@ -46,6 +74,7 @@ impl Fleet for Service {
     type WatchStream = Stream2<pb::Notice>;
 
     async fn session(&self, request: Request<Streaming<pb::Report>>) -> Reply<Self::SessionStream> {
+        self.leads()?;
         let mut reports = request.into_inner();
         let first = tokio::time::timeout(JOIN_PATIENCE, reports.message()).await;
         let malformed = |problem: &str| FleetError::Malformed { field: "report".into(), problem: problem.into() };
@@ -55,28 +84,10 @@ impl Fleet for Service {
             return Err(malformed("the first report of a session must be a join").into());
         };
         let (orders, to_worker) = mpsc::channel(ORDERS_QUEUED_MAX);
-        let (id, member) = oneshot::channel();
-        self.tell(Input::Join { join, orders, member: id }).await?;
-        let member = member.await.map_err(|_| over())?;
-        let inputs = self.inputs.clone();
-        tokio::spawn(async move {
-            let how = loop {
-                let report = match reports.message().await {
-                    Ok(Some(report)) => report,
-                    Ok(None) => break "it hung up".to_string(),
-                    Err(status) => break status.message().to_string(),
-                };
-                let input = match Report::try_from(report) {
-                    Ok(report) => Input::Report { member, report },
-                    Err(malformed) => break FleetError::from(malformed).to_string(),
-                };
-                if inputs.send(input).await.is_err() {
-                    return;
-                }
-            };
-            // The driver is gone only when the run is over.
-            let _ = inputs.send(Input::Closed { member, how }).await;
-        });
+        let (seat, taken) = oneshot::channel();
+        self.tell(Input::Join { join, orders, seat }).await?;
+        let seat = taken.await.map_err(|_| self.gone())?;
+        tokio::spawn(listen(reports, self.inputs.clone(), seat));
         Ok(Response::new(ReceiverStream::new(to_worker)))
     }
 
@@ -85,14 +96,15 @@ impl Fleet for Service {
     }
 
     async fn status(&self, _: Request<pb::StatusRequest>) -> Reply<pb::StatusReply> {
+        self.leads()?;
         let (sender, reply) = oneshot::channel();
         self.tell(Input::Status(sender)).await?;
-        Ok(Response::new(reply.await.map_err(|_| over())?))
+        Ok(Response::new(reply.await.map_err(|_| self.gone())?))
     }
 
     async fn watch(&self, _: Request<pb::WatchRequest>) -> Reply<Self::WatchStream> {
         let notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
-        let receiver = notices.as_ref().ok_or_else(over)?.subscribe();
+        let receiver = notices.as_ref().ok_or_else(|| self.gone())?.subscribe();
         // A watcher that lags behind thousands of notices misses some and goes on with the newest.
         let stream = futures::stream::unfold(receiver, |mut receiver| async move {
             loop {

@@ -1,7 +1,9 @@
 //! What people see: the run as status and notices on the wire.
 
-use pixfleet_cluster::run::{Notice, Outcome, Run};
+use pixfleet_cluster::run::{LossCause, Notice, Outcome, Run, Speed};
 use pixfleet_proto::pb;
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// What a view needs to know besides the run.
 #[derive(Debug, Clone)]
@@ -13,10 +15,50 @@ pub(crate) struct Frame {
     pub(crate) members_max: u32,
     /// Samples in an epoch.
     pub(crate) epoch_len: u64,
+    /// The number of this leader.
+    pub(crate) leader: u64,
+}
+
+/// What has happened under this leader.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Tally {
+    /// Steps committed, those that were done again included.
+    pub(crate) steps: u64,
+    /// Faults, by kind.
+    pub(crate) faults: BTreeMap<&'static str, u64>,
+    /// The newest step.
+    pub(crate) last: Option<pb::StepDone>,
+}
+
+impl Tally {
+    pub(crate) fn count(&mut self, notice: &Notice) {
+        let fault = match notice {
+            Notice::Step { .. } => {
+                self.steps += 1;
+                return;
+            }
+            Notice::Loss { cause, .. } => match cause {
+                LossCause::StreamClosed { .. } => "stream_closed",
+                LossCause::HeartbeatMissed { .. } => "heartbeat_missed",
+                LossCause::Exited { .. } => "exited",
+                LossCause::SilentAfterFailure { .. } => "silent_after_failure",
+                LossCause::Fault { .. } => "fault",
+            },
+            Notice::Diverged { .. } => "diverged",
+            Notice::CheckpointFailed { .. } => "checkpoint_failed",
+            Notice::State | Notice::Checkpoint { .. } | Notice::Left { .. } | Notice::Straggler { .. } => return,
+        };
+        *self.faults.entry(fault).or_default() += 1;
+    }
+}
+
+fn speed(speed: Speed) -> pb::Speed {
+    let Speed { step_s, data_wait_s, collective_wait_s, straggler } = speed;
+    pb::Speed { step_s, data_wait_s, collective_wait_s, straggler }
 }
 
 impl Frame {
-    pub(crate) fn status(&self, run: &Run, last: Option<&pb::StepDone>) -> pb::StatusReply {
+    pub(crate) fn status(&self, run: &Run, tally: &Tally, uptime: Duration) -> pb::StatusReply {
         let members = run.members().map(|m| pb::MemberStatus {
             member: m.member.0,
             name: m.join.name,
@@ -25,6 +67,7 @@ impl Frame {
             rank: m.rank.map(|r| r.0),
             next_step: m.next_step.map(|s| s.0),
             state: m.state.into(),
+            speed: m.speed.map(speed),
         });
         pb::StatusReply {
             run: self.run.clone(),
@@ -33,10 +76,13 @@ impl Frame {
             next_step: run.next_step().0,
             steps: self.steps,
             members: members.collect(),
-            last: last.cloned(),
+            last: tally.last.clone(),
             checkpoint_step: run.checkpoint().map(|c| c.step.0),
             losses_of_members: run.losses(),
             message: run.message().into(),
+            leader: self.leader,
+            faults: tally.faults.iter().map(|(kind, n)| ((*kind).to_string(), *n)).collect(),
+            uptime_s: uptime.as_secs_f64(),
         }
     }
 
@@ -65,6 +111,16 @@ impl Frame {
                 cause: cause.to_string(),
                 generation: generation.0,
                 pid,
+            }),
+            Notice::Left { member, name, reason } => Kind::Left(pb::LeftNotice { member: member.0, name, reason }),
+            Notice::Straggler { member, name, ratio } => {
+                Kind::Straggler(pb::StragglerNotice { member: member.0, name, ratio })
+            }
+            Notice::Diverged { member, name, rank, step } => Kind::Diverged(pb::DivergedNotice {
+                member: member.0,
+                name,
+                rank: rank.map(|r| r.0),
+                next_step: step.0,
             }),
         };
         Some(pb::Notice { kind: Some(kind) })

@@ -1,5 +1,5 @@
 //! The worker's and the front door's side: connecting with patience, a session that speaks `cluster`'s types, and the
-//! rendezvous store.
+//! rendezvous store, which is wherever the coordinator is.
 
 use crate::error::FleetError;
 use crate::limits;
@@ -8,6 +8,7 @@ use pb::fleet_client::FleetClient;
 use pb::store_request::Op;
 use pixfleet_cluster::Generation;
 use pixfleet_cluster::run::{Join, Order, Report};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -15,10 +16,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
-/// Reports that may wait for the wire; a healthy session holds none or one.
-const REPORTS_QUEUED_MAX: usize = 256;
+/// Reports that may wait for the wire. A healthy session holds none or one; a worker that finds a coordinator again
+/// after ten minutes of a hundred steps a second tells it of all of them at once. Memory is taken as it fills.
+const REPORTS_QUEUED_MAX: usize = 1 << 16;
 /// First pause between attempts; each further one is twice as long, up to a second.
 const RETRY_PAUSE_MS: u64 = 20;
+
+/// A connection to a coordinator. Cheap to clone.
+pub type Client = FleetClient<Channel>;
 
 /// How long to look for a coordinator.
 #[derive(Debug, Clone, Copy)]
@@ -35,14 +40,14 @@ impl Default for Patience {
 ///
 /// # Errors
 /// [`FleetError::NoCoordinator`] names the address and what the last attempt met.
-pub async fn connect(address: &str, patience: Patience) -> Result<FleetClient<Channel>, FleetError> {
+pub async fn connect(address: &str, patience: Patience) -> Result<Client, FleetError> {
     let gone = |cause: String| FleetError::NoCoordinator { address: address.into(), cause };
     let url = if address.contains("://") { address.to_string() } else { format!("http://{address}") };
     let endpoint = Endpoint::from_shared(url)
         .map_err(|e| gone(innermost(&e)))?
         .connect_timeout(Duration::from_secs(2))
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(10))
+        .http2_keep_alive_interval(limits::KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
         .tcp_nodelay(true);
     let deadline = Instant::now() + patience.0;
@@ -76,20 +81,24 @@ impl Reports {
     /// # Errors
     /// [`FleetError::Disconnected`] if the session is over.
     pub async fn send(&self, report: Report) -> Result<(), FleetError> {
-        self.0.send(report.into()).await.map_err(|_| closed())
+        self.0.send(report.into()).await.map_err(|_| closed("the session is closed"))
     }
 
-    /// As [`Reports::send`], from a thread outside the runtime (the trainer's).
+    /// Queues a report; never waits.
     ///
     /// # Errors
-    /// [`FleetError::Disconnected`] if the session is over.
-    pub fn blocking_send(&self, report: Report) -> Result<(), FleetError> {
-        self.0.blocking_send(report.into()).map_err(|_| closed())
+    /// [`FleetError::Disconnected`] if the session is over, or its coordinator has read nothing for so long that the
+    /// queue is full.
+    pub fn try_send(&self, report: Report) -> Result<(), FleetError> {
+        self.0.try_send(report.into()).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => closed("the coordinator reads nothing"),
+            mpsc::error::TrySendError::Closed(_) => closed("the session is closed"),
+        })
     }
 }
 
-fn closed() -> FleetError {
-    FleetError::Disconnected { cause: "the session is closed".into() }
+fn closed(cause: &str) -> FleetError {
+    FleetError::Disconnected { cause: cause.into() }
 }
 
 /// One worker's session: reports up, orders down.
@@ -104,7 +113,7 @@ impl Session {
     ///
     /// # Errors
     /// What the coordinator refuses with, or [`FleetError::Disconnected`].
-    pub async fn open(client: &mut FleetClient<Channel>, join: Join) -> Result<Self, FleetError> {
+    pub async fn open(client: &mut Client, join: Join) -> Result<Self, FleetError> {
         let (sender, receiver) = mpsc::channel(REPORTS_QUEUED_MAX);
         let reports = Reports(sender);
         reports.send(Report::Join(join)).await?;
@@ -118,6 +127,14 @@ impl Session {
         self.reports.clone()
     }
 
+    /// Queues a report, as [`Reports::try_send`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_send(&self, report: Report) -> Result<(), FleetError> {
+        self.reports.try_send(report)
+    }
+
     /// The next order; `None` when the coordinator closed the session. Cancel-safe.
     ///
     /// # Errors
@@ -128,23 +145,52 @@ impl Session {
     }
 }
 
+/// The way to the coordinator that a worker has a session with, while it has one. All clones are the same way.
+#[derive(Debug, Clone, Default)]
+pub struct Way(Arc<Mutex<Option<Client>>>);
+
+impl From<Client> for Way {
+    fn from(client: Client) -> Self {
+        Self(Arc::new(Mutex::new(Some(client))))
+    }
+}
+
+impl Way {
+    /// From now on it leads there, or nowhere.
+    pub fn lead(&self, client: Option<Client>) {
+        *self.lock() = client;
+    }
+
+    fn client(&self) -> Result<Client, FleetError> {
+        self.lock()
+            .clone()
+            .ok_or_else(|| FleetError::Disconnected { cause: "there is no coordinator at present".into() })
+    }
+
+    /// Only ever replaced as a whole, so a poisoned lock holds a whole value.
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Client>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// One generation's rendezvous store: what c10d's store asks, answered by the coordinator.
 #[derive(Debug, Clone)]
 pub struct StoreClient {
-    client: FleetClient<Channel>,
+    way: Way,
     generation: Generation,
 }
 
 impl StoreClient {
-    /// The store of `generation`. All calls fail with [`FleetError::StaleGeneration`] once it is over.
+    /// The store of `generation`. All calls fail with [`FleetError::StaleGeneration`] once it is over, and with
+    /// [`FleetError::Disconnected`] while there is no coordinator.
     #[must_use]
-    pub fn new(client: FleetClient<Channel>, generation: Generation) -> Self {
-        Self { client, generation }
+    pub fn new(way: impl Into<Way>, generation: Generation) -> Self {
+        Self { way: way.into(), generation }
     }
 
     async fn ask(&self, op: Op) -> Result<pb::StoreReply, FleetError> {
         let request = pb::StoreRequest { generation: self.generation.0, op: Some(op) };
-        Ok(self.client.clone().rendezvous(request).await?.into_inner())
+        Ok(self.way.client()?.rendezvous(request).await?.into_inner())
     }
 
     /// Sets `key`.

@@ -3,7 +3,9 @@
 use crate::error::Malformed;
 use crate::pb;
 use pixfleet_cluster::ledger::{Losses, Substitution};
-use pixfleet_cluster::run::{Failed, FailureKind, Form, Join, Order, Outcome, PartReport, Report, StepReport, Welcome};
+use pixfleet_cluster::run::{
+    Form, Join, LeaveKind, Left, Order, Outcome, PartReport, Report, Standing, StepReport, Welcome,
+};
 use pixfleet_cluster::{Generation, MemberId, PartEntry, Rank, SampleId, Step};
 
 fn missing<T>(value: Option<T>, field: &'static str) -> Result<T, Malformed> {
@@ -19,14 +21,16 @@ impl From<Report> for pb::Report {
                 host: j.host,
                 pid: j.pid,
                 device: j.device,
-                next_step: j.next_step.map(|s| s.0),
+                member: j.member.map(|m| m.0),
             }),
+            Report::Standing(standing) => Kind::Standing(standing.into()),
+            Report::Leaving { reason } => Kind::Leaving(pb::Leaving { reason }),
             Report::Heartbeat { next_step } => Kind::Heartbeat(pb::Heartbeat { next_step: next_step.map(|s| s.0) }),
             Report::Ready { generation, next_step } => {
                 Kind::Ready(pb::Ready { generation: generation.0, next_step: next_step.0 })
             }
             Report::Committed(s) => Kind::Committed(s.into()),
-            Report::Failed(f) => Kind::Failed(f.into()),
+            Report::Left(left) => Kind::Left(left.into()),
             Report::Part(p) => Kind::Part(pb::PartReport {
                 generation: p.generation.0,
                 step: p.step.0,
@@ -56,12 +60,14 @@ impl TryFrom<pb::Report> for Report {
                 host: j.host,
                 pid: j.pid,
                 device: j.device,
-                next_step: j.next_step.map(Step),
+                member: j.member.map(MemberId),
             }),
+            Kind::Standing(standing) => Self::Standing(standing.try_into()?),
+            Kind::Leaving(l) => Self::Leaving { reason: l.reason },
             Kind::Heartbeat(h) => Self::Heartbeat { next_step: h.next_step.map(Step) },
             Kind::Ready(r) => Self::Ready { generation: Generation(r.generation), next_step: Step(r.next_step) },
             Kind::Committed(s) => Self::Committed(s.try_into()?),
-            Kind::Failed(f) => Self::Failed(f.try_into()?),
+            Kind::Left(left) => Self::Left(left.try_into()?),
             Kind::Part(p) => Self::Part(PartReport {
                 generation: Generation(p.generation),
                 step: Step(p.step),
@@ -92,6 +98,7 @@ impl From<StepReport> for pb::StepReport {
             collective_wait_s: s.collective_wait_s,
             substitutions: s.substitutions.into_iter().map(Into::into).collect(),
             metrics: s.metrics.into_iter().collect(),
+            digest: s.digest,
         }
     }
 }
@@ -111,6 +118,7 @@ impl TryFrom<pb::StepReport> for StepReport {
             collective_wait_s: s.collective_wait_s,
             substitutions: s.substitutions.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             metrics: s.metrics.into_iter().collect(),
+            digest: s.digest,
         })
     }
 }
@@ -158,39 +166,74 @@ impl TryFrom<pb::Substitution> for Substitution {
     }
 }
 
-impl From<Failed> for pb::Failed {
-    fn from(f: Failed) -> Self {
-        let kind = match f.kind {
-            FailureKind::Collective => pb::FailureKind::Collective,
-            FailureKind::Aborted => pb::FailureKind::Aborted,
+impl From<Standing> for pb::Standing {
+    fn from(standing: Standing) -> Self {
+        use pb::standing::Kind;
+        let kind = match standing {
+            Standing::Free { next_step, digest } => Kind::Free(pb::Free { next_step: next_step.map(|s| s.0), digest }),
+            Standing::Forming { generation } => Kind::Forming(generation.0),
+            Standing::Training { generation, next_step } => {
+                Kind::Training(pb::Ready { generation: generation.0, next_step: next_step.0 })
+            }
+            Standing::Finished { generation, next_step } => {
+                Kind::Finished(pb::Finished { generation: generation.0, next_step: next_step.0 })
+            }
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<pb::Standing> for Standing {
+    type Error = Malformed;
+
+    fn try_from(standing: pb::Standing) -> Result<Self, Malformed> {
+        use pb::standing::Kind;
+        Ok(match missing(standing.kind, "standing.kind")? {
+            Kind::Free(f) => Self::Free { next_step: f.next_step.map(Step), digest: f.digest },
+            Kind::Forming(generation) => Self::Forming { generation: Generation(generation) },
+            Kind::Training(t) => Self::Training { generation: Generation(t.generation), next_step: Step(t.next_step) },
+            Kind::Finished(f) => Self::Finished { generation: Generation(f.generation), next_step: Step(f.next_step) },
+        })
+    }
+}
+
+impl From<Left> for pb::Left {
+    fn from(left: Left) -> Self {
+        let kind = match left.kind {
+            LeaveKind::Boundary => pb::LeaveKind::Boundary,
+            LeaveKind::Collective => pb::LeaveKind::Collective,
+            LeaveKind::Aborted => pb::LeaveKind::Aborted,
         };
         Self {
-            generation: f.generation.0,
-            next_step: f.next_step.map(|s| s.0),
+            generation: left.generation.0,
+            next_step: left.next_step.map(|s| s.0),
             kind: kind.into(),
-            message: f.message,
-            lost_rank: f.lost_rank.map(|r| r.0),
+            message: left.message,
+            lost_rank: left.lost_rank.map(|r| r.0),
+            digest: left.digest,
         }
     }
 }
 
-impl TryFrom<pb::Failed> for Failed {
+impl TryFrom<pb::Left> for Left {
     type Error = Malformed;
 
-    fn try_from(f: pb::Failed) -> Result<Self, Malformed> {
-        let kind = match f.kind() {
-            pb::FailureKind::Collective => FailureKind::Collective,
-            pb::FailureKind::Aborted => FailureKind::Aborted,
-            pb::FailureKind::Unspecified => {
-                return Err(Malformed { field: "failed.kind", problem: "is missing or unknown" });
+    fn try_from(left: pb::Left) -> Result<Self, Malformed> {
+        let kind = match left.kind() {
+            pb::LeaveKind::Boundary => LeaveKind::Boundary,
+            pb::LeaveKind::Collective => LeaveKind::Collective,
+            pb::LeaveKind::Aborted => LeaveKind::Aborted,
+            pb::LeaveKind::Unspecified => {
+                return Err(Malformed { field: "left.kind", problem: "is missing or unknown" });
             }
         };
         Ok(Self {
-            generation: Generation(f.generation),
-            next_step: f.next_step.map(Step),
+            generation: Generation(left.generation),
+            next_step: left.next_step.map(Step),
+            digest: left.digest,
             kind,
-            message: f.message,
-            lost_rank: f.lost_rank.map(Rank),
+            message: left.message,
+            lost_rank: left.lost_rank.map(Rank),
         })
     }
 }
@@ -229,6 +272,7 @@ impl From<Order> for pb::Order {
                 spec_digest: w.spec_digest,
                 dataset_digest: w.dataset_digest,
                 heartbeat_ms: w.heartbeat_ms,
+                leader: w.leader,
             }),
             Order::Form(f) => Kind::Form(pb::Form {
                 generation: f.generation.0,
@@ -239,10 +283,11 @@ impl From<Order> for pb::Order {
                 source: f.source.map(|r| r.0),
                 receivers: f.receivers.iter().map(|r| r.0).collect(),
                 resume_from: f.resume_from,
-                draining: f.draining,
+                checkpoint_only: f.checkpoint_only,
             }),
             Order::Abort { generation, cause } => Kind::Abort(pb::Abort { generation: generation.0, cause }),
-            Order::Drain => Kind::Drain(pb::Drain {}),
+            Order::Yield { generation, checkpoint } => Kind::Yield(pb::Yield { generation: generation.0, checkpoint }),
+            Order::Recorded { through } => Kind::Recorded(pb::Recorded { through: through.0 }),
             Order::Checkpointed { generation, step, key } => {
                 Kind::Checkpointed(pb::Checkpointed { generation: generation.0, step: step.0, key })
             }
@@ -267,10 +312,12 @@ impl TryFrom<pb::Order> for Order {
                 spec_digest: w.spec_digest,
                 dataset_digest: w.dataset_digest,
                 heartbeat_ms: w.heartbeat_ms,
+                leader: w.leader,
             }),
             Kind::Form(f) => Self::Form(form(f)?),
             Kind::Abort(a) => Self::Abort { generation: Generation(a.generation), cause: a.cause },
-            Kind::Drain(pb::Drain {}) => Self::Drain,
+            Kind::Yield(y) => Self::Yield { generation: Generation(y.generation), checkpoint: y.checkpoint },
+            Kind::Recorded(r) => Self::Recorded { through: Step(r.through) },
             Kind::Checkpointed(c) => {
                 Self::Checkpointed { generation: Generation(c.generation), step: Step(c.step), key: c.key }
             }
@@ -295,6 +342,6 @@ fn form(f: pb::Form) -> Result<Form, Malformed> {
         source: f.source.map(Rank),
         receivers: f.receivers.into_iter().map(Rank).collect(),
         resume_from: f.resume_from,
-        draining: f.draining,
+        checkpoint_only: f.checkpoint_only,
     })
 }

@@ -87,7 +87,7 @@ pub enum FleetError {
         /// Bound.
         members_max: u64,
     },
-    /// A message from or about a member that is not (or no longer) part of the run.
+    /// A message from or about a member that is not (or no longer) part of the run: it must join anew.
     #[error("member {member} is not part of the run")]
     UnknownMember {
         /// Which.
@@ -142,7 +142,7 @@ impl FleetError {
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
-            Self::Disconnected { .. } | Self::NotReady { .. } => Class::Retry,
+            Self::Disconnected { .. } | Self::NotReady { .. } | Self::UnknownMember { .. } => Class::Retry,
             Self::Store { retry, .. } => {
                 if *retry {
                     Class::Retry
@@ -156,7 +156,6 @@ impl FleetError {
             | Self::SpecMismatch { .. }
             | Self::RunOver { .. }
             | Self::RunFull { .. }
-            | Self::UnknownMember { .. }
             | Self::Malformed { .. }
             | Self::Foreign { .. } => Class::Fatal,
         }

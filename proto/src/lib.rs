@@ -14,7 +14,10 @@ pub mod pb;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Patience, Reports, Session, StoreClient, connect};
+pub use client::{Client, Patience, Reports, Session, StoreClient, Way, connect};
 pub use error::{FleetError, Malformed};
-pub use limits::{MESSAGE_BYTES_MAX, STORE_KEY_BYTES_MAX, STORE_VALUE_BYTES_MAX, client, server};
+pub use limits::{
+    KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MESSAGE_BYTES_MAX, STORE_KEY_BYTES_MAX, STORE_VALUE_BYTES_MAX, client,
+    server,
+};
 pub use parent::{PARENT, is_orphan};

@@ -3,7 +3,13 @@
 use crate::pb;
 use pb::fleet_client::FleetClient;
 use pb::fleet_server::{Fleet, FleetServer};
+use std::time::Duration;
 use tonic::transport::Channel;
+
+/// Either side asks the other for a sign of life this often,
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
+/// and takes the connection for broken without an answer in this time: a peer that went without a word is noticed.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Largest message in either direction: a spec, a part's list of tensors or one rendezvous value.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 20;

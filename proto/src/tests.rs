@@ -1,6 +1,8 @@
 use crate::{FleetError, Patience, connect, pb};
 use pixfleet_cluster::ledger::{Losses, Substitution};
-use pixfleet_cluster::run::{Failed, FailureKind, Form, Join, Order, Outcome, PartReport, Report, StepReport, Welcome};
+use pixfleet_cluster::run::{
+    Form, Join, LeaveKind, Left, Order, Outcome, PartReport, Report, Standing, StepReport, Welcome,
+};
 use pixfleet_cluster::{Class, Generation, MemberId, PartEntry, Rank, SampleId, Step};
 use std::time::Duration;
 use tonic::{Code, Status};
@@ -13,8 +15,13 @@ fn every_report() -> Vec<Report> {
             host: "here".into(),
             pid: 7,
             device: "cpu".into(),
-            next_step: Some(Step(3)),
+            member: Some(MemberId(3)),
         }),
+        Report::Standing(Standing::Free { next_step: Some(Step(3)), digest: Some(u64::MAX) }),
+        Report::Standing(Standing::Forming { generation: Generation(2) }),
+        Report::Standing(Standing::Training { generation: Generation(2), next_step: Step(3) }),
+        Report::Standing(Standing::Finished { generation: Generation(2), next_step: Step(3) }),
+        Report::Leaving { reason: "SIGTERM".into() },
         Report::Heartbeat { next_step: None },
         Report::Ready { generation: Generation(2), next_step: Step(3) },
         Report::Committed(StepReport {
@@ -33,11 +40,13 @@ fn every_report() -> Vec<Report> {
                 reason: "not a JPEG".into(),
             }],
             metrics: [("grad_norm".to_string(), 2.0)].into(),
+            digest: Some(7),
         }),
-        Report::Failed(Failed {
+        Report::Left(Left {
             generation: Generation(2),
             next_step: None,
-            kind: FailureKind::Collective,
+            digest: None,
+            kind: LeaveKind::Collective,
             message: "reset by peer".into(),
             lost_rank: Some(Rank(1)),
         }),
@@ -66,6 +75,7 @@ fn every_order() -> Vec<Order> {
             spec_digest: "d".into(),
             dataset_digest: "e".into(),
             heartbeat_ms: 500,
+            leader: 2,
         }),
         Order::Form(Form {
             generation: Generation(2),
@@ -75,10 +85,11 @@ fn every_order() -> Vec<Order> {
             source: Some(Rank(0)),
             receivers: vec![Rank(1)],
             resume_from: None,
-            draining: true,
+            checkpoint_only: true,
         }),
         Order::Abort { generation: Generation(2), cause: "lost".into() },
-        Order::Drain,
+        Order::Yield { generation: Generation(2), checkpoint: true },
+        Order::Recorded { through: Step(8) },
         Order::Checkpointed { generation: Generation(2), step: Step(9), key: "manifests/x".into() },
         Order::Stop { outcome: Outcome::Drained, message: String::new() },
     ]
@@ -119,7 +130,7 @@ fn every_error() -> Vec<(FleetError, Class)> {
         (FleetError::SpecMismatch { run: s("r"), stored: s("a"), given: s("b") }, Class::Fatal),
         (FleetError::RunOver { how: s("done") }, Class::Fatal),
         (FleetError::RunFull { members: 4, members_max: 4 }, Class::Fatal),
-        (FleetError::UnknownMember { member: MemberId(1) }, Class::Fatal),
+        (FleetError::UnknownMember { member: MemberId(1) }, Class::Retry),
         (FleetError::Malformed { field: s("f"), problem: s("p") }, Class::Fatal),
         (FleetError::Store { object: s("o"), cause: s("c"), retry: true }, Class::Retry),
         (FleetError::Store { object: s("o"), cause: s("c"), retry: false }, Class::Fatal),

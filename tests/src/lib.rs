@@ -1,6 +1,13 @@
 //! The harness of the end-to-end tests: the real programs, a small real dataset, run files, and what a run printed.
 
+pub mod chaos;
+pub mod dice;
+pub mod fleet;
+pub mod healing;
+pub mod poll;
 pub mod s3;
+pub mod stats;
+pub mod steps;
 
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -13,10 +20,13 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace holds this crate").to_path_buf()
 }
 
-/// A program that `make test` has built beside the tests: `target/<profile>/<name>`.
+/// A program that `make test` has built: `target/<profile>/<name>`, beside the folder of the tests.
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test has a path");
-    let path = test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps").join(name);
+    let own = std::env::current_exe().expect("a program has a path");
+    let folder = own.parent().expect("a program lies in a folder");
+    let folder =
+        if folder.ends_with("deps") { folder.parent().expect("deps lies in target/<profile>") } else { folder };
+    let path = folder.join(name);
     assert!(
         path.exists(),
         "{} is missing: run `cargo build --bins --workspace` first (make test does)",

@@ -2,11 +2,13 @@
 
 use crate::{root, scratch};
 use std::io::Read;
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// A running server with one bucket, `pixdata`. Killed on drop.
+#[derive(Debug)]
 pub struct S3 {
     server: Child,
     port: u16,
@@ -18,14 +20,18 @@ fn free_port() -> u16 {
 }
 
 impl S3 {
-    /// Starts the server and waits until it answers.
+    /// Starts the server with its files among the tests' scratch files, and waits until it answers.
     pub fn start() -> Self {
+        Self::start_in(&scratch().join("weed"))
+    }
+
+    /// Starts the server with its files in `dir`, and waits until it answers.
+    pub fn start_in(dir: &Path) -> Self {
         let program = root().join(".cache/weed/bin/weed");
         assert!(program.exists(), "{} is missing: run `make setup-test`", program.display());
-        let dir = scratch().join("weed");
-        std::fs::create_dir_all(&dir).expect("scratch is writable");
+        std::fs::create_dir_all(dir).expect("the folder for the server's files is writable");
         let port = free_port();
-        let log = std::fs::File::create(dir.join("log")).expect("scratch is writable");
+        let log = std::fs::File::create(dir.join("log")).expect("just made");
         let mut command = Command::new(program);
         command.arg("mini").arg(format!("-dir={}", dir.display())).arg(format!("-s3.port={port}"));
         for flag in ["master", "volume", "filer", "admin"] {
@@ -41,13 +47,23 @@ impl S3 {
         s3
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        ([127, 0, 0, 1], self.port).into()
+    }
+
     /// Environment that makes `s3://pixdata/...` mean this server.
     pub fn env(&self) -> Vec<(&'static str, String)> {
+        Self::env_at(self.address())
+    }
+
+    /// As [`S3::env`], for a proxy at `address`.
+    pub fn env_at(address: SocketAddr) -> Vec<(&'static str, String)> {
         vec![
             ("AWS_ACCESS_KEY_ID", "AK".into()),
             ("AWS_SECRET_ACCESS_KEY", "SKSKSKSKSK".into()),
             ("AWS_REGION", "us-east-1".into()),
-            ("AWS_ENDPOINT", format!("http://127.0.0.1:{}", self.port)),
+            ("AWS_ENDPOINT", format!("http://{address}")),
             ("AWS_ALLOW_HTTP", "true".into()),
         ]
     }
@@ -62,7 +78,7 @@ impl S3 {
             std::thread::yield_now();
             std::thread::park_timeout(Duration::from_millis(50));
         }
-        panic!("SeaweedFS does not answer on port {}; see it-scratch/weed/log", self.port);
+        panic!("SeaweedFS does not answer on port {}; see the file `log` among its files", self.port);
     }
 
     fn answers(&self) -> bool {

@@ -1,6 +1,7 @@
 //! `pixfleet shards build`.
 
-use super::{bytes, progress, right, say, table};
+use super::{bytes, right, say, table};
+use crate::progress;
 use anyhow::Result;
 use pixfleet_shards::Location;
 use pixfleet_shards::mini::{self, MiniConfig};

@@ -1,6 +1,7 @@
 //! `pixfleet shards index`.
 
-use super::{bytes, progress, right, say, table};
+use super::{bytes, right, say, table};
+use crate::progress;
 use anyhow::Result;
 use pixfleet_cluster::index::DatasetIndex;
 use pixfleet_shards::{Location, index};

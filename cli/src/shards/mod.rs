@@ -3,7 +3,6 @@
 mod build;
 mod index;
 mod inspect;
-mod progress;
 mod verify;
 
 use crate::torch;

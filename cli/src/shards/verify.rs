@@ -1,6 +1,7 @@
 //! `pixfleet shards verify`.
 
-use super::{bytes, progress, say};
+use super::{bytes, say};
+use crate::progress;
 use anyhow::Result;
 use pixfleet_shards::Location;
 use pixfleet_shards::verify::verify;

@@ -1,48 +1,113 @@
-//! Starting the coordinator and finding out where it listens.
+//! Starting the coordinator, finding out where it listens, and starting it again when it dies.
 
 use super::children::{Children, Exit};
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
+use pixfleet_cluster::RunSpec;
+use pixfleet_cluster::run::Outcome;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+/// What the child is called.
+pub(crate) const NAME: &str = "coordinator";
 /// How often the file with the address is looked for.
 const LOOK: Duration = Duration::from_millis(10);
 /// How long the coordinator's end may take to be seen after its wire broke.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// What the coordinator is told.
-pub(crate) struct Start<'a> {
+/// Deaths within [`DEATHS_WITHIN`] after which it is not started again.
+const DEATHS_MAX: usize = 5;
+const DEATHS_WITHIN: Duration = Duration::from_secs(60);
+
+/// The coordinator that this program starts, and starts again when it dies.
+#[derive(Debug)]
+pub(crate) struct Own {
     /// The resolved run file.
-    pub(crate) spec: &'a Path,
-    /// Workers to expect.
-    pub(crate) expect: u32,
-    /// Refuse a run that exists.
-    pub(crate) fresh: bool,
-    /// A folder of our own.
-    pub(crate) folder: &'a Path,
+    spec: PathBuf,
+    /// Where it writes its address, in a folder of our own.
+    address: PathBuf,
+    deaths: Vec<Instant>,
 }
 
-/// Starts it and waits until it listens; its address.
-///
-/// # Errors
-/// What it died of, in its own words.
-pub(crate) async fn start(children: &mut Children, start: Start<'_>) -> Result<String> {
-    let file: PathBuf = start.folder.join("address");
-    let mut args: Vec<String> = vec!["--spec".into(), start.spec.display().to_string()];
-    args.extend(["--listen".into(), "127.0.0.1:0".into(), "--expect".into(), start.expect.to_string()]);
-    args.extend(["--port-file".into(), file.display().to_string()]);
-    if start.fresh {
-        args.push("--fresh".into());
+impl Own {
+    /// Writes the run file to `folder`, which is ours.
+    pub(crate) fn new(spec: &RunSpec, folder: &Path) -> Result<Self> {
+        let file = folder.join("run.toml");
+        std::fs::write(&file, spec.to_toml()).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(Self { spec: file, address: folder.join("address"), deaths: Vec::new() })
     }
-    children.start("coordinator", "pixfleet-coordinator", &args)?;
-    loop {
-        if let Ok(address) = std::fs::read_to_string(&file) {
-            return Ok(address);
+
+    /// Starts it and waits until it listens; its address. `fresh`: refuse a run that exists.
+    ///
+    /// # Errors
+    /// What it died of, in its own words.
+    pub(crate) async fn start(&self, children: &mut Children, expect: u32, fresh: bool) -> Result<String> {
+        self.spawn(children, expect, fresh)?;
+        loop {
+            if let Some(address) = self.address() {
+                return Ok(address);
+            }
+            tokio::select! {
+                exit = children.exits.recv() => return Err(death(children, exit)),
+                () = tokio::time::sleep(LOOK) => {}
+            }
         }
-        tokio::select! {
-            exit = children.exits.recv() => return Err(death(children, exit)),
-            () = tokio::time::sleep(LOOK) => {}
+    }
+
+    fn spawn(&self, children: &mut Children, expect: u32, fresh: bool) -> Result<()> {
+        // Not the address of an earlier life; there may have been none.
+        let _ = std::fs::remove_file(&self.address);
+        let mut args: Vec<String> = vec!["--spec".into(), self.spec.display().to_string()];
+        args.extend(["--listen".into(), "127.0.0.1:0".into(), "--expect".into(), expect.to_string()]);
+        args.extend(["--port-file".into(), self.address.display().to_string()]);
+        if fresh {
+            args.push("--fresh".into());
         }
+        children.start(NAME, "pixfleet-coordinator", &args).map(drop)
+    }
+
+    /// Where it listens, once it does.
+    pub(crate) fn address(&self) -> Option<String> {
+        std::fs::read_to_string(&self.address).ok()
+    }
+
+    /// Starts it again after a death. Its workers find it through the run's store.
+    ///
+    /// # Errors
+    /// It dies again and again.
+    pub(crate) fn respawn(&mut self, children: &mut Children, exit: &Exit, expect: u32) -> Result<()> {
+        let now = Instant::now();
+        self.deaths.push(now);
+        self.deaths.retain(|at| now.duration_since(*at) <= DEATHS_WITHIN);
+        let (deaths, within, log) = (self.deaths.len(), DEATHS_WITHIN.as_secs(), children.log_of(NAME));
+        ensure!(
+            deaths <= DEATHS_MAX,
+            "the coordinator died {deaths} times within {within} s, the last time: {}; its log is {}",
+            exit.how(),
+            log.display()
+        );
+        self.spawn(children, expect, false)
+    }
+}
+
+/// What the end of a coordinator means for its run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// The run is over.
+    Over(Outcome),
+    /// Another coordinator leads it.
+    Deposed,
+    /// None of this: it was killed, or crashed.
+    Died,
+}
+
+/// Reads it from the exit code, which the coordinator's `--help` explains.
+pub(crate) fn ending(exit: &Exit) -> Ending {
+    match exit.status.code() {
+        Some(0) => Ending::Over(Outcome::Done),
+        Some(75) => Ending::Over(Outcome::Drained),
+        Some(1) => Ending::Over(Outcome::Fault),
+        Some(3) => Ending::Deposed,
+        _ => Ending::Died,
     }
 }
 
@@ -69,11 +134,26 @@ pub(crate) async fn unless_it_ends<T>(children: &mut Children, doing: impl Futur
 
 fn death(children: &Children, exit: Option<Exit>) -> anyhow::Error {
     let how = exit.map_or("it is gone".into(), |e| e.how());
-    match children.last_error("coordinator") {
+    match children.last_error(NAME) {
         Some(cause) => anyhow!("{cause}"),
-        None => anyhow!(
-            "the coordinator ended before training began: {how}; see {}",
-            children.log_of("coordinator").display()
-        ),
+        None => anyhow!("the coordinator ended before training began: {how}; see {}", children.log_of(NAME).display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::ExitStatus;
+
+    #[test]
+    fn the_exit_says_whether_the_run_goes_on() {
+        let exit = |raw| Exit { name: NAME.into(), pid: 1, status: ExitStatus::from_raw(raw) };
+        let code = |code: i32| ending(&exit(code << 8));
+        assert_eq!(code(0), Ending::Over(Outcome::Done));
+        assert_eq!(code(75), Ending::Over(Outcome::Drained));
+        assert_eq!(code(1), Ending::Over(Outcome::Fault));
+        assert_eq!(code(3), Ending::Deposed);
+        assert_eq!((code(101), ending(&exit(9))), (Ending::Died, Ending::Died), "a panic, a SIGKILL");
     }
 }

@@ -1,5 +1,7 @@
-//! One JSON object per line on standard output: a step, or an event (`lost`, `state`, `checkpoint`, `finished`).
-//! A step that is done again after a loss is printed again; the last line of a step counts.
+//! One JSON object per line on standard output: a step, or an event (`lost`, `left`, `respawned`, `straggler`,
+//! `diverged`, `coordinator`, `state`, `checkpoint`, `finished`).
+//! A step that is done again after a loss, or told again to a new coordinator, is printed again; the last line of a step
+//! counts.
 
 use super::children::Exit;
 use pixfleet_proto::pb;
@@ -72,6 +74,36 @@ pub(crate) fn lost(loss: &pb::LossNotice, exit: Option<&Exit>) -> String {
         "signal": exit.and_then(|e| e.status.signal()),
         "exit_code": exit.and_then(|e| e.status.code()),
     }))
+}
+
+/// The line of a worker that left by its own wish.
+pub(crate) fn left(left: &pb::LeftNotice) -> String {
+    event(json!({ "event": "left", "worker": left.name, "reason": left.reason }))
+}
+
+/// The line of a worker that was started again.
+pub(crate) fn respawned(name: &str) -> String {
+    event(json!({ "event": "respawned", "worker": name }))
+}
+
+/// The line of a worker that has become slower than the others: its own time a step, against their median.
+pub(crate) fn straggler(straggler: &pb::StragglerNotice) -> String {
+    event(json!({ "event": "straggler", "worker": straggler.name, "ratio": straggler.ratio }))
+}
+
+/// The line of a worker whose weights are not those of the others.
+pub(crate) fn diverged(diverged: &pb::DivergedNotice) -> String {
+    event(json!({
+        "event": "diverged",
+        "worker": diverged.name,
+        "rank": diverged.rank,
+        "next_step": diverged.next_step,
+    }))
+}
+
+/// The line of the coordinator: `lost`, `restarted` or `found`, with how or where.
+pub(crate) fn coordinator(state: &str, detail: &str) -> String {
+    event(json!({ "event": "coordinator", "state": state, "detail": detail }))
 }
 
 /// The line of a change of state.

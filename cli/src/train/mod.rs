@@ -1,13 +1,16 @@
 //! `pixfleet train`: a coordinator and workers on this machine, as child processes, with a progress bar or JSON lines.
 //!
-//! It decides nothing about the run: it starts programs, tells the coordinator which of them ended and how, passes
-//! Ctrl-C on as a drain, and ends with the run's exit code: 0 done, 75 drained, 1 fault.
+//! It decides nothing about the run: it starts programs, tells the coordinator which of them ended and how, starts the
+//! coordinator again if it dies, passes Ctrl-C on as a drain, and ends with the run's exit code: 0 done, 75 drained,
+//! 1 fault.
 
 mod children;
 mod coordinator;
+mod link;
 mod log_line;
 mod screen;
 mod supervise;
+mod workers;
 
 use anyhow::{Context, Result};
 use pixfleet_cluster::RunSpec;
@@ -15,14 +18,30 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+const MORE: &str = "\
+Exit codes: 0 all steps are done; 75 drained, wants to be started again; 1 fault.
+Ctrl-C, or SIGTERM to this program, drains the run: the step in flight ends, a checkpoint is committed. SIGTERM to one
+worker makes that one leave after the step in flight while the others train on. A coordinator that dies is started again;
+no step waits for it.
+
+Examples:
+  pixfleet train run.toml --workers 4
+  pixfleet train run.toml --workers 4 --respawn 10 --log json --set train.min_workers=2
+  pixfleet train run.toml --workers 8 --coordinator node7:7000      # more workers for a run that is led elsewhere
+  pixfleet train run.toml --print-plan";
+
 /// What was typed.
 #[derive(clap::Args)]
+#[command(after_help = MORE)]
 pub(crate) struct Args {
     /// The run file.
     file: PathBuf,
     /// Workers to start on this machine.
     #[arg(long, default_value_t = 1)]
     workers: u32,
+    /// Start a worker that was lost again, at most N times in all.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    respawn: u32,
     /// Override a value of the run file: section.key=value. May be given many times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -73,6 +92,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
     let plan = supervise::Plan {
         spec,
         workers: args.workers,
+        respawn: args.respawn,
         log: args.log,
         coordinator: args.coordinator,
         fresh: args.fresh,

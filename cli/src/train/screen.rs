@@ -18,6 +18,7 @@ pub(crate) struct Screen {
     bar: ProgressBar,
     plain: Option<Instant>,
     first_step: Option<u64>,
+    stepped: bool,
 }
 
 impl Screen {
@@ -29,10 +30,11 @@ impl Screen {
         let template = "{prefix} {bar:24} {pos}/{len} {wide_msg} {elapsed} ETA {eta}";
         bar.set_style(ProgressStyle::with_template(template).expect("a constant template"));
         bar.set_prefix(run.to_string());
-        Self { log, bar, plain: None, first_step: None }
+        Self { log, bar, plain: None, first_step: None, stepped: false }
     }
 
     pub(crate) fn step(&mut self, done: &pb::StepDone) -> Result<()> {
+        self.stepped = true;
         if self.log == Log::Json {
             return log_line::step(done).map_or(Ok(()), |line| out(&line));
         }
@@ -73,14 +75,48 @@ impl Screen {
     }
 
     pub(crate) fn lost(&mut self, loss: &pb::LossNotice, exit: Option<&Exit>) -> Result<()> {
+        let how = exit.map(|e| format!(" ({})", e.how())).unwrap_or_default();
+        self.event(log_line::lost(loss, exit), &format!("{} was lost: {}{how}", loss.name, loss.cause))
+    }
+
+    pub(crate) fn left(&mut self, left: &pb::LeftNotice) -> Result<()> {
+        self.event(log_line::left(left), &format!("{} left: {}", left.name, left.reason))
+    }
+
+    pub(crate) fn respawned(&mut self, name: &str) -> Result<()> {
+        self.event(log_line::respawned(name), &format!("{name} is started again"))
+    }
+
+    pub(crate) fn straggler(&mut self, straggler: &pb::StragglerNotice) -> Result<()> {
+        let pb::StragglerNotice { name, ratio, .. } = straggler;
+        let text = format!("{name} holds the others up: its own time a step is {ratio:.1} times theirs");
+        self.event(log_line::straggler(straggler), &text)
+    }
+
+    pub(crate) fn diverged(&mut self, diverged: &pb::DivergedNotice) -> Result<()> {
+        let pb::DivergedNotice { name, next_step, .. } = diverged;
+        let text = format!("{name} holds other weights than the others at step {next_step}; it takes theirs");
+        self.event(log_line::diverged(diverged), &text)
+    }
+
+    pub(crate) fn coordinator(&mut self, state: &str, detail: &str) -> Result<()> {
+        self.event(log_line::coordinator(state, detail), &format!("the coordinator was {state}: {detail}"))
+    }
+
+    /// A JSON line for programs, or a sentence for people.
+    fn event(&self, line: String, text: &str) -> Result<()> {
         match self.log {
-            Log::Json => out(&log_line::lost(loss, exit)),
+            Log::Json => out(&line),
             Log::Bar => {
-                let how = exit.map(|e| format!(" ({})", e.how())).unwrap_or_default();
-                self.note(&format!("{} was lost: {}{how}", loss.name, loss.cause));
+                self.note(text);
                 Ok(())
             }
         }
+    }
+
+    /// Whether a step was seen.
+    pub(crate) fn has_stepped(&self) -> bool {
+        self.stepped
     }
 
     pub(crate) fn finished(&mut self, outcome: pb::Outcome, message: &str) -> Result<()> {

@@ -3,23 +3,28 @@
 
 use super::Log;
 use super::children::{Children, Exit};
-use super::coordinator::{self, Start};
+use super::coordinator::{self, Own};
+use super::link::Link;
 use super::screen::Screen;
+use super::workers::Workers;
 use anyhow::{Context, Result, anyhow};
 use pixfleet_cluster::RunSpec;
 use pixfleet_cluster::run::Outcome;
-use pixfleet_proto::pb::fleet_client::FleetClient;
-use pixfleet_proto::{FleetError, Patience, connect, pb};
+use pixfleet_proto::pb::control_request::Kind as Say;
+use pixfleet_proto::{Patience, pb};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tonic::Streaming;
-use tonic::transport::Channel;
+use tokio::time::Instant;
+
+mod leader;
 
 /// How long the end of a lost process may take to be seen before its loss is told without it.
 const EXIT_PATIENCE: Duration = Duration::from_secs(2);
+/// How long after members went it is asked whether enough are left.
+const RECHECK: Duration = Duration::from_millis(100);
 /// How long children may take to end when the run is over.
 const FAREWELL: Duration = Duration::from_secs(15);
 
@@ -27,6 +32,8 @@ const FAREWELL: Duration = Duration::from_secs(15);
 pub(crate) struct Plan {
     pub(crate) spec: RunSpec,
     pub(crate) workers: u32,
+    /// How often a lost worker is started again.
+    pub(crate) respawn: u32,
     pub(crate) log: Log,
     pub(crate) coordinator: Option<String>,
     pub(crate) fresh: bool,
@@ -36,39 +43,39 @@ pub(crate) struct Plan {
 pub(crate) async fn run(plan: Plan) -> Result<ExitCode> {
     let folder = Folder::new()?;
     let mut children = Children::new(&logs(&plan.spec, &folder))?;
-    let address = match &plan.coordinator {
-        Some(address) => address.clone(),
+    let (own, address) = match &plan.coordinator {
+        Some(address) => (None, address.clone()),
         None => {
-            let spec = folder.0.join("run.toml");
-            std::fs::write(&spec, plan.spec.to_toml()).with_context(|| format!("cannot write {}", spec.display()))?;
-            let start = Start { spec: &spec, expect: plan.workers, fresh: plan.fresh, folder: &folder.0 };
-            coordinator::start(&mut children, start).await?
+            let own = Own::new(&plan.spec, &folder.0)?;
+            let address = own.start(&mut children, plan.workers, plan.fresh).await?;
+            (Some(own), address)
         }
     };
     // Watched before the first worker starts, so that no step goes unseen.
-    let watched = async {
-        let mut client = connect(&address, Patience::default()).await?;
-        let notices = client.watch(pb::WatchRequest {}).await.map_err(FleetError::from)?.into_inner();
-        Ok((client, notices))
-    };
-    let (client, notices) = coordinator::unless_it_ends(&mut children, watched).await?;
-    let workers = start_workers(&mut children, &plan, &address)?;
-    let screen = Screen::new(plan.log, &plan.spec.run.name, plan.spec.schedule.steps);
-    let own_coordinator = plan.coordinator.is_none();
-    let min_workers = plan.spec.train.min_workers as usize;
+    let watched = async { Ok(Link::open(&address, Patience::default()).await?) };
+    let link = coordinator::unless_it_ends(&mut children, watched).await?;
+    let workers = Workers::start(&mut children, &address, &plan.device, (plan.workers, plan.respawn))?;
     let run = Supervisor {
-        client,
+        address,
+        link: Some(link),
+        lost_at: Instant::now(),
+        look_at: Instant::now(),
         children,
-        screen,
+        screen: Screen::new(plan.log, &plan.spec.run.name, plan.spec.schedule.steps),
         workers,
-        own_coordinator,
-        min_workers,
+        own_lives: own.is_some(),
+        own,
+        verdict: None,
+        spec: plan.spec,
         exits: BTreeMap::new(),
         first_bad: None,
         untold: Vec::new(),
         interrupts: 0,
+        short: None,
+        recheck: false,
+        wish: None,
     };
-    run.supervise(notices).await
+    run.supervise().await
 }
 
 /// Where children write: beside the run if it lies on this machine's disk, else in a folder that stays.
@@ -98,43 +105,37 @@ impl Drop for Folder {
     }
 }
 
-fn start_workers(children: &mut Children, plan: &Plan, address: &str) -> Result<BTreeMap<u32, String>> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let share = (cores / plan.workers as usize).max(1);
-    let address = if address.contains("://") { address.to_string() } else { format!("http://{address}") };
-    let mut workers = BTreeMap::new();
-    for i in 0..plan.workers {
-        let name = format!("w{i}");
-        let args = [
-            ("--coordinator", address.clone()),
-            ("--name", name.clone()),
-            ("--threads", share.to_string()),
-            ("--decode-threads", (share / 2).max(1).to_string()),
-            ("--device", plan.device.clone()),
-        ];
-        let args: Vec<String> = std::iter::once("worker".to_string())
-            .chain(args.into_iter().flat_map(|(flag, value)| [flag.to_string(), value]))
-            .collect();
-        workers.insert(children.start(&name, "pixfleet-worker", &args)?, name);
-    }
-    Ok(workers)
-}
-
 struct Supervisor {
-    client: FleetClient<Channel>,
+    spec: RunSpec,
+    /// Where the coordinator is, or was last.
+    address: String,
+    /// `None` while there is no coordinator that answers.
+    link: Option<Link>,
+    lost_at: Instant,
+    /// When it is looked for next.
+    look_at: Instant,
     children: Children,
     screen: Screen,
-    /// Workers that live, by process id.
-    workers: BTreeMap<u32, String>,
-    own_coordinator: bool,
-    min_workers: usize,
+    workers: Workers,
+    /// The coordinator, if this program started the one that leads.
+    own: Option<Own>,
+    /// Whether its process lives.
+    own_lives: bool,
+    /// Its end, if that means that the run is over or goes on elsewhere.
+    verdict: Option<Exit>,
     /// Ends that were seen, by process id.
     exits: BTreeMap<u32, Exit>,
-    /// The first worker that did not end because the run was over.
+    /// The first worker that did not end because the run was over, or because it was to leave.
     first_bad: Option<Exit>,
     /// Losses whose process has not been seen to end.
     untold: Vec<pb::LossNotice>,
     interrupts: u32,
+    /// The last of our workers that ended while too few were left, and was not started again.
+    short: Option<Exit>,
+    /// Members may have gone since it was last asked whether enough are left.
+    recheck: bool,
+    /// What the run was told to do, drain or stop: a new coordinator must be told again.
+    wish: Option<Say>,
 }
 
 /// What ended the run, as far as this program knows.
@@ -144,21 +145,32 @@ struct End {
 }
 
 impl Supervisor {
-    async fn supervise(mut self, mut notices: Streaming<pb::Notice>) -> Result<ExitCode> {
+    async fn supervise(mut self) -> Result<ExitCode> {
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
         let end = loop {
-            let waiting = !self.untold.is_empty();
-            tokio::select! {
-                notice = notices.message() => match notice {
-                    Ok(Some(notice)) => if let Some(end) = self.notice(notice)? { break end },
-                    Ok(None) => break self.coordinator_gone("it hung up").await,
-                    Err(status) => break self.coordinator_gone(status.message()).await,
+            let (waiting, looking) = (!self.untold.is_empty(), self.link.is_none());
+            let end = tokio::select! {
+                notice = next(&mut self.link) => match notice {
+                    Ok(notice) => self.notice(notice)?,
+                    Err(how) => self.hung_up(&how)?,
                 },
                 Some(exit) = self.children.exits.recv() => self.exited(exit).await?,
-                _ = interrupt.recv() => if let Some(end) = self.interrupted().await { break end },
-                _ = terminate.recv() => if let Some(end) = self.interrupted().await { break end },
-                () = tokio::time::sleep(EXIT_PATIENCE), if waiting => self.tell_losses(true)?,
+                _ = interrupt.recv() => self.interrupted().await,
+                _ = terminate.recv() => self.interrupted().await,
+                () = tokio::time::sleep(RECHECK), if self.recheck => {
+                    self.recheck = false;
+                    self.enough().await;
+                    None
+                }
+                () = tokio::time::sleep_until(self.look_at), if looking => self.look().await?,
+                () = tokio::time::sleep(EXIT_PATIENCE), if waiting => {
+                    self.tell_losses(true)?;
+                    None
+                }
+            };
+            if let Some(end) = end {
+                break end;
             }
         };
         self.tell_losses(true)?;
@@ -175,7 +187,14 @@ impl Supervisor {
             Some(Kind::State(state)) => self.screen.state(&state)?,
             Some(Kind::Step(step)) => self.screen.step(&step)?,
             Some(Kind::Checkpoint(checkpoint)) => self.screen.checkpoint(&checkpoint)?,
+            Some(Kind::Left(left)) => {
+                self.recheck = true;
+                self.screen.left(&left)?;
+            }
+            Some(Kind::Straggler(straggler)) => self.screen.straggler(&straggler)?,
+            Some(Kind::Diverged(diverged)) => self.screen.diverged(&diverged)?,
             Some(Kind::Loss(loss)) => {
+                self.recheck = true;
                 self.untold.push(loss);
                 self.tell_losses(false)?;
             }
@@ -194,33 +213,72 @@ impl Supervisor {
     fn tell_losses(&mut self, all: bool) -> Result<()> {
         for loss in std::mem::take(&mut self.untold) {
             match self.exits.get(&loss.pid) {
-                None if !all && self.workers.contains_key(&loss.pid) => self.untold.push(loss),
+                None if !all && self.workers.has(loss.pid) => self.untold.push(loss),
                 exit => self.screen.lost(&loss, exit)?,
             }
         }
         Ok(())
     }
 
-    async fn exited(&mut self, exit: Exit) -> Result<()> {
+    async fn exited(&mut self, exit: Exit) -> Result<Option<End>> {
         tracing::info!(name = exit.name, pid = exit.pid, how = exit.how(), "child ended");
-        let worker = self.workers.remove(&exit.pid).is_some();
-        let (pid, how) = (exit.pid, exit.how());
-        if worker && self.first_bad.is_none() && !matches!(exit.status.code(), Some(0 | 75)) {
+        self.exits.insert(exit.pid, exit.clone());
+        self.tell_losses(false)?;
+        if exit.name == coordinator::NAME {
+            return self.coordinator_exited(exit);
+        }
+        self.workers.ended(exit.pid);
+        if self.first_bad.is_none() && !matches!(exit.status.code(), Some(0 | 75)) {
             self.first_bad = Some(exit.clone());
         }
-        self.exits.insert(pid, exit);
-        self.tell_losses(false)?;
-        if !worker {
-            return Ok(());
+        let member_exit = pb::MemberExit { host: String::new(), pid: exit.pid, how: exit.how() };
+        self.say(Say::MemberExit(member_exit)).await;
+        self.after_exit(&exit).await
+    }
+
+    /// Whether this program can go on with the workers that are left to it.
+    async fn after_exit(&mut self, exit: &Exit) -> Result<Option<End>> {
+        let left_by_order = exit.status.code() == Some(75);
+        if exit.status.code() == Some(0) || self.wish.is_some() {
+            return Ok(None);
         }
-        self.control(pb::control_request::Kind::MemberExit(pb::MemberExit { host: String::new(), pid, how })).await;
-        // Nobody starts workers here any more: with too few of them the run would wait for ever.
-        if self.own_coordinator && self.workers.len() < self.min_workers && self.first_bad.is_some() {
+        if !left_by_order && self.workers.respawn(&mut self.children, &self.address, exit)? {
+            self.screen.respawned(&exit.name)?;
+            return Ok(None);
+        }
+        if self.own.is_none() {
+            // The run is somebody else's; without workers this program has done its part.
+            let outcome = if left_by_order { Outcome::Drained } else { Outcome::Fault };
+            return Ok((self.workers.count() == 0).then(|| End { outcome, message: self.first_cause() }));
+        }
+        self.short = Some(exit.clone()).filter(|_| self.workers.count() < self.min_workers());
+        self.enough().await;
+        Ok(None)
+    }
+
+    fn min_workers(&self) -> usize {
+        self.spec.train.min_workers.max(1) as usize
+    }
+
+    /// Ends the run when too few of our workers are left and no others make up for them: nobody starts any here, and
+    /// it would wait for ever.
+    async fn enough(&mut self) {
+        let (own, min) = (self.workers.count(), self.min_workers());
+        let Some(exit) = self.short.clone() else { return };
+        let Some(link) = self.link.as_mut().filter(|_| self.wish.is_none()) else { return };
+        let members = link.members().await;
+        // A coordinator that opens the run says so later.
+        self.recheck |= members.is_none();
+        if members.is_none_or(|members| members >= min) {
+            return;
+        }
+        if exit.status.code() == Some(75) || (own > 0 && self.screen.has_stepped()) {
+            self.screen.note(&format!("{own} workers are left, train.min_workers is {min}: draining the run"));
+            self.want(Say::Drain(pb::Drain {})).await;
+        } else {
             let message = self.first_cause();
-            let stop = pb::Stop { outcome: pb::Outcome::Fault.into(), message };
-            self.control(pb::control_request::Kind::Stop(stop)).await;
+            self.want(Say::Stop(pb::Stop { outcome: pb::Outcome::Fault.into(), message })).await;
         }
-        Ok(())
     }
 
     /// What the first worker that ended badly died of, by its own word if it left one.
@@ -236,11 +294,16 @@ impl Supervisor {
         }
     }
 
-    /// Passes something on; a coordinator that is gone shows in the stream of notices.
-    async fn control(&mut self, kind: pb::control_request::Kind) {
-        if let Err(status) = self.client.control(pb::ControlRequest { kind: Some(kind) }).await {
-            tracing::debug!(error = status.message(), "the coordinator does not listen");
+    async fn say(&mut self, kind: Say) {
+        if let Some(link) = &mut self.link {
+            link.control(kind).await;
         }
+    }
+
+    /// Says how the run is to end, now and to every coordinator that comes.
+    async fn want(&mut self, wish: Say) {
+        self.wish = Some(wish.clone());
+        self.say(wish).await;
     }
 
     /// The first Ctrl-C drains, the second kills.
@@ -248,34 +311,17 @@ impl Supervisor {
         self.interrupts += 1;
         if self.interrupts == 1 {
             self.screen.note("draining: the step in flight ends, then a checkpoint; once more to kill");
-            self.control(pb::control_request::Kind::Drain(pb::Drain {})).await;
+            self.want(Say::Drain(pb::Drain {})).await;
             return None;
         }
         self.children.kill_all();
         Some(End { outcome: Outcome::Fault, message: "killed; the run resumes from its newest checkpoint".into() })
     }
 
-    async fn coordinator_gone(&mut self, how: &str) -> End {
-        // Its exit says more than the broken stream, and comes at about the same time.
-        let limit = tokio::time::Instant::now() + EXIT_PATIENCE;
-        while let Ok(Some(exit)) = tokio::time::timeout_at(limit, self.children.exits.recv()).await {
-            self.workers.remove(&exit.pid);
-            if exit.name == "coordinator" {
-                let log = self.children.log_of("coordinator");
-                let message = self
-                    .children
-                    .last_error("coordinator")
-                    .unwrap_or_else(|| format!("the coordinator ended: {}; its log is {}", exit.how(), log.display()));
-                return End { outcome: Outcome::Fault, message };
-            }
-        }
-        End { outcome: Outcome::Fault, message: format!("the connection to the coordinator broke: {how}") }
-    }
-
     /// Waits for the children, and kills those that do not end.
     async fn farewell(&mut self) {
-        let limit = tokio::time::Instant::now() + FAREWELL;
-        let mut left = self.workers.len() + usize::from(self.own_coordinator && !self.has_ended("coordinator"));
+        let limit = Instant::now() + FAREWELL;
+        let mut left = self.workers.count() + usize::from(self.own_lives);
         while left > 0 {
             match tokio::time::timeout_at(limit, self.children.exits.recv()).await {
                 Ok(Some(_)) => left -= 1,
@@ -288,8 +334,14 @@ impl Supervisor {
             }
         }
     }
+}
 
-    fn has_ended(&self, name: &str) -> bool {
-        self.exits.values().any(|e| e.name == name)
+/// The next notice; for ever without a link.
+async fn next(link: &mut Option<Link>) -> Result<pb::Notice, String> {
+    let Some(link) = link else { return std::future::pending().await };
+    match link.next().await {
+        Ok(Some(notice)) => Ok(notice),
+        Ok(None) => Err("it hung up".into()),
+        Err(status) => Err(status.message().into()),
     }
 }

@@ -1,6 +1,6 @@
 use super::*;
-use crate::ids::{MemberId, Rank};
-use crate::ledger::{Losses, StateSource, StepRecord, Substitution};
+use crate::ids::{Generation, MemberId, Rank};
+use crate::ledger::{Losses, StateSource, StepRecord};
 use crate::order::DatasetShape;
 
 const BATCH: u32 = 6;
@@ -104,6 +104,8 @@ fn shifted_positions_and_another_plan_are_found() {
         dataset_digest: "e".into(),
         seed: 3,
         global_batch: BATCH,
+        leader: 1,
+        address: String::new(),
     });
     let text: Vec<String> = audit(&records, plan()).findings.iter().map(ToString::to_string).collect();
     assert!(text.contains(&"step 3 should start at position 18 but has 6 samples from 19".to_string()), "{text:?}");

@@ -67,3 +67,9 @@ fn segment_names_sort_and_read_back() {
     assert_eq!(Record::parse_segment_name("00000000000000000007.jsonl"), Some(7));
     assert_eq!(Record::parse_segment_name("7.jsonl"), None);
 }
+
+#[test]
+fn a_loss_that_two_leaders_found_out_counts_once() {
+    let lost = |member| Record::Lost { generation: Generation(1), member: MemberId(member), cause: "reset".into() };
+    assert_eq!(History::replay(&[lost(1), lost(2), lost(1)]).losses, 2);
+}

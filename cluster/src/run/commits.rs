@@ -16,6 +16,9 @@ pub(super) struct Commits {
 impl Commits {
     /// Takes one rank's part; all parts, by rank, when it was the last one. A part told twice counts once.
     pub(super) fn part(&mut self, world: u32, part: PartReport) -> Option<Vec<PartEntry>> {
+        if self.storing.contains(&(part.step, part.generation)) {
+            return None;
+        }
         let parts = self.parts.entry(part.step).or_default();
         parts.insert(part.entry.rank, part.entry);
         if parts.len() < world as usize {

@@ -4,6 +4,29 @@ use super::event::Resume;
 use crate::ids::{MemberId, Rank, Step};
 use crate::ledger::StateSource;
 
+/// A member that waits, with the step that it would run next and the digest of its state, if it holds whole state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its number.
+    pub member: MemberId,
+    /// The step that its state would run next.
+    pub next_step: Option<Step>,
+    /// Digest of that state, if it was taken.
+    pub digest: Option<u64>,
+}
+
+/// Of those that are furthest, whoever does not hold what most of them hold: their weights are not to be trusted. With
+/// no majority that is all of them.
+#[must_use]
+pub fn odd_ones(candidates: &[Candidate]) -> Vec<MemberId> {
+    let furthest = candidates.iter().filter_map(|c| c.next_step).max();
+    let told: Vec<_> = candidates.iter().filter(|c| c.next_step == furthest && c.next_step.is_some()).collect();
+    let votes = |digest| told.iter().filter(|c| c.digest == Some(digest)).count();
+    let all: usize = told.iter().filter(|c| c.digest.is_some()).count();
+    let trusted = |digest: u64| 2 * votes(digest) > all;
+    told.iter().filter(|c| c.digest.is_some_and(|d| !trusted(d))).map(|c| c.member).collect()
+}
+
 /// The next generation, all but its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deal {
@@ -19,14 +42,14 @@ pub struct Deal {
     pub resume: Option<Resume>,
 }
 
-/// Deals `candidates` (with the step that each would run next, if it holds whole state) to at most `world_max` ranks.
+/// Deals `candidates` to at most `world_max` ranks.
 ///
 /// The furthest member is the source; whoever is not as far receives its state, so at most the step in flight is done
 /// again. Members that hold state come first, then by number. If a checkpoint is further than every member, all load
 /// it. `None` without candidates.
 #[must_use]
-pub fn deal(candidates: &[(MemberId, Option<Step>)], world_max: u32, checkpoint: Option<&Resume>) -> Option<Deal> {
-    let mut chosen = candidates.to_vec();
+pub fn deal(candidates: &[Candidate], world_max: u32, checkpoint: Option<&Resume>) -> Option<Deal> {
+    let mut chosen: Vec<_> = candidates.iter().map(|c| (c.member, c.next_step)).collect();
     // Furthest first, so that a cut to `world_max` never leaves the source outside.
     chosen.sort_by_key(|&(member, step)| (std::cmp::Reverse(step), member));
     chosen.truncate(world_max as usize);

@@ -28,7 +28,9 @@ pub struct RunConfig {
     pub join_window: Duration,
     /// Fewer members do not train.
     pub min_workers: u32,
-    /// More members than lanes do not train; the rest stands by.
+    /// More members than this do not train; the rest stands by.
+    pub max_workers: u32,
+    /// Micro-batches of a step: no more members than these can train.
     pub lanes: u32,
     /// Samples in a step.
     pub global_batch: u32,
@@ -36,6 +38,16 @@ pub struct RunConfig {
     pub steps: u64,
     /// Silence after which a member is lost.
     pub heartbeat_timeout: Duration,
+    /// How long a member whose session broke may stay away while its generation trains on.
+    pub reconnect_grace: Duration,
+    /// How long the members of a generation that an earlier leader formed may take to come to this one.
+    pub adopt_window: Duration,
+    /// Members that can take part wait so long for others before a generation is ended for them.
+    pub join_batch: Duration,
+    /// How long a group may take to form and to take over state.
+    pub forming_timeout: Duration,
+    /// A generation that reaches no step for this long, and for [`STALL_FACTOR`] of its own median steps, hangs.
+    pub stall_min: Duration,
     /// After a failure, how long the members of a generation have to report out of it. Must cover a step, for a
     /// worker cannot leave in the midst of its forward.
     pub reform_grace: Duration,
@@ -47,6 +59,24 @@ pub struct RunConfig {
     pub first_generation: Generation,
     /// The newest good checkpoint.
     pub resume: Option<Resume>,
+    /// The first step that the ledger does not hold.
+    pub recorded: Step,
+    /// The generation that stood when an earlier leader fell silent.
+    pub adopted: Option<Adopted>,
+}
+
+/// Median steps without a new one, after which a generation hangs.
+pub const STALL_FACTOR: u32 = 5;
+
+/// A generation that an earlier leader formed; it may well be training.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Adopted {
+    /// Its number.
+    pub generation: Generation,
+    /// Its members, by rank.
+    pub members: Vec<MemberId>,
+    /// The step that it ran first.
+    pub start_step: Step,
 }
 
 /// How a loss was noticed.
@@ -117,6 +147,23 @@ pub enum Event {
         /// How it was noticed.
         cause: LossCause,
     },
+    /// A member's session broke; it may come back.
+    Disconnected {
+        /// Who.
+        member: MemberId,
+        /// The transport's words.
+        how: String,
+    },
+    /// The record of this generation, and all before it, are in the store ([`Effect::Claim`]).
+    Claimed {
+        /// Which.
+        generation: Generation,
+    },
+    /// The records of all steps up to this one are in the store.
+    Recorded {
+        /// Which step.
+        through: Step,
+    },
     /// A worker that was expected will not come: its process ended before it joined.
     WillNotJoin,
     /// Finish the step in flight, checkpoint, stop.
@@ -170,6 +217,8 @@ pub enum Refusal {
     },
     /// The sender is no member.
     Unknown,
+    /// The message makes no sense where the run stands.
+    OutOfPlace,
     /// A step that is not the sender's next one.
     OutOfOrder {
         /// The step that the run expects of it.
@@ -220,6 +269,35 @@ pub enum Notice {
         /// How it was noticed.
         cause: LossCause,
     },
+    /// A member left by its own wish, and cost no step.
+    Left {
+        /// Who.
+        member: MemberId,
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: String,
+    },
+    /// A member is slower than the others, step after step.
+    Straggler {
+        /// Who.
+        member: MemberId,
+        /// Its name.
+        name: String,
+        /// Its own time a step, against the median of the others.
+        ratio: f64,
+    },
+    /// A member's weights differ from the others'; it takes theirs at the next forming.
+    Diverged {
+        /// Who.
+        member: MemberId,
+        /// Its name.
+        name: String,
+        /// Its rank, if it has one.
+        rank: Option<Rank>,
+        /// Steps done.
+        step: Step,
+    },
 }
 
 /// What must now be done, in this order.
@@ -258,6 +336,11 @@ pub enum Effect {
     CloseRendezvous,
     /// Write a record.
     Ledger(Record),
+    /// Make all records so far durable, then say [`Event::Claimed`]. No member hears of the generation before.
+    Claim {
+        /// Which.
+        generation: Generation,
+    },
     /// Make all records so far durable, then create a manifest, then say so.
     StoreManifest {
         /// The membership that wrote the parts.

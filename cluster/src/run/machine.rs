@@ -1,12 +1,15 @@
-//! The machine itself: its state, its one entrance, and what each report does. Who is a member and when a generation
-//! is formed or given up stands in `membership.rs`.
+//! The machine itself: its state, its one entrance, and what people may ask it. What each report does stands in
+//! `reports.rs`, who is a member in `membership.rs`, when a generation is formed and given up in `forming.rs`, how a run
+//! pauses and ends in `ending.rs`.
 
 use super::commits::Commits;
-use super::event::{Effect, Event, LossCause, Notice, Now, Refusal, Resume, RunConfig};
-use super::messages::{Join, Order, Outcome, PartReport, Report, StepReport};
+use super::deal::Deal;
+use super::event::{Adopted, Effect, Event, Now, Refusal, Resume, RunConfig};
+use super::invariants::Invariant;
+use super::messages::{Join, Outcome};
+use super::pace::{Pace, Speed};
 use super::steps::Steps;
 use crate::ids::{Generation, MemberId, Rank, Step};
-use crate::ledger::Record;
 use std::collections::BTreeMap;
 
 /// Where a run stands.
@@ -14,6 +17,8 @@ use std::collections::BTreeMap;
 pub enum Phase {
     /// Waiting for members.
     Gathering,
+    /// A generation is decided; its record is on the way to the store, and nobody has heard of it yet.
+    Claiming(Generation),
     /// A generation was ordered; its members build their group and take over state.
     Forming(Generation),
     /// All members of the generation are in place.
@@ -27,6 +32,8 @@ pub enum Phase {
 /// A member's part in the current generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
+    /// None: it opens its data and builds its model.
+    Arriving,
     /// None: it waits for the next one.
     Waiting,
     /// It has a rank.
@@ -39,17 +46,57 @@ pub(super) enum Place {
     },
 }
 
+/// Without a session: why, and until when it may stay away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Away {
+    pub(super) how: String,
+    pub(super) until: Now,
+}
+
 /// One member.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) join: Join,
     pub(super) heard: Now,
+    pub(super) away: Option<Away>,
+    /// The step that the state it holds would run next.
     pub(super) next_step: Option<Step>,
+    /// Digest of that state, when it last left a generation.
+    pub(super) digest: Option<u64>,
     pub(super) place: Place,
+    /// It wants to go: why.
+    pub(super) leaving: Option<String>,
+}
+
+impl Member {
+    pub(super) fn new(join: Join, now: Now) -> Self {
+        Self { join, heard: now, away: None, next_step: None, digest: None, place: Place::Arriving, leaving: None }
+    }
+
+    pub(super) fn is_active(&self) -> bool {
+        matches!(self.place, Place::Active { .. })
+    }
+
+    /// Whether its group stands.
+    pub(super) fn is_ready(&self) -> bool {
+        matches!(self.place, Place::Active { ready: true, .. })
+    }
+
+    /// Whether the next generation may count on it.
+    pub(super) fn is_candidate(&self) -> bool {
+        self.place == Place::Waiting && self.away.is_none() && self.leaving.is_none()
+    }
+
+    pub(super) fn rank(&self) -> Option<Rank> {
+        match self.place {
+            Place::Active { rank, .. } => Some(rank),
+            Place::Arriving | Place::Waiting => None,
+        }
+    }
 }
 
 /// A member, for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct MemberView {
     /// Its number.
     pub member: MemberId,
@@ -59,8 +106,21 @@ pub struct MemberView {
     pub rank: Option<Rank>,
     /// The step that it runs next.
     pub next_step: Option<Step>,
-    /// `waiting`, `forming`, `training` or `finished`.
+    /// `arriving`, `standby`, `forming`, `training`, `finished`, `leaving` or `away`.
     pub state: &'static str,
+    /// How fast it is, once it has trained.
+    pub speed: Option<Speed>,
+}
+
+/// What the ranks of a generation were asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Asked {
+    /// To train on.
+    Nothing,
+    /// To leave after the step in flight.
+    Boundary,
+    /// To checkpoint after it.
+    Checkpoint,
 }
 
 /// A run. Only [`Run::handle`] changes it.
@@ -68,15 +128,27 @@ pub struct MemberView {
 pub struct Run {
     pub(super) config: RunConfig,
     pub(super) phase: Phase,
-    /// Since when, or until when, the phase waits.
+    /// Since when the phase waits.
     pub(super) phase_since: Option<Now>,
     pub(super) members: BTreeMap<MemberId, Member>,
     pub(super) generation: Option<Generation>,
+    /// Not only adopted one.
+    pub(super) has_formed: bool,
+    /// What [`Phase::Claiming`] will order.
+    pub(super) deal: Option<Deal>,
     pub(super) world: u32,
+    /// Ranks of it that went after all their work was done.
+    pub(super) finished_gone: u32,
     pub(super) start_step: Step,
     pub(super) draining: bool,
+    /// Too few members are left: checkpoint, then wait for more.
+    pub(super) pausing: bool,
+    pub(super) asked: Asked,
+    /// Since when members wait that could train.
+    pub(super) joiners_since: Option<Now>,
     pub(super) steps: Steps,
     pub(super) commits: Commits,
+    pub(super) pace: Pace,
     pub(super) checkpoint: Option<Resume>,
     pub(super) fruitless: u32,
     pub(super) losses: u64,
@@ -84,31 +156,59 @@ pub struct Run {
     pub(super) failure: String,
     pub(super) message: String,
     pub(super) effects: Vec<Effect>,
+    violations: BTreeMap<&'static str, u64>,
 }
 
 impl Run {
-    /// A run that waits for its first member.
+    /// A run that waits for its first member, or for those of the generation that an earlier leader formed.
     #[must_use]
     pub fn new(config: RunConfig) -> Self {
         let checkpoint = config.resume.clone();
         let start_step = checkpoint.as_ref().map_or(Step(0), |c| c.step);
-        Self {
+        let adopted = config.adopted.clone();
+        let mut run = Self {
+            steps: Steps::new(config.recorded),
             config,
             phase: Phase::Gathering,
             phase_since: None,
             members: BTreeMap::new(),
             generation: None,
+            has_formed: false,
+            deal: None,
             world: 0,
+            finished_gone: 0,
             start_step,
             draining: false,
-            steps: Steps::default(),
+            pausing: false,
+            asked: Asked::Nothing,
+            joiners_since: None,
             commits: Commits::default(),
+            pace: Pace::default(),
             checkpoint,
             fruitless: 0,
             losses: 0,
             failure: String::new(),
             message: String::new(),
             effects: Vec::new(),
+            violations: BTreeMap::new(),
+        };
+        if let Some(adopted) = adopted {
+            run.adopt(&adopted);
+        }
+        run
+    }
+
+    /// The generation may be training without us: its members are away, as after any broken session.
+    fn adopt(&mut self, adopted: &Adopted) {
+        self.generation = Some(adopted.generation);
+        self.world = u32::try_from(adopted.members.len()).expect("no more members than lanes, a u32");
+        self.start_step = adopted.start_step;
+        self.phase = Phase::Training(adopted.generation);
+        for (rank, &member) in (0..).map(Rank).zip(&adopted.members) {
+            let join = Join { name: format!("member {member}"), ..Join::default() };
+            let away = Away { how: "it did not come to the new coordinator".into(), until: self.config.adopt_window };
+            let place = Place::Active { rank, ready: true, finished: false };
+            self.members.insert(member, Member { away: Some(away), place, ..Member::new(join, Now::ZERO) });
         }
     }
 
@@ -126,8 +226,9 @@ impl Run {
             Phase::Done(Outcome::Drained) => "drained",
             Phase::Done(Outcome::Fault) => "fault",
             _ if self.draining => "draining",
+            Phase::Gathering if self.pausing => "paused",
             Phase::Gathering => "gathering",
-            Phase::Forming(_) => "forming",
+            Phase::Claiming(_) | Phase::Forming(_) => "forming",
             Phase::Training(_) => "training",
             Phase::Reforming(_) => "reforming",
         }
@@ -169,16 +270,32 @@ impl Run {
         &self.message
     }
 
+    /// How often each named invariant was found broken; anything here is a defect of this program.
+    #[must_use]
+    pub fn violations(&self) -> &BTreeMap<&'static str, u64> {
+        &self.violations
+    }
+
+    /// Whether `member` is one of this run's: a session that names it goes on where the last one broke off.
+    #[must_use]
+    pub fn knows(&self, member: MemberId) -> bool {
+        self.members.contains_key(&member)
+    }
+
     /// The members, by number.
     pub fn members(&self) -> impl Iterator<Item = MemberView> {
         self.members.iter().map(|(&member, m)| {
-            let (rank, state) = match m.place {
-                Place::Waiting => (None, "waiting"),
-                Place::Active { rank, finished: true, .. } => (Some(rank), "finished"),
-                Place::Active { rank, ready: true, .. } => (Some(rank), "training"),
-                Place::Active { rank, .. } => (Some(rank), "forming"),
+            let state = match m.place {
+                _ if m.away.is_some() => "away",
+                _ if m.leaving.is_some() => "leaving",
+                Place::Arriving => "arriving",
+                Place::Waiting => "standby",
+                Place::Active { finished: true, .. } => "finished",
+                Place::Active { ready: true, .. } => "training",
+                Place::Active { .. } => "forming",
             };
-            MemberView { member, join: m.join.clone(), rank, next_step: m.next_step, state }
+            let speed = self.pace.speed(member);
+            MemberView { member, join: m.join.clone(), rank: m.rank(), next_step: m.next_step, state, speed }
         })
     }
 
@@ -188,41 +305,50 @@ impl Run {
         if matches!(self.phase, Phase::Done(_)) {
             return None;
         }
-        let silence = self.members.values().map(|m| m.heard + self.config.heartbeat_timeout).min();
+        let patience = |m: &Member| m.away.as_ref().map_or(m.heard + self.config.heartbeat_timeout, |a| a.until);
+        let members = self.members.values().map(patience).min();
+        let after = |d| self.phase_since.map(|since| since + d);
         let phase = match self.phase {
-            Phase::Gathering if !self.members.is_empty() => self.phase_since.map(|t| t + self.config.join_window),
-            Phase::Reforming(_) => self.phase_since.map(|t| t + self.config.reform_grace),
-            _ => None,
+            // One that waits for members or for the store does not wait for time.
+            Phase::Gathering if self.candidates().len() >= self.enough() && !self.waits_for_checkpoint() => {
+                self.gathers_until()
+            }
+            // One that waits for the store has nobody left to wait for.
+            Phase::Reforming(_) if !self.active().is_empty() => after(self.config.reform_grace),
+            Phase::Forming(_) => after(self.config.forming_timeout),
+            Phase::Training(_) => self.stalls_at().into_iter().chain(self.joiners_due()).min(),
+            Phase::Gathering | Phase::Claiming(_) | Phase::Reforming(_) | Phase::Done(_) => None,
         };
-        // A gathering whose window is over waits for members, not for time.
-        let phase = phase.filter(|_| !self.waits_for_members_only());
-        [silence, phase].into_iter().flatten().min()
+        [members, phase].into_iter().flatten().min()
     }
 
     /// Takes in what happened at `now` and says what must be done.
     pub fn handle(&mut self, now: Now, event: Event) -> Vec<Effect> {
         debug_assert!(self.effects.is_empty(), "effects of the last event were handed out");
+        if matches!(self.phase, Phase::Done(_)) && !matches!(event, Event::Joined { .. }) {
+            // Its last record is written: nothing may follow.
+            return Vec::new();
+        }
         match event {
             Event::Joined { member, join } => self.join(now, member, join),
             Event::Reported { member, report } => self.report(now, member, report),
             Event::Lost { member, cause } => self.lose(now, member, cause),
+            Event::Disconnected { member, how } => self.disconnected(now, member, how),
+            Event::Claimed { generation } => self.claimed(now, generation),
+            Event::Recorded { through } => self.recorded(through),
             Event::WillNotJoin => {
                 self.config.expect = self.config.expect.saturating_sub(1).max(self.config.min_workers);
-                self.gathered(now);
             }
             Event::Drain => self.drain(now),
             Event::Stop { message } => self.finish(Outcome::Fault, message),
-            Event::ManifestStored { generation, step, key } => {
-                self.stored(generation, step, key);
-                self.resume_forming(now);
-            }
-            Event::ManifestFailed { generation, step, message } => {
-                self.store_failed(generation, step, message);
-                self.resume_forming(now);
-            }
+            Event::ManifestStored { generation, step, key } => self.stored(now, generation, step, key),
+            Event::ManifestFailed { generation, step, message } => self.store_failed(now, generation, step, message),
             Event::Tick => {}
         }
         self.overdue(now);
+        self.all_out(now);
+        self.gathered(now);
+        self.wishes(now);
         self.check();
         std::mem::take(&mut self.effects)
     }
@@ -235,151 +361,14 @@ impl Run {
         self.emit(Effect::Refuse { member, refusal });
     }
 
-    fn report(&mut self, now: Now, member: MemberId, report: Report) {
-        let Some(m) = self.members.get_mut(&member) else {
-            return self.refuse(member, Refusal::Unknown);
-        };
-        m.heard = now;
-        let (place, current) = (m.place, self.generation);
-        let claimed = match &report {
-            Report::Ready { generation, .. } | Report::Finished { generation, .. } => Some(*generation),
-            Report::Committed(s) => Some(s.generation),
-            Report::Failed(f) => Some(f.generation),
-            Report::Part(p) => Some(p.generation),
-            Report::Join(_) | Report::Heartbeat { .. } | Report::Fault { .. } => None,
-        };
-        let rank = match place {
-            Place::Active { rank, .. } => Some(rank),
-            Place::Waiting => None,
-        };
-        // The fence: whoever speaks of another generation, or of one that it is not part of, is not heard.
-        if let Some(got) = claimed.filter(|&g| Some(g) != current || rank.is_none()) {
-            return self.refuse(member, Refusal::StaleGeneration { got, current: current.unwrap_or_default() });
-        }
-        match (report, rank) {
-            (Report::Join(_) | Report::Heartbeat { .. }, _) => {}
-            (Report::Fault { message }, _) => self.lose(now, member, LossCause::Fault { message }),
-            (Report::Failed(failed), _) => self.failed(now, member, failed),
-            (Report::Ready { next_step, .. }, Some(rank)) => self.ready(member, rank, next_step),
-            (Report::Committed(step), Some(rank)) => self.committed(member, rank, step),
-            (Report::Part(part), Some(rank)) => self.part(member, rank, part),
-            (Report::Finished { next_step, .. }, Some(_)) => self.finished(member, next_step),
-            // The fence above has turned these away.
-            (Report::Ready { .. } | Report::Committed(_) | Report::Part(_) | Report::Finished { .. }, None) => {}
-        }
+    pub(super) fn active(&self) -> Vec<MemberId> {
+        self.members.iter().filter(|(_, m)| m.is_active()).map(|(&id, _)| id).collect()
     }
 
-    fn ready(&mut self, member: MemberId, rank: Rank, next_step: Step) {
-        if next_step != self.start_step {
-            let expected = Some(self.start_step);
-            return self.refuse(member, Refusal::OutOfOrder { expected, got: next_step });
-        }
-        let m = self.members.get_mut(&member).expect("looked up by the caller");
-        m.next_step = Some(next_step);
-        m.place = Place::Active { rank, ready: true, finished: false };
-        self.all_ready();
-    }
-
-    fn committed(&mut self, member: MemberId, rank: Rank, step: StepReport) {
-        let m = self.members.get_mut(&member).expect("looked up by the caller");
-        // A rank that commits is ready, whatever overtook what on its way here.
-        let expected = if matches!(m.place, Place::Active { ready: true, .. }) { m.next_step } else { None };
-        if expected != Some(step.step) {
-            return self.refuse(member, Refusal::OutOfOrder { expected, got: step.step });
-        }
-        m.next_step = Some(step.step.next());
-        self.fruitless = 0;
-        for done in self.steps.report(rank, self.world, step) {
-            self.record_step(done);
-        }
-    }
-
-    pub(super) fn record_step(&mut self, (report, record): (StepReport, crate::ledger::StepRecord)) {
-        let world = self.world;
-        self.emit(Effect::Ledger(Record::Step(record)));
-        self.emit(Effect::Announce(Notice::Step { report, world }));
-    }
-
-    fn part(&mut self, member: MemberId, rank: Rank, part: PartReport) {
-        let expected = self.members.get(&member).and_then(|m| m.next_step);
-        if part.entry.rank != rank || expected.is_none_or(|e| part.step > e) {
-            return self.refuse(member, Refusal::OutOfOrder { expected, got: part.step });
-        }
-        let (generation, step) = (part.generation, part.step);
-        if let Some(parts) = self.commits.part(self.world, part) {
-            self.emit(Effect::StoreManifest { generation, step, parts });
-        }
-    }
-
-    fn finished(&mut self, member: MemberId, next_step: Step) {
-        let m = self.members.get_mut(&member).expect("looked up by the caller");
-        if m.next_step != Some(next_step) {
-            let expected = m.next_step;
-            return self.refuse(member, Refusal::OutOfOrder { expected, got: next_step });
-        }
-        if let Place::Active { finished, .. } = &mut m.place {
-            *finished = true;
-        }
-        self.all_finished();
-    }
-
-    fn stored(&mut self, generation: Generation, step: Step, key: String) {
-        self.commits.answered(step, generation);
-        self.emit(Effect::Ledger(Record::Checkpoint { generation, step, manifest: key.clone() }));
-        self.emit(Effect::Announce(Notice::Checkpoint { step, key: key.clone() }));
-        if self.checkpoint.as_ref().is_none_or(|c| c.step <= step) {
-            self.checkpoint = Some(Resume { step, key: key.clone() });
-        }
-        for member in self.active() {
-            let order = Order::Checkpointed { generation, step, key: key.clone() };
-            self.emit(Effect::Send { member, order });
-        }
-        self.all_finished();
-        // Everybody may have gone while the store was slow; what they left behind is whole.
-        if self.phase == Phase::Gathering && self.members.is_empty() && (self.draining || step.0 >= self.config.steps) {
-            self.finish(self.outcome_at(step), String::new());
-        }
-    }
-
-    fn store_failed(&mut self, generation: Generation, step: Step, message: String) {
-        self.commits.answered(step, generation);
-        self.message = format!("the checkpoint of step {step} could not be committed: {message}");
-        self.emit(Effect::Announce(Notice::CheckpointFailed { step, message }));
-        self.all_finished();
-    }
-
-    /// Once every member has finished: done if the checkpoint of that step is committed, at fault if it never will be.
-    pub(super) fn all_finished(&mut self) {
-        let active = self.members.values().filter(|m| matches!(m.place, Place::Active { .. }));
-        let unfinished = |m: &Member| !matches!(m.place, Place::Active { finished: true, .. });
-        let Some(step) = active.clone().next().and_then(|m| m.next_step) else { return };
-        if matches!(self.phase, Phase::Done(_)) || active.clone().any(unfinished) {
-            return;
-        }
-        if self.checkpoint.as_ref().is_some_and(|c| c.step == step) {
-            return self.finish(self.outcome_at(step), String::new());
-        }
-        // While the generation is given up its missing parts are still to come, from the next one.
-        if matches!(self.phase, Phase::Training(_)) && self.commits.storing().is_none() {
-            let cause =
-                if self.message.is_empty() { "a part of it was never reported".into() } else { self.message.clone() };
-            self.finish(Outcome::Fault, format!("the run ended at step {step} without its checkpoint: {cause}"));
-        }
-    }
-
-    pub(super) fn outcome_at(&self, step: Step) -> Outcome {
-        if step.0 >= self.config.steps { Outcome::Done } else { Outcome::Drained }
-    }
-
-    /// What must hold between any two events.
-    fn check(&self) {
-        let active = self.members.values().filter(|m| matches!(m.place, Place::Active { .. })).count();
-        debug_assert!(active <= self.config.lanes as usize, "every rank hosts at least one lane");
-        if let Phase::Gathering = self.phase {
-            debug_assert_eq!(active, 0, "nobody has a rank while no generation stands");
-        }
-        if let Phase::Forming(g) | Phase::Training(g) | Phase::Reforming(g) = self.phase {
-            debug_assert_eq!(Some(g), self.generation, "the phase is about the newest generation");
+    fn check(&mut self) {
+        if let Some(broken) = Invariant::ALL.iter().find(|i| !i.holds(self)) {
+            *self.violations.entry(broken.name()).or_default() += 1;
+            debug_assert!(false, "{}: {self:#?}", broken.name());
         }
     }
 }

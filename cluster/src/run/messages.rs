@@ -18,8 +18,40 @@ pub struct Join {
     pub pid: u32,
     /// `cpu`, `cuda:0`.
     pub device: String,
-    /// The state that a member which comes back still holds.
-    pub next_step: Option<Step>,
+    /// The number that it was given before, by this leader or by an earlier one; `None`: it is new.
+    pub member: Option<MemberId>,
+}
+
+/// Where a worker stands. Said once it can take part, and again, after everything that it still owes, to whoever it
+/// reconnects to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// In no generation; model and data are open, so that it can train at once.
+    Free {
+        /// The state that it holds.
+        next_step: Option<Step>,
+        /// Digest of that state.
+        digest: Option<u64>,
+    },
+    /// Its group is being formed, or it takes over state.
+    Forming {
+        /// Which membership.
+        generation: Generation,
+    },
+    /// It trains.
+    Training {
+        /// Which membership.
+        generation: Generation,
+        /// The step that it runs now.
+        next_step: Step,
+    },
+    /// All its steps are done and its part is in the store.
+    Finished {
+        /// Which membership.
+        generation: Generation,
+        /// Steps done.
+        next_step: Step,
+    },
 }
 
 /// One optimizer step, as a rank saw it.
@@ -43,13 +75,17 @@ pub struct StepReport {
     pub collective_wait_s: f64,
     /// Bad rows that were replaced, among this rank's own rows.
     pub substitutions: Vec<Substitution>,
+    /// Digest of parameters and moments after the step, every so many steps: the same on every rank.
+    pub digest: Option<u64>,
     /// `grad_norm`, `logit_scale`, accuracies: whatever is worth a curve.
     pub metrics: BTreeMap<String, f64>,
 }
 
-/// Why a worker left its generation while it lives on.
+/// Why a worker is out of its generation while it lives on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureKind {
+pub enum LeaveKind {
+    /// [`Order::Yield`]: all ranks left after the same step.
+    Boundary,
     /// A collective failed or timed out.
     Collective,
     /// The coordinator said [`Order::Abort`].
@@ -58,13 +94,15 @@ pub enum FailureKind {
 
 /// A worker is out of its generation and waits for the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failed {
+pub struct Left {
     /// The generation that it left.
     pub generation: Generation,
     /// `None`: its state is torn (a broadcast broke off half-way) and must be received anew.
     pub next_step: Option<Step>,
+    /// Digest of the state that it holds.
+    pub digest: Option<u64>,
     /// Why.
-    pub kind: FailureKind,
+    pub kind: LeaveKind,
     /// The error's own words.
     pub message: String,
     /// The peer that the collective's error names.
@@ -87,6 +125,8 @@ pub struct PartReport {
 pub enum Report {
     /// First on every session.
     Join(Join),
+    /// It can take part, or goes on where it was.
+    Standing(Standing),
     /// A sign of life.
     Heartbeat {
         /// The step it would run next, if it holds state.
@@ -102,7 +142,12 @@ pub enum Report {
     /// The optimizer has run.
     Committed(StepReport),
     /// Out of the generation, waiting for the next.
-    Failed(Failed),
+    Left(Left),
+    /// Wants to go (SIGTERM, spot notice): asks for the step in flight to be its last.
+    Leaving {
+        /// Why.
+        reason: String,
+    },
     /// A share of a checkpoint is in the store.
     Part(PartReport),
     /// All steps (or the drain) are done and the own part has been reported; waits for [`Order::Stop`], and still
@@ -139,7 +184,7 @@ pub struct Form {
     /// Without a source: the manifest (key below `<store>/<run>/`) that every rank loads. `None`: initial weights.
     pub resume_from: Option<String>,
     /// Checkpoint at `start_step` and finish.
-    pub draining: bool,
+    pub checkpoint_only: bool,
 }
 
 impl Form {
@@ -161,6 +206,8 @@ impl Form {
 pub struct Welcome {
     /// Its number from now on.
     pub member: MemberId,
+    /// Which leader of the run speaks; a lower one than any seen before is not obeyed.
+    pub leader: u64,
     /// The run's name.
     pub run: String,
     /// The whole checked run file.
@@ -201,17 +248,28 @@ impl Outcome {
 pub enum Order {
     /// Answer to [`Report::Join`].
     Welcome(Welcome),
-    /// A new generation; answered by [`Report::Ready`] or [`Report::Failed`].
+    /// A new generation; answered by [`Report::Ready`] or [`Report::Left`].
     Form(Form),
-    /// This generation is over: abort its collectives and answer [`Report::Failed`].
+    /// This generation is over: abort its collectives and answer [`Report::Left`].
     Abort {
         /// Which membership is over.
         generation: Generation,
         /// Why, for logs.
         cause: String,
     },
-    /// Finish the step in flight, checkpoint, answer [`Report::Finished`].
-    Drain,
+    /// Finish the step in flight; then checkpoint and answer [`Report::Finished`], or leave the generation and answer
+    /// [`Report::Left`]. The ranks agree on the step among themselves.
+    Yield {
+        /// Which membership.
+        generation: Generation,
+        /// Checkpoint first.
+        checkpoint: bool,
+    },
+    /// The records of all steps up to this one are in the store: their reports need not be kept.
+    Recorded {
+        /// Which step.
+        through: Step,
+    },
     /// A checkpoint is committed.
     Checkpointed {
         /// The membership that wrote it.

@@ -1,28 +1,42 @@
 //! The state machine of a run: what happened goes in ([`Event`]), what must now be done comes out ([`Effect`]).
 //!
 //! ```text
-//! Gathering -> Forming(g) -> Training(g) -> Done
-//!     ^            |            |
-//!     |            v            v
-//!     +------- Reforming(g) <---+     (a drain is a flag: the same edges, and Done at the next checkpoint)
+//! Gathering -> Claiming(g) -> Forming(g) -> Training(g) -> Done
+//!     ^            |              |             |
+//!     |            v              v             v
+//!     +------- Reforming(g) <-----+-------------+
 //! ```
+//! Drain and pause are flags: the same edges, by way of a checkpoint. A coordinator that takes a run over begins in
+//! Training(g) with members that are away, as after any broken session: either they come and nothing has happened, or
+//! they are lost like anybody else.
+//!
 //! However a loss is noticed - a broken stream, missed heartbeats, an exit seen by the parent, silence after a failed
 //! collective - it is the one event [`Event::Lost`] with its cause, and one function removes a member.
 
 mod commits;
 mod deal;
+mod ending;
 mod event;
+mod forming;
+mod invariants;
 mod machine;
 mod membership;
 mod messages;
+mod pace;
+mod reports;
 mod steps;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 #[cfg(test)]
-mod tests_random;
+mod tests_boundary;
+#[cfg(test)]
+mod tests_return;
+#[cfg(test)]
+mod tests_takeover;
 
-pub use deal::{Deal, deal};
-pub use event::{Effect, Event, LossCause, Notice, Now, Refusal, Resume, RunConfig};
+pub use deal::{Candidate, Deal, deal, odd_ones};
+pub use event::{Adopted, Effect, Event, LossCause, Notice, Now, Refusal, Resume, RunConfig, STALL_FACTOR};
 pub use machine::{MemberView, Phase, Run};
-pub use messages::{Failed, FailureKind, Form, Join, Order, Outcome, PartReport, Report, StepReport, Welcome};
+pub use messages::{Form, Join, LeaveKind, Left, Order, Outcome, PartReport, Report, Standing, StepReport, Welcome};
+pub use pace::Speed;

@@ -6,97 +6,132 @@ use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::ledger::{Record, StateSource};
 use std::time::Duration;
 
-const GRACE: Duration = Duration::from_secs(60);
+pub(super) const GRACE: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_secs(5);
 const WINDOW: Duration = Duration::from_secs(30);
+pub(super) const BRIEF: Duration = Duration::from_secs(2);
 
-pub(super) fn config(expect: u32) -> RunConfig {
+pub(crate) fn config(expect: u32) -> RunConfig {
     RunConfig {
         expect,
         join_window: WINDOW,
         min_workers: 1,
+        max_workers: 4,
         lanes: 4,
         global_batch: 8,
         steps: 10,
         heartbeat_timeout: SILENCE,
+        reconnect_grace: BRIEF,
+        adopt_window: BRIEF,
+        join_batch: BRIEF,
+        forming_timeout: GRACE,
+        stall_min: 2 * GRACE,
         reform_grace: GRACE,
         fruitless_max: 3,
         members_max: 8,
         first_generation: Generation(1),
         resume: None,
+        recorded: Step(0),
+        adopted: None,
     }
 }
 
 /// A run, the clock, and everything that it asked for.
-struct Desk {
-    run: Run,
-    now: Now,
-    log: Vec<Effect>,
+pub(super) struct Desk {
+    pub(super) run: Run,
+    pub(super) now: Now,
+    pub(super) log: Vec<Effect>,
 }
 
 impl Desk {
-    fn new(config: RunConfig) -> Self {
+    pub(super) fn new(config: RunConfig) -> Self {
         Self { run: Run::new(config), now: Duration::ZERO, log: Vec::new() }
     }
 
-    fn event(&mut self, event: Event) -> Vec<Effect> {
-        let effects = self.run.handle(self.now, event);
+    /// The store takes every record at once.
+    pub(super) fn event(&mut self, event: Event) -> Vec<Effect> {
+        let mut effects = self.run.handle(self.now, event);
+        if let Some(Effect::Claim { generation }) = effects.last() {
+            let claimed = Event::Claimed { generation: *generation };
+            effects.extend(self.run.handle(self.now, claimed));
+        }
         self.log.extend(effects.clone());
         effects
     }
 
-    fn join(&mut self, member: u64) -> Vec<Effect> {
-        let join = Join { name: format!("w{member}"), pid: member as u32, ..Join::default() };
+    /// A worker joins and is warm.
+    pub(super) fn join(&mut self, member: u64) -> Vec<Effect> {
+        let mut effects = self.arrive(member, None);
+        if !matches!(effects.first(), Some(Effect::Refuse { .. })) {
+            effects.extend(self.stand(member, Standing::Free { next_step: None, digest: None }));
+        }
+        effects
+    }
+
+    pub(super) fn arrive(&mut self, member: u64, before: Option<u64>) -> Vec<Effect> {
+        let name = format!("w{member}");
+        let join = Join { name, pid: member as u32, member: before.map(MemberId), ..Join::default() };
         self.event(Event::Joined { member: MemberId(member), join })
     }
 
-    fn say(&mut self, member: u64, report: Report) -> Vec<Effect> {
+    pub(super) fn stand(&mut self, member: u64, standing: Standing) -> Vec<Effect> {
+        self.say(member, Report::Standing(standing))
+    }
+
+    pub(super) fn say(&mut self, member: u64, report: Report) -> Vec<Effect> {
         self.event(Event::Reported { member: MemberId(member), report })
     }
 
-    fn ready(&mut self, member: u64, generation: u64, step: u64) -> Vec<Effect> {
+    pub(super) fn ready(&mut self, member: u64, generation: u64, step: u64) -> Vec<Effect> {
         self.say(member, Report::Ready { generation: Generation(generation), next_step: Step(step) })
     }
 
-    fn commit(&mut self, member: u64, generation: u64, step: u64) -> Vec<Effect> {
+    pub(super) fn commit(&mut self, member: u64, generation: u64, step: u64) -> Vec<Effect> {
         let report =
             StepReport { generation: Generation(generation), step: Step(step), samples: 8, ..StepReport::default() };
         self.say(member, Report::Committed(report))
     }
 
-    fn fail(&mut self, member: u64, generation: u64, next_step: Option<u64>, kind: FailureKind) -> Vec<Effect> {
-        let failed = Failed {
+    pub(super) fn leave(
+        &mut self,
+        member: u64,
+        generation: u64,
+        next_step: Option<u64>,
+        kind: LeaveKind,
+    ) -> Vec<Effect> {
+        let left = Left {
             generation: Generation(generation),
             next_step: next_step.map(Step),
+            digest: None,
             kind,
             message: "reset by peer".into(),
             lost_rank: None,
         };
-        self.say(member, Report::Failed(failed))
+        self.say(member, Report::Left(left))
     }
 
-    fn lose(&mut self, member: u64) -> Vec<Effect> {
+    pub(super) fn lose(&mut self, member: u64) -> Vec<Effect> {
         let cause = LossCause::StreamClosed { how: "reset".into() };
         self.event(Event::Lost { member: MemberId(member), cause })
     }
 
-    fn part(&mut self, member: u64, generation: u64, step: u64, rank: u32) -> Vec<Effect> {
+    pub(super) fn part(&mut self, member: u64, generation: u64, step: u64, rank: u32) -> Vec<Effect> {
         let entry =
             PartEntry { path: format!("p{rank}"), rank: Rank(rank), bytes: 1, blake3: String::new(), tensors: vec![] };
         self.say(member, Report::Part(PartReport { generation: Generation(generation), step: Step(step), entry }))
     }
 
-    fn finish(&mut self, member: u64, generation: u64, step: u64) -> Vec<Effect> {
+    pub(super) fn finish(&mut self, member: u64, generation: u64, step: u64) -> Vec<Effect> {
         self.say(member, Report::Finished { generation: Generation(generation), next_step: Step(step) })
     }
 
-    fn stored(&mut self, generation: u64, step: u64) -> Vec<Effect> {
+    pub(super) fn stored(&mut self, generation: u64, step: u64) -> Vec<Effect> {
         let (generation, step) = (Generation(generation), Step(step));
         self.event(Event::ManifestStored { generation, step, key: format!("m{step}") })
     }
 
     /// Members 1..=n joined, formed as generation 1 and trained up to (not including) `step`.
-    fn training(n: u64, step: u64) -> Self {
+    pub(super) fn training(n: u64, step: u64) -> Self {
         let mut desk = Self::new(config(n as u32));
         for m in 1..=n {
             desk.join(m);
@@ -115,7 +150,7 @@ impl Desk {
     }
 }
 
-fn forms(effects: &[Effect]) -> Vec<(MemberId, Form)> {
+pub(super) fn forms(effects: &[Effect]) -> Vec<(MemberId, Form)> {
     let form = |e: &Effect| match e {
         Effect::Send { member, order: Order::Form(f) } => Some((*member, f.clone())),
         _ => None,
@@ -123,7 +158,7 @@ fn forms(effects: &[Effect]) -> Vec<(MemberId, Form)> {
     effects.iter().filter_map(form).collect()
 }
 
-fn aborted(effects: &[Effect]) -> Vec<u64> {
+pub(super) fn aborted(effects: &[Effect]) -> Vec<u64> {
     let abort = |e: &Effect| match e {
         Effect::Send { member, order: Order::Abort { .. } } => Some(member.0),
         _ => None,
@@ -131,7 +166,7 @@ fn aborted(effects: &[Effect]) -> Vec<u64> {
     effects.iter().filter_map(abort).collect()
 }
 
-fn finished(effects: &[Effect]) -> Option<(Outcome, String)> {
+pub(super) fn finished(effects: &[Effect]) -> Option<(Outcome, String)> {
     effects.iter().find_map(|e| match e {
         Effect::Finish { outcome, message } => Some((*outcome, message.clone())),
         _ => None,
@@ -187,8 +222,9 @@ fn steps_are_ledgered_once_when_all_ranks_have_reported() {
     let effects = desk.commit(2, 1, 0);
     let records: Vec<_> = effects.iter().filter(|e| matches!(e, Effect::Ledger(Record::Step(_)))).collect();
     assert_eq!(records.len(), 1);
-    let again = desk.commit(2, 1, 0);
-    assert!(matches!(again[0], Effect::Refuse { refusal: Refusal::OutOfOrder { .. }, .. }));
+    assert!(desk.commit(2, 1, 0).is_empty(), "told again after a broken session");
+    let ahead = desk.commit(2, 1, 2);
+    assert!(matches!(ahead[0], Effect::Refuse { refusal: Refusal::OutOfOrder { .. }, .. }));
 }
 
 #[test]
@@ -199,8 +235,8 @@ fn a_loss_re_forms_the_others_at_the_furthest_step() {
     let effects = desk.lose(2);
     assert_eq!(aborted(&effects), vec![1, 3]);
     assert!(effects.contains(&Effect::CloseRendezvous));
-    assert!(forms(&desk.fail(3, 1, Some(4), FailureKind::Collective)).is_empty());
-    let formed = forms(&desk.fail(1, 1, Some(5), FailureKind::Aborted));
+    assert!(forms(&desk.leave(3, 1, Some(4), LeaveKind::Collective)).is_empty());
+    let formed = forms(&desk.leave(1, 1, Some(5), LeaveKind::Aborted));
     assert_eq!(formed.len(), 2);
     let form = &formed[0].1;
     assert_eq!((form.generation, form.start_step), (Generation(2), Step(5)));
@@ -218,8 +254,8 @@ fn a_loss_re_forms_the_others_at_the_furthest_step() {
 fn a_torn_state_is_never_the_source() {
     let mut desk = Desk::training(3, 4);
     desk.lose(1);
-    desk.fail(2, 1, None, FailureKind::Collective);
-    let formed = forms(&desk.fail(3, 1, Some(4), FailureKind::Collective));
+    desk.leave(2, 1, None, LeaveKind::Collective);
+    let formed = forms(&desk.leave(3, 1, Some(4), LeaveKind::Collective));
     let form = &formed[0].1;
     assert_eq!(form.members, vec![MemberId(3), MemberId(2)], "whole state first");
     assert_eq!((form.source, form.receivers.clone()), (Some(Rank(0)), vec![Rank(1)]));
@@ -228,8 +264,8 @@ fn a_torn_state_is_never_the_source() {
 #[test]
 fn a_failed_collective_without_a_named_loss_waits_for_the_others_and_then_loses_them() {
     let mut desk = Desk::training(3, 2);
-    assert_eq!(aborted(&desk.fail(1, 1, Some(2), FailureKind::Collective)), vec![2, 3]);
-    desk.fail(2, 1, Some(2), FailureKind::Aborted);
+    assert_eq!(aborted(&desk.leave(1, 1, Some(2), LeaveKind::Collective)), vec![2, 3]);
+    desk.leave(2, 1, Some(2), LeaveKind::Aborted);
     let mut silent = Vec::new();
     // Member 3 hangs: its session thread still sends heartbeats, its trainer never leaves.
     while desk.now < GRACE {
@@ -268,8 +304,8 @@ fn a_loss_while_forming_forms_again_with_a_new_number() {
     }
     desk.ready(1, 1, 0);
     assert_eq!(aborted(&desk.lose(3)), vec![1, 2]);
-    desk.fail(1, 1, Some(0), FailureKind::Aborted);
-    let formed = forms(&desk.fail(2, 1, None, FailureKind::Collective));
+    desk.leave(1, 1, Some(0), LeaveKind::Aborted);
+    let formed = forms(&desk.leave(2, 1, None, LeaveKind::Collective));
     assert_eq!(formed.len(), 2);
     assert_eq!(formed[0].1.generation, Generation(2));
     let late = desk.ready(2, 1, 0);
@@ -282,7 +318,7 @@ fn a_joiner_waits_for_the_next_generation_and_receives_state() {
     let mut desk = Desk::training(2, 3);
     assert!(forms(&desk.join(3)).is_empty(), "training is not disturbed");
     desk.lose(2);
-    let formed = forms(&desk.fail(1, 1, Some(3), FailureKind::Aborted));
+    let formed = forms(&desk.leave(1, 1, Some(3), LeaveKind::Aborted));
     assert_eq!(formed.len(), 2);
     assert!(formed.iter().any(|(m, f)| *m == MemberId(3) && f.needs_state() && f.source == Some(Rank(0))));
     assert!(!formed[0].1.needs_state());
@@ -299,7 +335,9 @@ fn if_all_are_lost_the_next_ones_start_from_the_checkpoint() {
     desk.lose(1);
     desk.lose(2);
     assert_eq!(desk.run.phase(), Phase::Gathering);
-    let formed = forms(&desk.join(7));
+    assert!(forms(&desk.join(7)).is_empty(), "who holds step 4 may come back");
+    desk.now += BRIEF;
+    let formed = forms(&desk.event(Event::Tick));
     let form = &formed[0].1;
     assert_eq!((form.start_step, form.source, form.resume_from.clone()), (Step(4), None, Some("m4".into())));
     let source = desk.log.iter().rev().find_map(|e| match e {
@@ -335,7 +373,7 @@ fn a_last_checkpoint_that_fails_is_a_fault_with_its_cause() {
     assert_eq!(outcome, Outcome::Fault);
     assert_eq!(
         message,
-        "the run ended at step 10 without its checkpoint: the checkpoint of step 10 could not be committed: \
+        "the run stopped at step 10 without its checkpoint: the checkpoint of step 10 could not be committed: \
          permission denied"
     );
 }
@@ -356,11 +394,18 @@ fn a_member_lost_after_its_last_word_does_not_hold_up_the_end() {
 fn a_drain_ends_at_the_checkpoint_and_survives_a_loss_on_the_way() {
     let mut desk = Desk::training(2, 3);
     let drains = desk.event(Event::Drain);
-    assert_eq!(drains.iter().filter(|e| matches!(e, Effect::Send { order: Order::Drain, .. })).count(), 2);
+    assert_eq!(
+        drains
+            .iter()
+            .filter(|e| matches!(e, Effect::Send { order: Order::Yield { checkpoint: true, .. }, .. }))
+            .count(),
+        2
+    );
     assert_eq!(desk.run.state(), "draining");
+    desk.commit(1, 1, 3);
     desk.lose(2);
-    let formed = forms(&desk.fail(1, 1, Some(4), FailureKind::Aborted));
-    assert!(formed[0].1.draining);
+    let formed = forms(&desk.leave(1, 1, Some(4), LeaveKind::Aborted));
+    assert!(formed[0].1.checkpoint_only);
     desk.ready(1, 2, 4);
     desk.part(1, 2, 4, 0);
     desk.finish(1, 2, 4);
@@ -392,7 +437,7 @@ fn generations_without_a_step_end_in_a_fault_that_names_the_last_failure() {
     let mut end = None;
     for generation in 1..=3 {
         assert_eq!(end, None);
-        end = finished(&desk.fail(1, generation, Some(0), FailureKind::Collective));
+        end = finished(&desk.leave(1, generation, Some(0), LeaveKind::Collective));
     }
     let (outcome, message) = end.expect("three attempts are enough");
     assert_eq!(outcome, Outcome::Fault);
@@ -405,12 +450,9 @@ fn too_few_survivors_wait_for_more() {
     desk.join(1);
     desk.join(2);
     desk.lose(2);
-    assert!(forms(&desk.fail(1, 1, None, FailureKind::Aborted)).is_empty());
+    assert!(forms(&desk.leave(1, 1, None, LeaveKind::Aborted)).is_empty());
     assert_eq!(desk.run.phase(), Phase::Gathering);
-    assert_eq!(
-        desk.run.message(),
-        "1 of at least 2 workers are left; the last loss: w2 was lost: its session ended: reset"
-    );
+    assert_eq!(desk.run.message(), "waiting: 1 of at least 2 workers are left; w2 was lost: its session ended: reset");
     assert_eq!(forms(&desk.join(3)).len(), 2);
 }
 

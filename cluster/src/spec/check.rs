@@ -1,7 +1,10 @@
 //! What must hold between the values of a run file.
 
-use super::RunSpec;
 use super::parse::Problem;
+use super::{RunSpec, SpotSpec};
+
+/// Questions at a shorter interval tell nothing sooner.
+const SPOT_POLL_MS_MIN: u64 = 100;
 
 pub(super) fn check(spec: &RunSpec, problems: &mut Vec<Problem>) {
     let mut bad = |ok: bool, key: &str, message: String| {
@@ -53,6 +56,14 @@ pub(super) fn check(spec: &RunSpec, problems: &mut Vec<Problem>) {
         bad(n >= 1, key, "must be at least 1".into());
     }
     bad(
+        train.max_workers == 0 || train.max_workers >= train.min_workers,
+        "train.max_workers",
+        format!(
+            "{} is less than train.min_workers = {}; 0 means as many as lanes",
+            train.max_workers, train.min_workers
+        ),
+    );
+    bad(
         train.lanes >= 1 && train.global_batch.is_multiple_of(train.lanes.max(1)),
         "train.lanes",
         format!("{} does not divide train.global_batch = {}", train.lanes, train.global_batch),
@@ -90,4 +101,16 @@ pub(super) fn check(spec: &RunSpec, problems: &mut Vec<Problem>) {
         format!("{} steps of warm-up in a run of {} steps", schedule.warmup, schedule.steps),
     );
     bad(spec.checkpoint.every_steps >= 1, "checkpoint.every_steps", "must be at least 1".into());
+    check_spot(&spec.spot, &mut bad);
+}
+
+/// Metadata services speak plain HTTP, and answer too many questions with errors.
+fn check_spot(spot: &SpotSpec, bad: &mut impl FnMut(bool, &str, String)) {
+    let answers = |s: &str| url::Url::parse(s).is_ok_and(|u| u.scheme() == "http" && u.has_host());
+    bad(
+        spot.url.is_empty() || answers(&spot.url),
+        "spot.url",
+        format!("`{}` is no address of a metadata service; expected http://host[:port], or empty", spot.url),
+    );
+    bad(spot.poll_ms >= SPOT_POLL_MS_MIN, "spot.poll_ms", format!("must be at least {SPOT_POLL_MS_MIN}"));
 }

@@ -10,6 +10,7 @@ mod model;
 mod optimizer;
 mod parse;
 mod run;
+mod spot;
 
 #[cfg(test)]
 mod tests;
@@ -20,6 +21,7 @@ pub use model::{AlphaInit, LastBlock, LogitScaleSpec, ModelSpec, PatchMapMask, T
 pub use optimizer::{OptimizerSpec, ScheduleSpec};
 pub use parse::{Problem, SpecError};
 pub use run::{CheckpointSpec, Precision, RunSection, TrainSpec};
+pub use spot::{SpotProvider, SpotSpec};
 
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +44,8 @@ pub struct RunSpec {
     pub train: TrainSpec,
     /// `[checkpoint]`
     pub checkpoint: CheckpointSpec,
+    /// `[spot]`
+    pub spot: SpotSpec,
 }
 
 impl RunSpec {

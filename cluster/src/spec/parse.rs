@@ -38,7 +38,7 @@ impl Problem {
     }
 }
 
-const SECTIONS: [&str; 8] = ["run", "data", "model", "loss", "optimizer", "schedule", "train", "checkpoint"];
+const SECTIONS: [&str; 9] = ["run", "data", "model", "loss", "optimizer", "schedule", "train", "checkpoint", "spot"];
 
 pub(super) fn parse(text: &str, overrides: &[String]) -> Result<RunSpec, SpecError> {
     let mut root: Table =
@@ -61,6 +61,7 @@ pub(super) fn parse(text: &str, overrides: &[String]) -> Result<RunSpec, SpecErr
             schedule: section(&root, "schedule", &mut problems)?,
             train: section(&root, "train", &mut problems)?,
             checkpoint: section(&root, "checkpoint", &mut problems)?,
+            spot: section(&root, "spot", &mut problems)?,
         })
     })();
     if let Some(spec) = &spec {

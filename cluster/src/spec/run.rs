@@ -36,12 +36,25 @@ pub struct TrainSpec {
     pub precision: Precision,
     /// Steps that the feed reads ahead.
     pub prefetch_steps: u32,
-    /// Fewer members than this do not train.
+    /// Fewer members than this do not train: the run checkpoints and waits.
     pub min_workers: u32,
+    /// More members than this do not train: the rest stands by. 0: as many as lanes.
+    pub max_workers: u32,
+    /// Milliseconds that members which could train wait for others before a generation is ended, at a step boundary,
+    /// to take them in.
+    pub join_window_ms: u64,
     /// Milliseconds after which a collective without its peers is given up.
     pub collective_timeout_ms: u64,
     /// Milliseconds without a sign of life after which a member is lost.
     pub heartbeat_timeout_ms: u64,
+    /// Milliseconds that a member whose session broke may stay away while it trains on.
+    pub reconnect_grace_ms: u64,
+    /// Milliseconds that workers go on without any coordinator.
+    pub coordinator_patience_ms: u64,
+    /// Milliseconds without a step, and at least five median steps, after which a generation hangs.
+    pub stall_ms: u64,
+    /// Weights and moments are compared across ranks every so many steps, and whenever a generation ends. 0: only then.
+    pub digest_every_steps: u64,
 }
 
 impl Default for TrainSpec {
@@ -52,8 +65,14 @@ impl Default for TrainSpec {
             precision: Precision::Bf16,
             prefetch_steps: 2,
             min_workers: 1,
+            max_workers: 0,
+            join_window_ms: 2_000,
             collective_timeout_ms: 60_000,
             heartbeat_timeout_ms: 5_000,
+            reconnect_grace_ms: 2_000,
+            coordinator_patience_ms: 600_000,
+            stall_ms: 10_000,
+            digest_every_steps: 50,
         }
     }
 }

@@ -43,3 +43,21 @@ fn a_wrong_type_names_its_key() {
     let error = RunSpec::parse(SMALL, &["model.text_proj.width=\"wide\"".into()]).expect_err("invalid");
     assert_eq!(error.problems[0].key, "model.text_proj.width");
 }
+
+#[test]
+fn a_spot_section_names_its_provider_and_what_is_wrong_with_it() {
+    let spec = RunSpec::parse(SMALL, &[]).expect("valid");
+    assert_eq!(spec.spot, SpotSpec { provider: SpotProvider::None, url: String::new(), poll_ms: 2_000 });
+    let set = ["spot.provider=azure", "spot.url=http://127.0.0.1:9", "spot.poll_ms=100"].map(String::from);
+    let spec = RunSpec::parse(SMALL, &set).expect("valid");
+    assert_eq!(spec.spot, SpotSpec { provider: SpotProvider::Azure, url: "http://127.0.0.1:9".into(), poll_ms: 100 });
+
+    let bad = ["spot.url=https://host", "spot.poll_ms=99", "spot.polls=3"].map(String::from);
+    let error = RunSpec::parse(SMALL, &bad).expect_err("invalid");
+    let mut keys: Vec<&str> = error.problems.iter().map(|p| p.key.as_str()).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, ["spot.poll_ms", "spot.polls", "spot.url"]);
+    let error = RunSpec::parse(SMALL, &["spot.provider=ibm".into()]).expect_err("invalid");
+    assert_eq!(error.problems[0].key, "spot.provider");
+    assert!(error.problems[0].message.contains("`aws`"), "{error}");
+}

@@ -20,6 +20,7 @@ unsafe extern "C" {
     fn pf_reducer_buckets(reducer: *const c_void, out: *mut i64) -> usize;
     fn pf_reducer_prepare(reducer: *mut c_void) -> Message;
     fn pf_reducer_finish(reducer: *mut c_void, group: *mut c_void) -> Message;
+    fn pf_reducer_waited_s(reducer: *const c_void) -> f64;
 }
 
 /// An owned `Reducer` of reducer.cpp.
@@ -68,6 +69,11 @@ impl RawReducer {
     pub(crate) fn finish(&mut self, group: &RawGroup) -> Result<(), Failure> {
         // SAFETY: a live reducer, borrowed mutably, and the live group it was made with.
         check(unsafe { pf_reducer_finish(self.ptr.as_ptr(), group.ptr()) })
+    }
+
+    pub(crate) fn waited_s(&self) -> f64 {
+        // SAFETY: a live reducer, read only.
+        unsafe { pf_reducer_waited_s(self.ptr.as_ptr()) }
     }
 }
 

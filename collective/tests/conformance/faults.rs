@@ -151,6 +151,28 @@ fn a_peer_that_stands_still_is_a_timeout() {
     });
 }
 
+/// By which a rank is late.
+const LATE: Duration = Duration::from_millis(200);
+
+#[test]
+fn the_wait_for_a_slow_rank_is_told_by_the_others_and_not_by_itself() {
+    pair(1, PATIENCE, |group| {
+        let param = Tensor::ones([4], (Kind::Float, Device::Cpu)).set_requires_grad(true);
+        let mut reducer = Reducer::new(&group, [("param", &param)]).unwrap();
+        group.barrier().unwrap();
+        if group.rank() == 1 {
+            std::thread::sleep(LATE);
+        }
+        reducer.prepare_for_backward().unwrap();
+        param.sum(Kind::Float).backward();
+        reducer.finish().unwrap();
+        let waited = Duration::from_secs_f64(reducer.waited_s());
+        assert_eq!(waited > LATE / 2, group.rank() == 0, "rank {} waited {waited:?}", group.rank());
+        drop(reducer);
+        group.finish().unwrap();
+    });
+}
+
 #[test]
 fn an_abort_ends_a_blocked_operation_and_all_later_ones() {
     let (done, wait) = mpsc::channel();

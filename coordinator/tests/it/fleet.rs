@@ -1,36 +1,11 @@
 //! Whole lives of runs.
 
-use crate::support::{Fleet, Worker, rank, records, soon, spec, watch, write_index};
-use pixfleet_cluster::audit::{Plan, audit};
+use crate::support::{Fleet, Worker, audited, formed, rank, soon, spec, watch, write_index};
 use pixfleet_cluster::ledger::Record;
-use pixfleet_cluster::run::{Order, Outcome};
-use pixfleet_cluster::{DatasetShape, Generation, RunSpec, Step};
+use pixfleet_cluster::run::{LeaveKind, Order, Outcome};
+use pixfleet_cluster::{Generation, RunSpec, Step};
 use pixfleet_proto::{FleetError, StoreClient, pb};
 use std::time::Duration;
-
-async fn audited(spec: &RunSpec) -> Vec<Record> {
-    let records = records(spec).await;
-    let shape = DatasetShape { rows: vec![8, 7, 5] };
-    let order = pixfleet_cluster::Order::new(5, shape, spec.data.window_row_groups).expect("has rows");
-    let dataset_digest = records
-        .iter()
-        .find_map(|r| match r {
-            Record::Opened { dataset_digest, .. } => Some(dataset_digest.clone()),
-            _ => None,
-        })
-        .expect("opened");
-    let verdict = audit(&records, Plan { order, global_batch: 8, seed: 5, dataset_digest });
-    assert!(verdict.is_clean(), "{:?}", verdict.findings);
-    records
-}
-
-fn formed(records: &[Record]) -> Vec<(u64, u64, usize)> {
-    let formed = |r: &Record| match r {
-        Record::Formed { generation, start_step, members, .. } => Some((generation.0, start_step.0, members.len())),
-        _ => None,
-    };
-    records.iter().filter_map(formed).collect()
-}
 
 #[tokio::test]
 async fn two_workers_gather_train_commit_checkpoints_and_end() {
@@ -93,7 +68,7 @@ async fn a_lost_worker_re_forms_the_others_and_no_sample_is_lost() {
         let Order::Abort { generation, cause } = w.order().await else { panic!("expected an abort") };
         assert_eq!(generation, Generation(1));
         assert!(cause.starts_with("w2 was lost: its session ended"), "{cause}");
-        w.fail().await;
+        w.leave(LeaveKind::Collective).await;
     }
     let form_a = a.formed().await;
     let form_b = b.formed().await;
@@ -125,15 +100,16 @@ async fn an_exit_seen_by_the_parent_is_the_same_loss() {
     a.formed().await;
     b.formed().await;
     let exit = pb::MemberExit { host: String::new(), pid: 22, how: "killed by signal 9".into() };
-    let kind = Some(pb::control_request::Kind::MemberExit(exit));
-    fleet.client().await.control(pb::ControlRequest { kind }).await.expect("heard");
+    let kind = pb::control_request::Kind::MemberExit(exit);
+    fleet.control(kind).await;
     let Order::Abort { cause, .. } = a.order().await else { panic!("expected an abort") };
     assert_eq!(cause, "w1 was lost: its process ended: killed by signal 9");
     drop(b);
-    a.fail().await;
+    a.leave(LeaveKind::Collective).await;
     assert_eq!(a.formed().await.world(), 1);
-    let status = fleet.client().await.status(pb::StatusRequest {}).await.expect("status").into_inner();
+    let status = fleet.status().await;
     assert_eq!((status.members.len(), status.generation, status.losses_of_members), (1, 2, 1));
+    assert_eq!(status.faults, [("exited".to_string(), 1)].into());
 }
 
 #[tokio::test]
@@ -147,8 +123,8 @@ async fn a_drained_run_goes_on_where_it_stopped_with_another_number_of_workers()
     for _ in 0..3 {
         a.step().await;
     }
-    let Fleet { .. } = &fleet;
-    fleet.client().await.control(drain()).await.expect("heard");
+    fleet.control(pb::control_request::Kind::Drain(pb::Drain {})).await;
+    assert_eq!(a.order().await, Order::Yield { generation: Generation(1), checkpoint: true });
     a.part().await;
     assert_eq!(a.finish().await, Outcome::Drained);
     drop(a);
@@ -174,10 +150,6 @@ async fn a_drained_run_goes_on_where_it_stopped_with_another_number_of_workers()
     audited(&spec).await;
 }
 
-fn drain() -> pb::ControlRequest {
-    pb::ControlRequest { kind: Some(pb::control_request::Kind::Drain(pb::Drain {})) }
-}
-
 #[tokio::test]
 async fn a_signal_before_anybody_came_ends_the_run_drained() {
     let folder = tempfile::tempdir().expect("temporary");
@@ -199,11 +171,10 @@ async fn a_ledger_is_cut_back_to_the_checkpoint_when_everything_died() {
     for _ in 0..3 {
         a.step().await;
     }
-    let Order::Checkpointed { step, .. } = a.order().await else { panic!("expected the checkpoint of step 2") };
-    assert_eq!(step, Step(2));
+    assert_eq!(a.checkpointed().await, Step(2));
     let stop = pb::Stop { outcome: pb::Outcome::Fault.into(), message: "pulled the plug".into() };
-    let kind = Some(pb::control_request::Kind::Stop(stop));
-    fleet.client().await.control(pb::ControlRequest { kind }).await.expect("heard");
+    let kind = pb::control_request::Kind::Stop(stop);
+    fleet.control(kind).await;
     drop(a);
     let ended = fleet.end().await.expect("an end");
     assert_eq!((ended.outcome, ended.message.as_str()), (Outcome::Fault, "pulled the plug"));

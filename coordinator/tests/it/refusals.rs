@@ -1,16 +1,16 @@
 //! What a person reads when something is not as it should be.
 
-use crate::support::{Fleet, Worker, spec, write_index};
-use pixfleet_cluster::run::{Join, Order};
-use pixfleet_coordinator::{Config, CoordinatorError, bind, open_dataset, serve};
+use crate::support::{Fleet, Worker, config, soon, spec, write_index};
+use pixfleet_cluster::run::{Join, Order, Report, Standing};
+use pixfleet_cluster::{Generation, MemberId, Step};
+use pixfleet_coordinator::{Config, CoordinatorError, Doors, bind, open_dataset, serve};
 use pixfleet_proto::{FleetError, Session};
 use std::path::Path;
-use std::time::Duration;
 
 async fn refused(folder: &Path, set: &[&str], fresh: bool) -> CoordinatorError {
     let listener = bind("127.0.0.1:0".parse().expect("an address"), false).await.expect("a free port");
-    let config = Config { spec: spec(folder, set), expect: 1, join_window: Duration::from_secs(1), fresh };
-    serve(listener, config, std::future::pending()).await.expect_err("refused")
+    let config = Config { fresh, ..config(spec(folder, set), 1, "nowhere".into()) };
+    serve(Doors { fleet: listener, metrics: None }, config, std::future::pending()).await.expect_err("refused")
 }
 
 #[tokio::test]
@@ -89,6 +89,7 @@ async fn a_session_that_does_not_begin_with_a_join() {
     let folder = tempfile::tempdir().expect("temporary");
     write_index(&folder.path().join("data"));
     let fleet = Fleet::start(spec(folder.path(), &[]), 1).await;
+    fleet.status().await;
     let mut client = fleet.client().await;
     let report = pixfleet_cluster::run::Report::Heartbeat { next_step: None };
     let status = client.session(tokio_stream::iter([report.into()])).await.expect_err("no join");
@@ -103,6 +104,7 @@ async fn a_member_too_many_reads_a_typed_error() {
     let folder = tempfile::tempdir().expect("temporary");
     write_index(&folder.path().join("data"));
     let fleet = Fleet::start(spec(folder.path(), &["train.lanes=1", "train.global_batch=8"]), 1).await;
+    fleet.status().await;
     let mut sessions = Vec::new();
     let mut client = fleet.client().await;
     let error = loop {
@@ -147,23 +149,54 @@ async fn a_ledger_with_a_hole_or_a_changed_segment() {
 }
 
 #[tokio::test]
-async fn two_coordinators_of_one_run() {
-    use pixfleet_proto::pb;
+async fn who_comes_before_the_run_is_open_is_told_to_come_again() {
     let folder = tempfile::tempdir().expect("temporary");
     write_index(&folder.path().join("data"));
-    let older = Fleet::start(spec(folder.path(), &[]), 1).await;
-    // An answer shows that it is open before the newer one takes the run over.
-    older.client().await.status(pb::StatusRequest {}).await.expect("it is open");
-    let newer = Fleet::start(spec(folder.path(), &[]), 1).await;
-    newer.client().await.status(pb::StatusRequest {}).await.expect("it is open");
-    for fleet in [&older, &newer] {
-        let kind = Some(pb::control_request::Kind::Drain(pb::Drain {}));
-        fleet.client().await.control(pb::ControlRequest { kind }).await.expect("heard");
-    }
-    let error = older.end().await.expect_err("its next segment is taken");
+    // A segment that is in nobody's list and yet taken: reading what lies there takes until somebody writes to it.
+    let ledger = folder.path().join("store/r/ledger");
+    std::fs::create_dir_all(&ledger).expect("temporary");
+    let pipe = ledger.join("00000000000000000000.jsonl");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    let fleet = Fleet::start(spec(folder.path(), &[]), 1).await;
+    let mut client = fleet.client().await;
+    let not_ready = FleetError::NotReady { what: "it opens the run".into() };
+    assert_eq!(not_ready.class(), pixfleet_cluster::Class::Retry);
+    let session = Session::open(&mut client, Join::default()).await.expect_err("it does not lead yet");
+    assert_eq!(session, not_ready);
+    let status = client.status(pixfleet_proto::pb::StatusRequest {}).await.expect_err("it does not lead yet");
+    assert_eq!(FleetError::from(status), not_ready);
+    let write = async {
+        while !fleet.has_ended() {
+            // Opened for both, a pipe waits for nobody; whoever waits to read it finds it empty.
+            drop(std::fs::OpenOptions::new().read(true).write(true).open(&pipe).expect("a pipe"));
+            tokio::task::yield_now().await;
+        }
+    };
+    soon("the end of the reading", write).await;
+    let error = fleet.end().await.expect_err("it never leads");
     assert_eq!(
         error.to_string(),
-        "ledger/00000000000000000001.jsonl was written by another coordinator; one of the two must stop"
+        "run `r` was opened 20 times and another coordinator always wrote first; see who else runs it"
     );
-    newer.end().await.expect("a clean end");
+}
+
+#[tokio::test]
+async fn a_worker_that_the_run_does_not_know_gets_a_number_of_its_own() {
+    let folder = tempfile::tempdir().expect("temporary");
+    write_index(&folder.path().join("data"));
+    let fleet = Fleet::start(spec(folder.path(), &[]), 1).await;
+    let mut a = Worker::join(&fleet, "w0", 1).await;
+    a.formed().await;
+    let stranger = Join { member: Some(MemberId(77)), pid: 2, ..Join::default() };
+    let mut stranger = Worker::open(&fleet, stranger).await;
+    assert_eq!(stranger.welcome.member, MemberId(2));
+    // It believes that it trains in a generation that nobody knows.
+    stranger.say(Report::Standing(Standing::Training { generation: Generation(9), next_step: Step(4) })).await;
+    let Order::Abort { generation, .. } = stranger.order().await else { panic!("expected an abort") };
+    assert_eq!(generation, Generation(9));
+    // Whoever takes another worker's number is given one of its own; the other one's session stands.
+    let thief = Join { member: Some(a.welcome.member), pid: 3, ..Join::default() };
+    assert_eq!(Worker::open(&fleet, thief).await.welcome.member, MemberId(3));
+    a.step().await;
+    fleet.status_that("a step", |s| s.next_step == 1).await;
 }

@@ -1,13 +1,17 @@
 //! A dataset's index, a run file, a coordinator, and workers that say what a test makes them say.
 
+use pixfleet_checkpoint::leaders::{self, Leader};
 use pixfleet_checkpoint::{Location, read_ledger};
+use pixfleet_cluster::audit::{Plan, audit};
 use pixfleet_cluster::index::{DatasetIndex, FileIndex, LATEST, RowGroupIndex, SplitIndex};
 use pixfleet_cluster::ledger::{Losses, Record};
-use pixfleet_cluster::run::{Failed, FailureKind, Form, Join, Order, Outcome, PartReport, Report, StepReport, Welcome};
-use pixfleet_cluster::{Generation, PartEntry, Rank, RunSpec, Step};
-use pixfleet_coordinator::{Config, CoordinatorError, Ended, bind, serve};
+use pixfleet_cluster::run::{
+    Form, Join, LeaveKind, Left, Order, Outcome, PartReport, Report, Standing, StepReport, Welcome,
+};
+use pixfleet_cluster::{DatasetShape, Generation, PartEntry, Rank, RunSpec, Step};
+use pixfleet_coordinator::{Config, CoordinatorError, Doors, Ended, bind, serve};
 use pixfleet_proto::pb::fleet_client::FleetClient;
-use pixfleet_proto::{Patience, Session, connect, pb};
+use pixfleet_proto::{FleetError, Patience, Reports, Session, connect, pb};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
@@ -55,29 +59,82 @@ pub(crate) fn spec(folder: &Path, set: &[&str]) -> RunSpec {
     RunSpec::parse(&text, &set).expect("valid")
 }
 
+/// What a coordinator in a test is told.
+pub(crate) fn config(spec: RunSpec, expect: u32, advertise: String) -> Config {
+    Config { spec, expect, join_window: LIMIT, fresh: false, advertise }
+}
+
 pub(crate) struct Fleet {
     pub(crate) address: String,
+    /// `http://host:port/metrics`'s host and port.
+    pub(crate) metrics: String,
     pub(crate) drain: oneshot::Sender<()>,
     server: JoinHandle<Result<Ended, CoordinatorError>>,
 }
 
 impl Fleet {
     pub(crate) async fn start(spec: RunSpec, expect: u32) -> Self {
-        let listener = bind("127.0.0.1:0".parse().expect("an address"), false).await.expect("a free port");
-        let address = format!("http://{}", listener.local_addr().expect("bound"));
+        let any = "127.0.0.1:0".parse().expect("an address");
+        let fleet = bind(any, false).await.expect("a free port");
+        let metrics = bind(any, false).await.expect("a free port");
+        let of = |listener: &tokio::net::TcpListener| listener.local_addr().expect("bound").to_string();
+        let (address, page) = (of(&fleet), of(&metrics));
         let (drain, drained) = oneshot::channel::<()>();
-        let config = Config { spec, expect, join_window: LIMIT, fresh: false };
         let shutdown = async {
             if drained.await.is_err() {
                 std::future::pending::<()>().await;
             }
         };
-        let server = tokio::spawn(serve(listener, config, shutdown));
-        Self { address, drain, server }
+        let doors = Doors { fleet, metrics: Some(metrics) };
+        let server = tokio::spawn(serve(doors, config(spec, expect, address.clone()), shutdown));
+        Self { address, metrics: page, drain, server }
     }
 
     pub(crate) async fn client(&self) -> FleetClient<Channel> {
         connect(&self.address, Patience::default()).await.expect("it listens")
+    }
+
+    /// Its status, once it leads the run.
+    pub(crate) async fn status(&self) -> pb::StatusReply {
+        let mut client = self.client().await;
+        let asked = async {
+            loop {
+                match client.status(pb::StatusRequest {}).await.map_err(FleetError::from) {
+                    Ok(status) => break status.into_inner(),
+                    Err(FleetError::NotReady { .. }) => tokio::task::yield_now().await,
+                    Err(error) => panic!("no status: {error}"),
+                }
+            }
+        };
+        soon("the lead", asked).await
+    }
+
+    /// Its status, once it is as `good` wants it.
+    pub(crate) async fn status_that(&self, what: &str, good: impl Fn(&pb::StatusReply) -> bool) -> pb::StatusReply {
+        let asked = async {
+            loop {
+                let status = self.status().await;
+                if good(&status) {
+                    break status;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        soon(what, asked).await
+    }
+
+    pub(crate) async fn control(&self, kind: pb::control_request::Kind) {
+        self.client().await.control(pb::ControlRequest { kind: Some(kind) }).await.expect("heard");
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.server.is_finished()
+    }
+
+    /// As SIGKILL: no last words to anybody, nothing more to the store.
+    pub(crate) async fn kill(self) {
+        self.server.abort();
+        assert!(soon("the kill", self.server).await.is_err_and(|e| e.is_cancelled()), "it had not ended by itself");
     }
 
     pub(crate) async fn end(self) -> Result<Ended, CoordinatorError> {
@@ -87,27 +144,105 @@ impl Fleet {
 
 /// A worker without tensors.
 pub(crate) struct Worker {
-    pub(crate) session: Session,
+    link: Option<(Session, Reports)>,
+    join: Join,
     pub(crate) welcome: Welcome,
     pub(crate) at: Option<Step>,
     pub(crate) form: Option<Form>,
+    /// Digest of the state that it holds.
+    pub(crate) digest: Option<u64>,
+    /// Steps that no coordinator has said to be in the store.
+    owed: Vec<StepReport>,
 }
 
 impl Worker {
+    /// A worker that has joined and is warm.
     pub(crate) async fn join(fleet: &Fleet, name: &str, pid: u32) -> Self {
-        let join = Join { name: name.into(), host: "here".into(), pid, device: "cpu".into(), next_step: None };
-        let mut session = Session::open(&mut fleet.client().await, join).await.expect("a session");
-        let order = soon("a welcome", session.next()).await.expect("an order");
-        let Some(Order::Welcome(welcome)) = order else { panic!("expected a welcome, got {order:?}") };
-        Self { session, welcome, at: None, form: None }
+        let join = Join { name: name.into(), host: "here".into(), pid, device: "cpu".into(), member: None };
+        let worker = Self::open(fleet, join).await;
+        worker.say(Report::Standing(Standing::Free { next_step: None, digest: None })).await;
+        worker
     }
 
+    /// A worker that has joined.
+    pub(crate) async fn open(fleet: &Fleet, join: Join) -> Self {
+        fleet.status().await;
+        let mut session = Session::open(&mut fleet.client().await, join.clone()).await.expect("a session");
+        let order = soon("a welcome", session.next()).await.expect("an order");
+        let Some(Order::Welcome(welcome)) = order else { panic!("expected a welcome, got {order:?}") };
+        let join = Join { member: Some(welcome.member), ..join };
+        let reports = session.reports();
+        let link = Some((session, reports));
+        Self { link, join, welcome, at: None, form: None, digest: None, owed: Vec::new() }
+    }
+
+    /// Goes to `fleet` with what it owes, and says that it trains.
+    pub(crate) async fn come_back(mut self, fleet: &Fleet) -> Self {
+        let new = Self::open(fleet, self.join.clone()).await;
+        (self.link, self.join, self.welcome) = (new.link, new.join, new.welcome);
+        for report in self.owed.clone() {
+            self.say(Report::Committed(report)).await;
+        }
+        let (generation, next_step) = (self.generation(), self.at.expect("formed"));
+        self.say(Report::Standing(Standing::Training { generation, next_step })).await;
+        self
+    }
+
+    /// Its session breaks.
+    pub(crate) fn cut(mut self) -> Self {
+        self.link = None;
+        self
+    }
+
+    fn session(&mut self) -> &mut Session {
+        &mut self.link.as_mut().expect("its session was not cut").0
+    }
+
+    /// What ended the session: `None` if the coordinator closed it without a word.
+    pub(crate) async fn hung_up(&mut self) -> Option<FleetError> {
+        let ended = async {
+            loop {
+                match self.session().next().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break None,
+                    Err(error) => break Some(error),
+                }
+            }
+        };
+        soon("the session's end", ended).await
+    }
+
+    /// The next order that is not about what lies in the store.
     pub(crate) async fn order(&mut self) -> Order {
-        soon("an order", self.session.next()).await.expect("a session").expect("an order, not the end")
+        let next = async {
+            loop {
+                match self.session().next().await.expect("a session").expect("an order, not the end") {
+                    Order::Recorded { through } => self.owed.retain(|owed| owed.step > through),
+                    Order::Checkpointed { .. } => {}
+                    other => break other,
+                }
+            }
+        };
+        soon("an order", next).await
+    }
+
+    /// The step of the next checkpoint.
+    pub(crate) async fn checkpointed(&mut self) -> Step {
+        let next = async {
+            loop {
+                if let Some(Order::Checkpointed { step, .. }) = self.session().next().await.expect("a session") {
+                    break step;
+                }
+            }
+        };
+        soon("a checkpoint", next).await
     }
 
     pub(crate) async fn say(&self, report: Report) {
-        self.session.reports().send(report).await.expect("a session");
+        if let Some((_, reports)) = &self.link {
+            // A coordinator that is gone hears nothing; the worker goes on.
+            let _ = reports.send(report).await;
+        }
     }
 
     /// Takes its place in the next generation.
@@ -115,17 +250,19 @@ impl Worker {
         let form = loop {
             match self.order().await {
                 Order::Form(form) => break form,
-                Order::Checkpointed { .. } => {}
+                // Whoever is out already is told once more when another one leaves.
+                Order::Abort { generation, .. } if self.form.as_ref().is_some_and(|f| f.generation == generation) => {}
                 other => panic!("expected a new generation, got {other:?}"),
             }
         };
         self.at = Some(form.start_step);
         self.form = Some(form.clone());
+        self.owed.clear();
         self.say(Report::Ready { generation: form.generation, next_step: form.start_step }).await;
         form
     }
 
-    fn generation(&self) -> Generation {
+    pub(crate) fn generation(&self) -> Generation {
         self.form.as_ref().expect("formed").generation
     }
 
@@ -135,6 +272,7 @@ impl Worker {
         let losses = Losses { global: Some(1.0), crop: None, local: None, total: 1.0 / (1.0 + step.0 as f64) };
         let generation = self.generation();
         let report = StepReport { generation, step, losses, samples: 8, seconds: 0.5, ..StepReport::default() };
+        self.owed.push(report.clone());
         self.say(Report::Committed(report)).await;
         self.at = Some(step.next());
         if step.next().0.is_multiple_of(2) {
@@ -147,40 +285,71 @@ impl Worker {
         let form = self.form.clone().expect("formed");
         let step = self.at.expect("formed");
         let spec = RunSpec::parse(&self.welcome.spec_toml, &[]).expect("the coordinator's own");
-        let run = Location::parse(&spec.run.store).expect("a URL").join(&spec.run.name);
         let key =
             pixfleet_checkpoint::PartKey { step, generation: form.generation, rank: form.rank, world: form.world() };
-        let entry: PartEntry = pixfleet_checkpoint::write_part(&run, key, vec![]).await.expect("a store");
+        let entry: PartEntry = pixfleet_checkpoint::write_part(&run(&spec), key, vec![]).await.expect("a store");
         self.say(Report::Part(PartReport { generation: form.generation, step, entry })).await;
     }
 
-    pub(crate) async fn fail(&mut self) {
-        let failed = Failed {
+    /// Leaves its generation.
+    pub(crate) async fn leave(&mut self, kind: LeaveKind) {
+        let left = Left {
             generation: self.generation(),
             next_step: self.at,
-            kind: FailureKind::Collective,
+            digest: self.digest,
+            kind,
             message: "connection reset by peer".into(),
             lost_rank: None,
         };
-        self.say(Report::Failed(failed)).await;
+        self.say(Report::Left(left)).await;
+    }
+
+    /// Leaves its generation after the step in flight, as it is told.
+    pub(crate) async fn step_aside(&mut self) {
+        let order = self.order().await;
+        assert_eq!(order, Order::Yield { generation: self.generation(), checkpoint: false });
+        self.leave(LeaveKind::Boundary).await;
+    }
+
+    /// Says that all its steps are done.
+    pub(crate) async fn finished(&mut self) {
+        self.say(Report::Finished { generation: self.generation(), next_step: self.at.expect("formed") }).await;
     }
 
     pub(crate) async fn finish(&mut self) -> Outcome {
-        self.say(Report::Finished { generation: self.generation(), next_step: self.at.expect("formed") }).await;
+        self.finished().await;
         loop {
             match self.order().await {
                 Order::Stop { outcome, .. } => return outcome,
-                Order::Checkpointed { .. } | Order::Drain => {}
+                Order::Yield { .. } => {}
                 other => panic!("expected the end, got {other:?}"),
             }
         }
     }
 }
 
+/// The run's folder in its store.
+pub(crate) fn run(spec: &RunSpec) -> Location {
+    Location::parse(&spec.run.store).expect("a URL").join(&spec.run.name)
+}
+
+/// Who leads the run by the word of its store, once `good` accepts it.
+pub(crate) async fn leader_that(spec: &RunSpec, what: &str, good: impl Fn(&Leader) -> bool) -> Leader {
+    let asked = async {
+        loop {
+            let newest = leaders::newest(&run(spec)).await.expect("readable");
+            if let Some(leader) = newest.filter(|leader| good(leader)) {
+                break leader;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(what, asked).await
+}
+
 /// The run's ledger as it lies in the store.
 pub(crate) async fn records(spec: &RunSpec) -> Vec<Record> {
-    let location = Location::parse(&spec.run.store).expect("a URL").join(&spec.run.name);
-    read_ledger(&location).await.expect("a whole ledger").records
+    read_ledger(&run(spec)).await.expect("a whole ledger").records
 }
 
 /// All notices of a run, until it is over.
@@ -193,6 +362,32 @@ pub(crate) async fn watch(fleet: &Fleet) -> JoinHandle<Vec<pb::notice::Kind>> {
         }
         kinds
     })
+}
+
+/// The run's ledger, which the audit finds clean.
+pub(crate) async fn audited(spec: &RunSpec) -> Vec<Record> {
+    let records = records(spec).await;
+    let shape = DatasetShape { rows: vec![8, 7, 5] };
+    let order = pixfleet_cluster::Order::new(5, shape, spec.data.window_row_groups).expect("has rows");
+    let dataset_digest = records
+        .iter()
+        .find_map(|r| match r {
+            Record::Opened { dataset_digest, .. } => Some(dataset_digest.clone()),
+            _ => None,
+        })
+        .expect("opened");
+    let verdict = audit(&records, Plan { order, global_batch: 8, seed: 5, dataset_digest });
+    assert!(verdict.is_clean(), "{:?}", verdict.findings);
+    records
+}
+
+/// Generation, first step and ranks of each membership.
+pub(crate) fn formed(records: &[Record]) -> Vec<(u64, u64, usize)> {
+    let formed = |r: &Record| match r {
+        Record::Formed { generation, start_step, members, .. } => Some((generation.0, start_step.0, members.len())),
+        _ => None,
+    };
+    records.iter().filter_map(formed).collect()
 }
 
 pub(crate) fn rank(n: u32) -> Option<Rank> {

@@ -1,6 +1,7 @@
 //! End-to-end tests with real processes, and the rules of the house. `make test` builds the programs first.
 
 mod bad_input;
+mod elastic;
 mod equality;
 mod evaluation;
 mod house;

@@ -107,9 +107,24 @@ pub(crate) enum TrainError {
     /// The background upload of a part was cancelled: the runtime is shutting down.
     #[error("the upload of a checkpoint's part was cancelled")]
     UploadCancelled(#[source] tokio::task::JoinError),
-    /// The session ended while the trainer waited for orders.
-    #[error("the session with the coordinator ended")]
-    OrdersClosed,
+    /// The control side of this process is gone.
+    #[error("the control side of this worker ended")]
+    Dismissed,
+    /// The trainer thread does not start.
+    #[error("cannot start the trainer thread")]
+    Thread(#[source] std::io::Error),
+    /// The trainer thread panicked; its own words are in the log.
+    #[error("the trainer thread panicked")]
+    Panicked,
+    /// The trainer cannot be got out of a generation that is over.
+    #[error("the trainer hangs: its generation was over {} ms ago, and it has not left it", after.as_millis())]
+    Hangs {
+        /// How long it was waited for.
+        after: std::time::Duration,
+    },
+    /// SIGTERM could not be noticed.
+    #[error("cannot handle signals")]
+    Signals(#[source] std::io::Error),
     /// A file beside the run could not be written.
     #[error("cannot write {}", path.display())]
     File {
@@ -141,7 +156,11 @@ impl TrainError {
             | Self::OutOfStep { .. }
             | Self::TooManyRanks { .. }
             | Self::UploadCancelled(_)
-            | Self::OrdersClosed
+            | Self::Dismissed
+            | Self::Thread(_)
+            | Self::Panicked
+            | Self::Hangs { .. }
+            | Self::Signals(_)
             | Self::File { .. } => Class::Fatal,
         }
     }

@@ -1,5 +1,5 @@
-//! The objective's view of the other ranks, over the process group. The drain flag rides along: a rank that was asked
-//! to leave adds one number to its rows of the first gather, so every rank learns of it in the same step.
+//! The objective's view of the other ranks, over the process group. What a rank was asked to do rides along: it adds one
+//! number to its rows of the first gather, so every rank learns of the highest wish in the same step.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -10,6 +10,10 @@ use pixfleet_model::objective::Exchange;
 use tch::Tensor;
 
 use super::error::TrainError;
+use super::switches::Asked;
+
+/// Wishes as numbers, which every type of features holds exactly.
+const WISHES: [(Asked, f64); 3] = [(Asked::Nothing, 0.0), (Asked::Boundary, 1.0), (Asked::Checkpoint, 2.0)];
 
 /// One step's gathers.
 pub(crate) struct Peers<'g> {
@@ -17,26 +21,27 @@ pub(crate) struct Peers<'g> {
     /// Rows of each rank.
     rows: Vec<i64>,
     own: Range<i64>,
-    wants_drain: bool,
-    /// What the first gather said: some rank wants to drain.
-    drains: Option<bool>,
+    /// Of this rank.
+    own_wish: Asked,
+    /// What the first gather said: the highest of all ranks'.
+    wish: Option<Asked>,
     seconds: f64,
 }
 
 impl<'g> Peers<'g> {
-    /// For one step; `wants_drain` is this rank's wish.
-    pub(crate) fn new(group: &'g Group, lanes: &LaneMap, wants_drain: bool) -> Self {
+    /// For one step; `own_wish` is what this rank was asked.
+    pub(crate) fn new(group: &'g Group, lanes: &LaneMap, own_wish: Asked) -> Self {
         let rows_of = |rank: u32| {
             let rows = lanes.rows_of(Rank(rank));
             i64::from(rows.start)..i64::from(rows.end)
         };
         let rows = (0..group.world()).map(rows_of).map(|r| r.end - r.start).collect();
-        Self { group, rows, own: rows_of(group.rank()), wants_drain, drains: None, seconds: 0.0 }
+        Self { group, rows, own: rows_of(group.rank()), own_wish, wish: None, seconds: 0.0 }
     }
 
-    /// Whether some rank wants this step to be the last one. False before the first gather.
-    pub(crate) fn drains(&self) -> bool {
-        self.drains.unwrap_or(false)
+    /// What all ranks do after this step. Nothing before the first gather.
+    pub(crate) fn asked(&self) -> Asked {
+        self.wish.unwrap_or_default()
     }
 
     /// Seconds spent in gathers.
@@ -51,9 +56,9 @@ impl<'g> Peers<'g> {
         Ok(all?)
     }
 
-    /// `own` with one more column: the wish to drain.
+    /// `own` with one more column: the wish.
     fn with_wish(&self, own: &Tensor) -> Result<Tensor, tch::TchError> {
-        let wish = if self.wants_drain { 1.0 } else { 0.0 };
+        let wish = WISHES.iter().find(|(asked, _)| *asked == self.own_wish).map_or(0.0, |(_, number)| *number);
         let flag = Tensor::f_full([own.size()[0], 1], wish, (own.kind(), own.device()))?;
         Tensor::f_cat(&[own, &flag], 1)
     }
@@ -63,14 +68,15 @@ impl Exchange for Peers<'_> {
     type Error = TrainError;
 
     fn all_gather_rows(&mut self, own: &Tensor) -> Result<Tensor, TrainError> {
-        if self.drains.is_some() {
+        if self.wish.is_some() {
             return self.gather(&own.contiguous());
         }
         let torch = |source| TrainError::Torch { doing: "packing features", source };
         let all = self.gather(&self.with_wish(own).map_err(torch)?)?;
         let width = own.size()[1];
         let wishes = all.f_narrow(1, width, 1).and_then(|c| c.f_max()).map_err(torch)?;
-        self.drains = Some(f64::try_from(wishes).map_err(torch)? > 0.5);
+        let highest = f64::try_from(wishes).map_err(torch)?;
+        self.wish = WISHES.iter().filter(|(_, number)| *number <= highest).map(|(asked, _)| *asked).max();
         all.f_narrow(1, 0, width).and_then(|c| c.f_contiguous()).map_err(torch)
     }
 

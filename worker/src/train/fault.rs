@@ -1,14 +1,29 @@
 //! Faults on purpose, for tests: `PIXFLEET_FAULT="w1:step=5:after=forward"` makes the worker named `w1` kill itself
-//! (SIGKILL, no farewell) in step 5 right after its forward. Nothing happens without the variable.
+//! (SIGKILL, no farewell) in step 5 right after its forward, once. `:with=` names another fault than `kill`; several
+//! faults stand with commas between them. Nothing happens without the variable.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use pixfleet_cluster::Step;
+use rustix::process::{Signal, getpid, kill_process};
 
-/// The variable that asks for a fault.
-pub(crate) const VARIABLE: &str = "PIXFLEET_FAULT";
+/// The variable that asks for faults.
+const VARIABLE: &str = "PIXFLEET_FAULT";
+/// `with=hold` waits until the file `<this>-<step>` is there.
+const HOLD_VARIABLE: &str = "PIXFLEET_HOLD";
+/// How often it looks.
+const LOOK: Duration = Duration::from_millis(5);
+/// What `with=slow` adds to a step.
+const SLOW: Duration = Duration::from_millis(100);
 
 /// Places within a step where a fault can strike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// Samples are there, nothing was computed.
+    Feed,
     /// Features stand, nothing was exchanged.
     Forward,
     /// Losses are known.
@@ -19,57 +34,136 @@ pub(crate) enum Phase {
     Optimizer,
 }
 
-impl Phase {
-    const NAMES: [(&'static str, Self); 4] = [
-        ("forward", Self::Forward),
-        ("exchange", Self::Exchange),
-        ("backward", Self::Backward),
-        ("optimizer", Self::Optimizer),
-    ];
+const PHASES: [(&str, Phase); 5] = [
+    ("feed", Phase::Feed),
+    ("forward", Phase::Forward),
+    ("exchange", Phase::Exchange),
+    ("backward", Phase::Backward),
+    ("optimizer", Phase::Optimizer),
+];
+
+/// What strikes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Means {
+    /// SIGKILL.
+    Kill,
+    /// SIGSTOP: somebody must send SIGCONT.
+    Stop,
+    /// The process exits with code 1, without a farewell.
+    Exit,
+    /// SIGABRT, as after a failed assertion of a library.
+    Abort,
+    /// The trainer thread never comes back; heartbeats go on.
+    Hang,
+    /// It comes back when a file is there.
+    Hold,
+    /// This step and all later ones take longer.
+    Slow,
 }
 
-/// One planned death.
-#[derive(Debug, Clone, PartialEq, Eq)]
+const MEANS: [(&str, Means); 7] = [
+    ("kill", Means::Kill),
+    ("stop", Means::Stop),
+    ("exit", Means::Exit),
+    ("abort", Means::Abort),
+    ("hang", Means::Hang),
+    ("hold", Means::Hold),
+    ("slow", Means::Slow),
+];
+
+fn named<T: Copy>(names: &[(&str, T)], name: &str) -> Option<T> {
+    names.iter().find(|(n, _)| *n == name).map(|(_, value)| *value)
+}
+
+/// One planned fault.
+#[derive(Debug)]
 pub(crate) struct Fault {
     worker: String,
     step: Step,
     after: Phase,
+    with: Means,
+    struck: AtomicBool,
 }
 
 /// A fault that cannot be planned as written.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{VARIABLE}=`{text}` is not of the form worker:step=N:after=forward|exchange|backward|optimizer")]
+#[error(
+    "{VARIABLE}=`{text}` is not of the form \
+     worker:step=N:after=feed|forward|exchange|backward|optimizer[:with=kill|stop|exit|abort|hang|hold|slow]; \
+     several have commas between them"
+)]
 pub(crate) struct BadFault {
     text: String,
 }
 
-impl Fault {
+/// All planned faults.
+#[derive(Debug, Default)]
+pub(crate) struct Faults(Vec<Fault>);
+
+impl Faults {
     /// What the environment asks for.
-    pub(crate) fn from_env() -> Result<Option<Self>, BadFault> {
-        std::env::var(VARIABLE).ok().map(|text| Self::parse(&text)).transpose()
+    pub(crate) fn from_env() -> Result<Self, BadFault> {
+        let Ok(text) = std::env::var(VARIABLE) else { return Ok(Self::default()) };
+        text.split(',').map(Fault::parse).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Strikes if the time has come.
+    pub(crate) fn strike(&self, worker: &str, step: Step, phase: Phase) {
+        for fault in self.0.iter().filter(|fault| fault.is_due(worker, step, phase)) {
+            tracing::warn!(worker, %step, ?fault, "a fault on purpose");
+            fault.with.strike(step);
+        }
+    }
+}
+
+impl Fault {
     fn parse(text: &str) -> Result<Self, BadFault> {
         let bad = || BadFault { text: text.into() };
         let mut words = text.split(':');
         let worker = words.next().filter(|w| !w.is_empty()).ok_or_else(bad)?.to_string();
-        let (mut step, mut after) = (None, None);
+        let (mut step, mut after, mut with) = (None, None, Means::Kill);
         for word in words {
             match word.split_once('=').ok_or_else(bad)? {
                 ("step", n) => step = Some(Step(n.parse().map_err(|_| bad())?)),
-                ("after", name) => after = Phase::NAMES.iter().find(|(n, _)| *n == name).map(|(_, phase)| *phase),
+                ("after", name) => after = named(&PHASES, name),
+                ("with", name) => with = named(&MEANS, name).ok_or_else(bad)?,
                 _ => return Err(bad()),
             }
         }
-        Ok(Self { worker, step: step.ok_or_else(bad)?, after: after.ok_or_else(bad)? })
+        let (step, after) = (step.ok_or_else(bad)?, after.ok_or_else(bad)?);
+        Ok(Self { worker, step, after, with, struck: AtomicBool::new(false) })
     }
 
-    /// Kills this process if the time has come.
-    pub(crate) fn strike(&self, worker: &str, step: Step, phase: Phase) {
-        if self.worker == worker && self.step == step && self.after == phase {
-            // SIGKILL cannot fail on oneself, and nothing runs after it.
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+    /// Once, but for those that last.
+    fn is_due(&self, worker: &str, step: Step, phase: Phase) -> bool {
+        let lasts = self.with == Means::Slow;
+        let now = if lasts { step >= self.step } else { step == self.step };
+        let here = self.worker == worker && now && self.after == phase;
+        here && (!self.struck.swap(true, Ordering::Relaxed) || lasts)
+    }
+}
+
+impl Means {
+    fn strike(self, step: Step) {
+        // A signal to oneself cannot fail.
+        match self {
+            Self::Kill => drop(kill_process(getpid(), Signal::KILL)),
+            Self::Stop => drop(kill_process(getpid(), Signal::STOP)),
+            Self::Exit => std::process::exit(1),
+            Self::Abort => std::process::abort(),
+            Self::Hang => loop {
+                std::thread::park();
+            },
+            Self::Hold => hold(std::env::var_os(HOLD_VARIABLE).unwrap_or_default(), step),
+            Self::Slow => std::thread::sleep(SLOW),
         }
+    }
+}
+
+fn hold(mut path: OsString, step: Step) {
+    path.push(format!("-{step}"));
+    while !Path::new(&path).exists() {
+        std::thread::sleep(LOOK);
     }
 }
 
@@ -78,10 +172,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_is_a_worker_a_step_and_a_phase() {
-        let fault = Fault::parse("w1:step=5:after=forward").expect("well-formed");
-        assert_eq!(fault, Fault { worker: "w1".into(), step: Step(5), after: Phase::Forward });
-        for bad in ["", "w1", "w1:step=x:after=forward", "w1:step=5:after=lunch", "w1:step=5", "w1:when=now"] {
+    fn a_fault_strikes_once_and_a_slow_worker_stays_slow() {
+        let due = |text: &str| {
+            let fault = Fault::parse(text).expect("well-formed");
+            [4, 5, 5, 6].map(|step| fault.is_due("w1", Step(step), Phase::Feed))
+        };
+        assert_eq!(due("w1:step=5:after=feed:with=hold"), [false, true, false, false]);
+        assert_eq!(due("w1:step=5:after=feed:with=slow"), [false, true, true, true]);
+        assert_eq!(due("w2:step=5:after=feed"), [false; 4]);
+        assert_eq!(due("w1:step=5:after=backward"), [false; 4]);
+    }
+
+    #[test]
+    fn a_fault_is_a_worker_a_step_a_phase_and_a_means() {
+        let fault = |text: &str| Fault::parse(text).map(|f| (f.worker, f.step, f.after, f.with));
+        let w1 = || "w1".to_string();
+        assert_eq!(fault("w1:step=5:after=forward"), Ok((w1(), Step(5), Phase::Forward, Means::Kill)));
+        assert_eq!(fault("w1:step=5:after=feed:with=hang"), Ok((w1(), Step(5), Phase::Feed, Means::Hang)));
+        let incomplete = ["", "w1", "w1:step=5", "w1:after=forward"];
+        let nonsense =
+            ["w1:step=x:after=forward", "w1:step=5:after=lunch", "w1:when=now", "w1:step=5:after=feed:with=joy"];
+        for bad in incomplete.into_iter().chain(nonsense) {
             assert!(Fault::parse(bad).is_err(), "{bad}");
         }
     }

@@ -117,13 +117,13 @@ impl Feed {
         Self { ready, task }
     }
 
-    /// The batches of `step`, which must be the one after the last; blocks. Also says how long it blocked.
+    /// The batches of `step`, which must be the one after the last. Cancel-safe. Also says how long they were waited for.
     ///
     /// # Errors
     /// What kept the step from being read.
-    pub(crate) fn next(&mut self, step: Step) -> Result<(StepBatches, Duration), FeedError> {
+    pub(crate) async fn next(&mut self, step: Step) -> Result<(StepBatches, Duration), FeedError> {
         let started = Instant::now();
-        let batches = self.ready.blocking_recv().ok_or(FeedError::Stopped { step: step.0 })??;
+        let batches = self.ready.recv().await.ok_or(FeedError::Stopped { step: step.0 })??;
         assert_eq!(batches.step, step, "the feed deals steps in order");
         Ok((batches, started.elapsed()))
     }

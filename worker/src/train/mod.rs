@@ -1,9 +1,11 @@
 //! `pixfleet-worker worker`: one member of a run.
 //!
 //! Two halves. The tokio runtime carries the session (orders, reports, heartbeats), the feed and uploads. One OS thread,
-//! the trainer, owns every tensor. They meet at two bounded queues and a few atomics; neither waits for the other but
+//! the trainer, owns every tensor. They meet at two bounded queues and a few switches; neither waits for the other but
 //! where the river of samples does.
 
+mod dial;
+mod digest;
 mod error;
 mod events;
 mod exchange;
@@ -12,36 +14,35 @@ mod feed;
 mod rendezvous;
 mod session;
 mod snapshot;
+mod spot;
 mod start;
 mod state;
 mod step;
+mod step_log;
+mod switches;
 mod trainer;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
-use pixfleet_cluster::run::{Join, Order, Outcome, Report, Welcome};
-use pixfleet_proto::{Patience, Session, connect};
+use anyhow::{Context, Result, bail};
+use pixfleet_cluster::peer::Word;
+use pixfleet_cluster::run::{Join, Outcome};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use error::TrainError;
-use session::{Stopped, Switches};
-
-/// Orders that wait for the trainer; a healthy one reads them at once.
-const ORDERS_QUEUED_MAX: usize = 64;
-/// How long the last words may take to reach the coordinator, and a stopped trainer to come back.
-const FAREWELL: Duration = Duration::from_secs(5);
+use session::{Driver, TrainerEnd};
+use start::{Contract, Setting};
+use switches::Stopped;
 
 /// What was typed.
-#[derive(clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Args {
-    /// Address of the coordinator, host:port.
-    #[arg(long)]
-    coordinator: String,
+    /// Addresses of the coordinator, host:port, comma-separated. Once the run is known, its store says where the
+    /// coordinator is, and these are tried after that.
+    #[arg(long, value_delimiter = ',', required = true)]
+    coordinator: Vec<String>,
     /// Name of this worker in messages.
     #[arg(long, default_value = "w0")]
     name: String,
@@ -81,91 +82,32 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
 
 async fn work(args: Args, runtime: Handle) -> Result<Stopped> {
     let device = start::device(&args.device)?;
-    let mut client = connect(&args.coordinator, Patience::default()).await?;
     let join = Join {
         name: args.name.clone(),
         host: args.host.clone(),
         pid: std::process::id(),
         device: start::device_name(device),
-        next_step: None,
+        member: None,
     };
-    let mut session = Session::open(&mut client, join).await?;
-    let welcome = match session.next().await? {
-        Some(Order::Welcome(welcome)) => welcome,
-        Some(Order::Stop { outcome, message }) => return Ok(Stopped { outcome, message }),
-        Some(other) => bail!("the coordinator's first order was {other:?}, expected a welcome"),
-        None => bail!("the coordinator closed the session"),
-    };
-    let switches = Arc::new(Switches::new());
-    let (sender, orders) = mpsc::channel(ORDERS_QUEUED_MAX);
-    let setting = start::Setting {
-        args,
-        device,
-        welcome: welcome.clone(),
-        runtime,
-        orders,
-        reports: session.reports(),
-        switches: Arc::clone(&switches),
-        client,
-    };
-    let mut trainer = spawn_trainer(setting)?;
-    let beat = heartbeat(&welcome);
-    let ended = tokio::select! {
-        stopped = session::run(&mut session, beat, Arc::clone(&switches), sender) => Ended::Session(stopped),
-        result = &mut trainer => Ended::Trainer(result),
-    };
-    match ended {
-        Ended::Session(stopped) => {
-            // Nobody can answer the trainer any more, or it has been told to stop: either way it comes back soon.
-            let back = tokio::time::timeout(FAREWELL, trainer).await;
-            tracing::debug!(in_time = back.is_ok(), "trainer back");
-            Ok(stopped?)
-        }
-        Ended::Trainer(Ok(Ok(stopped))) => Ok(stopped),
-        Ended::Trainer(Ok(Err(error))) => {
-            farewell(session, error.sentence()).await;
-            Err(error.into())
-        }
-        Ended::Trainer(Err(_)) => {
-            let message = "the trainer thread panicked";
-            farewell(session, message.into()).await;
-            Err(anyhow!(message))
-        }
-    }
+    let told = args.coordinator.clone();
+    let hire = move |contract| spawn_trainer(Setting { args, device, runtime, contract });
+    Ok(Driver::new(told, join, Box::new(hire))?.run().await?)
 }
 
-/// Who ended first.
-enum Ended {
-    Session(Result<Stopped, pixfleet_proto::FleetError>),
-    Trainer(Result<Result<Stopped, TrainError>, oneshot::error::RecvError>),
-}
-
-/// Half of the interval that the coordinator asked for, so that one late beat is no loss.
-fn heartbeat(welcome: &Welcome) -> Duration {
-    Duration::from_millis((welcome.heartbeat_ms / 2).max(10))
-}
-
-/// The thread that owns every tensor. Its result comes through the channel; a panic drops the sender.
-fn spawn_trainer(setting: start::Setting) -> Result<oneshot::Receiver<Result<Stopped, TrainError>>> {
-    let (done, result) = oneshot::channel();
-    std::thread::Builder::new()
-        .name("trainer".into())
-        .spawn(move || {
-            let stopped = start::trainer(setting).and_then(|mut trainer| trainer.run());
-            // The receiver is gone only when the process is about to exit.
-            let _ = done.send(stopped);
-        })
-        .context("cannot start the trainer thread")?;
-    Ok(result)
-}
-
-/// Tells the coordinator why this worker leaves, and waits until it has heard.
-async fn farewell(mut session: Session, message: String) {
-    if session.reports().send(Report::Fault { message }).await.is_err() {
-        return;
-    }
-    let closed = async { while let Ok(Some(_)) = session.next().await {} };
-    if tokio::time::timeout(FAREWELL, closed).await.is_err() {
-        tracing::debug!("the coordinator did not close the session");
-    }
+/// The thread that owns every tensor. Its end comes through the channel; a panic drops the sender.
+fn spawn_trainer(setting: Setting) -> Result<TrainerEnd, TrainError> {
+    let (done, end) = oneshot::channel();
+    let work = move || {
+        let Contract { words, .. } = &setting.contract;
+        let words = words.clone();
+        let mut trainer = start::trainer(setting)?;
+        words.blocking_send(Word::Warm).map_err(|_| TrainError::Dismissed)?;
+        trainer.run()
+    };
+    let body = move || {
+        // The receiver is gone only when the process is about to exit.
+        let _ = done.send(work());
+    };
+    std::thread::Builder::new().name("trainer".into()).spawn(body).map_err(TrainError::Thread)?;
+    Ok(end)
 }

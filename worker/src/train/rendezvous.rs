@@ -3,26 +3,37 @@
 //! Invariant: called from the trainer thread and from c10d's own threads, never from a thread of the runtime.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
+use pixfleet_cluster::Generation;
 use pixfleet_collective::{RendezvousStore, StoreError};
-use pixfleet_proto::{FleetError, StoreClient};
+use pixfleet_proto::{FleetError, StoreClient, Way};
 use tokio::runtime::Handle;
 
-/// The store of one generation.
+use super::switches::Switches;
+
+/// The store of one generation. It is closed once that is over, whatever the coordinator does.
 pub(crate) struct FleetStore {
     client: StoreClient,
+    generation: Generation,
+    switches: Arc<Switches>,
     runtime: Handle,
 }
 
 impl FleetStore {
-    /// Asks through `client`, waits on `runtime`.
-    pub(crate) fn new(client: StoreClient, runtime: Handle) -> Self {
-        Self { client, runtime }
+    /// Asks whoever is at the end of `way`, waits on `runtime`.
+    pub(crate) fn new(way: Way, generation: Generation, switches: Arc<Switches>, runtime: Handle) -> Self {
+        Self { client: StoreClient::new(way, generation), generation, switches, runtime }
     }
 
     fn wait_for<T>(&self, call: impl Future<Output = Result<T, FleetError>>) -> Result<T, StoreError> {
-        self.runtime.block_on(call).map_err(store_error)
+        self.runtime.block_on(async {
+            tokio::select! {
+                answer = call => answer.map_err(store_error),
+                () = self.switches.until_over(self.generation) => Err(StoreError::Closed),
+            }
+        })
     }
 }
 

@@ -1,165 +1,411 @@
-//! The control client: orders down, reports up, signs of life. It runs on the runtime, so no computation and no blocked
-//! collective ever delays a heartbeat or an abort.
+//! The control side of a worker: one task that owns the [`Peer`], carries messages between it, the coordinator and the
+//! trainer, and knows the time. It decides nothing, and it computes nothing: no forward and no blocked collective ever
+//! delays a heartbeat or an abort, and a healthy step never waits for it.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use pixfleet_cluster::run::{Form, Order, Outcome, Report};
-use pixfleet_cluster::{Generation, Step};
-use pixfleet_collective::AbortHandle;
-use pixfleet_proto::{FleetError, Session};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use pixfleet_cluster::peer::{Effect, Event, Limits, Peer, Word};
+use pixfleet_cluster::run::{Join, Order, Outcome, Report, Welcome};
+use pixfleet_cluster::{Class, Generation};
+use pixfleet_proto::{Client, FleetError, Patience, Session, Way};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, oneshot};
 
-/// What the trainer is told.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Take this place in a new generation.
-    Form(Form),
-    /// That generation is over.
-    Abort(Generation),
-    /// The run is over.
-    Stop(Stopped),
+use super::dial::{Dialling, Missed, dial};
+use super::error::TrainError;
+use super::spot;
+use super::start::{Contract, Known};
+use super::switches::{Asked, Command, Stopped, Switches};
+
+/// Orders that wait for the trainer; a healthy one reads them at once.
+const ORDERS_QUEUED_MAX: usize = 64;
+/// Words of the trainer that wait for this task, which reads them at once.
+const WORDS_QUEUED_MAX: usize = 4096;
+/// How long the last words may take to reach the coordinator, and a stopped trainer to come back.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// Until the run file says how long a worker counts as alive.
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How a trainer ends; a panic drops the sender.
+pub(crate) type TrainerEnd = oneshot::Receiver<Result<(), TrainError>>;
+/// Starts the trainer.
+pub(crate) type Hire = Box<dyn FnOnce(Contract) -> Result<TrainerEnd, TrainError> + Send>;
+
+/// The way to the coordinator, as it stands.
+enum Line {
+    Down,
+    Dialling(Dialling),
+    /// The peer has not said who it is yet.
+    Silent(Client),
+    Opening(Opening),
+    Open(Session),
 }
 
-/// How the run ended for this worker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Stopped {
-    /// How.
-    pub(crate) outcome: Outcome,
-    /// The first cause of a fault, else empty.
-    pub(crate) message: String,
+type Opening = Pin<Box<dyn Future<Output = Result<Session, FleetError>> + Send>>;
+
+/// What there is once a coordinator has said what the run is.
+struct Run {
+    known: Known,
+    orders: mpsc::Sender<Command>,
+    trainer: TrainerEnd,
+    notice: Pin<Box<dyn Future<Output = spot::Notice> + Send>>,
+    /// The generation that the trainer was told to take part in, until it has left it.
+    generation: Option<Generation>,
+    /// Since when it is to leave that.
+    ended: Option<Instant>,
 }
 
-/// No state is held.
-const NOTHING: u64 = u64::MAX;
-
-/// What the session and the trainer tell each other without waiting.
-#[derive(Debug)]
-pub(crate) struct Switches {
-    held: AtomicU64,
-    drain: AtomicBool,
-    /// One more than the highest generation that was aborted.
-    over: AtomicU64,
-    abort: Mutex<Option<(Generation, AbortHandle)>>,
+/// What wakes the task.
+enum Input {
+    Dialled(Result<Client, Missed>),
+    Opened(Result<Session, FleetError>),
+    Said(Result<Option<Order>, FleetError>),
+    Word(Word),
+    /// A signal, by name.
+    Signal(&'static str),
+    Spot(spot::Notice),
+    TrainerEnded(Result<Result<(), TrainError>, oneshot::error::RecvError>),
+    Tick,
 }
 
-impl Switches {
-    pub(crate) fn new() -> Self {
-        Self {
-            held: AtomicU64::new(NOTHING),
-            drain: AtomicBool::new(false),
-            over: AtomicU64::new(0),
-            abort: Mutex::new(None),
-        }
-    }
-
-    /// The step that the held state would run next.
-    pub(crate) fn set_held(&self, step: Option<Step>) {
-        self.held.store(step.map_or(NOTHING, |s| s.0), Ordering::Relaxed);
-    }
-
-    fn held(&self) -> Option<Step> {
-        Some(self.held.load(Ordering::Relaxed)).filter(|&s| s != NOTHING).map(Step)
-    }
-
-    /// Asks for the step in flight to be the last.
-    pub(crate) fn raise_drain(&self) {
-        self.drain.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether this rank wants to drain.
-    pub(crate) fn wants_drain(&self) -> bool {
-        self.drain.load(Ordering::Relaxed)
-    }
-
-    /// Whether `generation` was aborted. A group of one has no connections whose end would tell it.
-    pub(crate) fn is_over(&self, generation: Generation) -> bool {
-        self.over.load(Ordering::SeqCst) > generation.0
-    }
-
-    /// Makes `generation` abortable from the session. An abort that came before is carried out now.
-    pub(crate) fn arm(&self, generation: Generation, handle: AbortHandle) {
-        *self.slot() = Some((generation, handle));
-        if self.is_over(generation) {
-            self.abort(generation);
-        }
-    }
-
-    /// No generation is abortable.
-    pub(crate) fn disarm(&self) {
-        *self.slot() = None;
-    }
-
-    /// Ends `generation` and those before it.
-    fn abort(&self, generation: Generation) {
-        self.over.fetch_max(generation.0.saturating_add(1), Ordering::SeqCst);
-        let armed = self.slot().clone();
-        if let Some((_, handle)) = armed.filter(|(g, _)| *g <= generation) {
-            handle.abort();
-        }
-    }
-
-    /// A poisoned lock holds a whole value all the same: it is only ever replaced.
-    fn slot(&self) -> std::sync::MutexGuard<'_, Option<(Generation, AbortHandle)>> {
-        self.abort.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Carries orders to the trainer until the run is over for this worker. SIGTERM and SIGINT raise the drain flag.
-///
-/// # Errors
-/// [`FleetError::Disconnected`] if the coordinator is gone or the trainer is.
-pub(crate) async fn run(
-    session: &mut Session,
-    heartbeat: Duration,
+/// See the module.
+pub(crate) struct Driver {
+    /// Where to look for a coordinator as long as the store does not say better.
+    told: Vec<String>,
+    hire: Option<Hire>,
+    started: Instant,
+    peer: Peer,
+    line: Line,
+    way: Way,
     switches: Arc<Switches>,
-    trainer: mpsc::Sender<Command>,
-) -> Result<Stopped, FleetError> {
-    let broken = |cause: &str| FleetError::Disconnected { cause: cause.into() };
-    let no_signals = |e: std::io::Error| FleetError::Disconnected { cause: format!("no signal handlers: {e}") };
-    let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
-    let reports = session.reports();
-    let mut beat = tokio::time::interval(heartbeat);
-    loop {
-        let order = tokio::select! {
-            order = session.next() => order?.ok_or_else(|| broken("the coordinator closed the session"))?,
-            _ = beat.tick() => {
-                reports.send(Report::Heartbeat { next_step: switches.held() }).await?;
-                continue;
+    words: mpsc::Receiver<Word>,
+    /// Handed to the trainer.
+    mouth: mpsc::Sender<Word>,
+    run: Option<Run>,
+    signals: [(Signal, &'static str); 2],
+    leaving: bool,
+    /// What the last attempt to reach a coordinator met.
+    missed: Option<FleetError>,
+}
+
+impl Driver {
+    /// A worker that looks for its coordinator at `told`, introduces itself with `join` and starts its trainer with
+    /// `hire` once it knows the run.
+    ///
+    /// # Errors
+    /// If signals cannot be handled.
+    pub(crate) fn new(told: Vec<String>, join: Join, hire: Hire) -> Result<Self, TrainError> {
+        let (mouth, words) = mpsc::channel(WORDS_QUEUED_MAX);
+        let limits = Limits { patience: Patience::default().0, heartbeat_timeout: HEARTBEAT_TIMEOUT };
+        let on = |kind| signal(kind).map_err(TrainError::Signals);
+        Ok(Self {
+            told,
+            hire: Some(hire),
+            started: Instant::now(),
+            peer: Peer::new(Duration::ZERO, join, limits),
+            line: Line::Down,
+            way: Way::default(),
+            switches: Arc::new(Switches::new()),
+            words,
+            mouth,
+            run: None,
+            signals: [(on(SignalKind::terminate())?, "SIGTERM"), (on(SignalKind::interrupt())?, "SIGINT")],
+            leaving: false,
+            missed: None,
+        })
+    }
+
+    /// Until the run is over for this worker.
+    ///
+    /// # Errors
+    /// What no coordinator and no other generation mends.
+    pub(crate) async fn run(mut self) -> Result<Stopped, TrainError> {
+        let ended = loop {
+            let input = self.next().await;
+            match self.take(input) {
+                Ok(None) => {}
+                Ok(Some(stopped)) => break Ok(stopped),
+                Err(error) => break Err(error),
             }
-            _ = terminate.recv() => { switches.raise_drain(); continue }
-            _ = interrupt.recv() => { switches.raise_drain(); continue }
         };
-        tracing::debug!(?order, "order");
-        let command = match order {
-            Order::Form(form) => Command::Form(form),
-            Order::Abort { generation, cause } => {
-                tracing::info!(%generation, cause, "generation aborted");
-                switches.abort(generation);
-                Command::Abort(generation)
+        match &ended {
+            Ok(_) => self.dismiss().await,
+            Err(error) => self.farewell(error.sentence()).await,
+        }
+        ended
+    }
+
+    async fn next(&mut self) -> Input {
+        let deadline = self.peer.deadline().map(|at| tokio::time::Instant::from_std(self.started + at));
+        let tick = async {
+            match deadline {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => pending().await,
             }
-            Order::Drain => {
-                switches.raise_drain();
-                continue;
-            }
-            Order::Checkpointed { step, key, .. } => {
-                tracing::info!(%step, key, "checkpoint committed");
-                continue;
-            }
-            Order::Stop { outcome, message } => {
-                let stopped = Stopped { outcome, message };
-                // A trainer in the middle of a collective would not look at its orders.
-                switches.abort(Generation(u64::MAX - 1));
-                // It may have ended by itself: then there is nobody to tell.
-                let _ = trainer.send(Command::Stop(stopped.clone())).await;
-                return Ok(stopped);
-            }
-            Order::Welcome(_) => return Err(broken("a second welcome")),
         };
-        trainer.send(command).await.map_err(|_| broken("the trainer is gone"))?;
+        let line = async {
+            match &mut self.line {
+                Line::Down | Line::Silent(_) => pending().await,
+                Line::Dialling(dialling) => Input::Dialled(dialling.await),
+                Line::Opening(opening) => Input::Opened(opening.await),
+                Line::Open(session) => Input::Said(session.next().await),
+            }
+        };
+        let run = async {
+            match &mut self.run {
+                None => pending().await,
+                Some(run) => tokio::select! {
+                    ended = &mut run.trainer => Input::TrainerEnded(ended),
+                    notice = &mut run.notice => Input::Spot(notice),
+                },
+            }
+        };
+        let [(terminate, terminated), (interrupt, interrupted)] = &mut self.signals;
+        tokio::select! {
+            input = line => input,
+            input = run => input,
+            // The driver holds a sender itself, so words never end.
+            Some(word) = self.words.recv() => Input::Word(word),
+            Some(()) = terminate.recv() => Input::Signal(terminated),
+            Some(()) = interrupt.recv() => Input::Signal(interrupted),
+            () = tick => Input::Tick,
+        }
+    }
+
+    /// Turns an input into an event of the peer and performs what comes out; `Some` when the run is over.
+    fn take(&mut self, input: Input) -> Result<Option<Stopped>, TrainError> {
+        let event = match input {
+            Input::Dialled(Ok(client)) => {
+                self.way.lead(Some(client.clone()));
+                self.line = Line::Silent(client);
+                Event::Connected
+            }
+            Input::Opened(Ok(session)) => {
+                self.line = Line::Open(session);
+                return Ok(None);
+            }
+            Input::Dialled(Err(Missed::Closed(outcome))) => Event::RunClosed { outcome },
+            Input::Dialled(Err(Missed::Nobody(error))) => self.broken(error),
+            Input::Said(Ok(Some(Order::Welcome(welcome)))) => self.welcomed(welcome)?,
+            Input::Said(Ok(Some(order))) => Event::Ordered(order),
+            Input::Said(Ok(None)) => self.broken(disconnected("the coordinator closed the session")),
+            Input::Opened(Err(error)) | Input::Said(Err(error)) => self.refused(error)?,
+            Input::Word(word) => self.heard(word),
+            Input::Signal(name) if self.leaving || self.run.is_none() => return Ok(Some(gone(name))),
+            Input::Signal(name) => self.leave(name.into()),
+            Input::Spot(notice) => {
+                if let Some(run) = &mut self.run {
+                    run.notice = Box::pin(pending());
+                }
+                self.leave(notice.to_string())
+            }
+            Input::TrainerEnded(ended) => return Err(why(ended)),
+            Input::Tick => Event::Tick,
+        };
+        self.event(event)
+    }
+
+    fn event(&mut self, event: Event) -> Result<Option<Stopped>, TrainError> {
+        // An effect may bring about one more event: a session that takes no report.
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for effect in self.peer.handle(self.started.elapsed(), event) {
+                if let Effect::Exit { outcome, message } = effect {
+                    return self.exit(outcome, message).map(Some);
+                }
+                events.extend(self.perform(effect)?);
+            }
+        }
+        self.trainer_leaves_in_time()?;
+        Ok(None)
+    }
+
+    fn perform(&mut self, effect: Effect) -> Result<Option<Event>, TrainError> {
+        match effect {
+            Effect::Connect => {
+                let run = self.run.as_ref().map(|run| run.known.folder.clone());
+                self.line = Line::Dialling(dial(self.told.clone(), run));
+            }
+            Effect::Send(report) => return Ok(self.send(report)),
+            Effect::HangUp => self.hang_up(),
+            Effect::Train(form) => {
+                let generation = form.generation;
+                tracing::info!(%generation, rank = %form.rank, world = form.world(), "generation ordered");
+                let run = self.tell(Command::Form(form))?;
+                (run.generation, run.ended) = (Some(generation), None);
+            }
+            Effect::Abort(generation) => {
+                tracing::info!(%generation, "generation over");
+                self.switches.end(generation);
+                let run = self.tell(Command::Abort(generation))?;
+                if run.generation == Some(generation) {
+                    run.ended.get_or_insert_with(Instant::now);
+                }
+            }
+            Effect::Yield { generation, checkpoint } => {
+                self.switches.ask(generation, if checkpoint { Asked::Checkpoint } else { Asked::Boundary });
+            }
+            // Taken by the caller.
+            Effect::Exit { .. } => {}
+        }
+        Ok(None)
+    }
+
+    /// Queues a report; the event that comes of it if the session takes no more.
+    fn send(&mut self, report: Report) -> Option<Event> {
+        match (&self.line, report) {
+            // The first report opens the session.
+            (Line::Silent(client), Report::Join(join)) => {
+                let mut client = client.clone();
+                self.line = Line::Opening(Box::pin(async move { Session::open(&mut client, join).await }));
+                None
+            }
+            (Line::Open(session), report) => session.try_send(report).err().map(|error| self.broken(error)),
+            // It broke meanwhile, and the peer is about to hear of that.
+            _ => None,
+        }
+    }
+
+    fn tell(&mut self, command: Command) -> Result<&mut Run, TrainError> {
+        let run = self.run.as_mut().ok_or(TrainError::Dismissed)?;
+        // A full queue: the trainer reads nothing any more. A closed one: its end is the next input.
+        match run.orders.try_send(command) {
+            Err(mpsc::error::TrySendError::Full(_)) => Err(TrainError::Hangs { after: run.known.reaction }),
+            Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(run),
+        }
+    }
+
+    /// The first welcome says what the run is. Every later one must speak of the same.
+    fn welcomed(&mut self, welcome: Welcome) -> Result<Event, TrainError> {
+        if let Some(run) = &self.run {
+            let known = &run.known;
+            if (&welcome.run, &welcome.spec_digest) == (&known.spec.run.name, &known.spec_digest) {
+                return Ok(Event::Ordered(Order::Welcome(welcome)));
+            }
+            // Another run's coordinator listens where this one's did.
+            return Ok(self.broken(disconnected(&format!("a coordinator of run `{}` answers there", welcome.run))));
+        }
+        let known = Known::from_welcome(&welcome)?;
+        let Some(hire) = self.hire.take() else { return Err(TrainError::Dismissed) };
+        let (orders, commands) = mpsc::channel(ORDERS_QUEUED_MAX);
+        let spot = known.spec.spot.clone();
+        let trainer = hire(Contract {
+            known: known.clone(),
+            orders: commands,
+            words: self.mouth.clone(),
+            switches: Arc::clone(&self.switches),
+            way: self.way.clone(),
+        })?;
+        let train = &known.spec.train;
+        self.peer.set_limits(Limits {
+            patience: Duration::from_millis(train.coordinator_patience_ms),
+            heartbeat_timeout: Duration::from_millis(train.heartbeat_timeout_ms),
+        });
+        let notice = Box::pin(async move { spot::watch(&spot).await });
+        self.run = Some(Run { known, orders, trainer, notice, generation: None, ended: None });
+        Ok(Event::Ordered(Order::Welcome(welcome)))
+    }
+
+    /// The session ended with an error. Before the first welcome a refusal is final; later ones concern a coordinator
+    /// that may be replaced, unless it says that there is no place for this worker.
+    fn refused(&mut self, error: FleetError) -> Result<Event, TrainError> {
+        let fresh = self.run.is_none();
+        match &error {
+            FleetError::RunFull { .. } | FleetError::SpecMismatch { .. } => Err(error.into()),
+            FleetError::UnknownMember { .. } | FleetError::NoCoordinator { .. } => Ok(self.broken(error)),
+            other if fresh && other.class() == Class::Fatal => Err(error.into()),
+            _ => Ok(self.broken(error)),
+        }
+    }
+
+    fn heard(&mut self, word: Word) -> Event {
+        if let (Word::Left(left), Some(run)) = (&word, &mut self.run)
+            && run.generation == Some(left.generation)
+        {
+            (run.generation, run.ended) = (None, None);
+        }
+        Event::Trainer(word)
+    }
+
+    fn leave(&mut self, reason: String) -> Event {
+        tracing::info!(reason, "leaving");
+        self.leaving = true;
+        Event::Leave { reason }
+    }
+
+    fn broken(&mut self, error: FleetError) -> Event {
+        self.hang_up();
+        let how = error.to_string();
+        tracing::debug!(how, "no coordinator");
+        self.missed = Some(error);
+        Event::Broken { how }
+    }
+
+    fn hang_up(&mut self) {
+        self.line = Line::Down;
+        self.way.lead(None);
+    }
+
+    fn exit(&mut self, outcome: Outcome, message: String) -> Result<Stopped, TrainError> {
+        match self.missed.take() {
+            Some(missed) if self.run.is_none() => Err(missed.into()),
+            _ => Ok(Stopped { outcome, message }),
+        }
+    }
+
+    /// A trainer that cannot be got out of a generation that is over is of no use to any other: this process ends, so
+    /// that whoever started it can start another.
+    fn trainer_leaves_in_time(&self) -> Result<(), TrainError> {
+        let Some(Run { ended: Some(since), known, .. }) = &self.run else { return Ok(()) };
+        if since.elapsed() < known.reaction {
+            return Ok(());
+        }
+        Err(TrainError::Hangs { after: known.reaction })
+    }
+
+    /// The run is over: so is the trainer's work, whatever it is in the midst of.
+    async fn dismiss(&mut self) {
+        self.switches.end_all();
+        let Some(run) = &mut self.run else { return };
+        // A trainer that is gone, or that reads nothing, needs no word.
+        let _ = run.orders.try_send(Command::Stop);
+        let back = tokio::time::timeout(FAREWELL, &mut run.trainer).await;
+        tracing::debug!(in_time = back.is_ok(), "trainer back");
+    }
+
+    /// Tells the coordinator why this worker goes, and waits until it has heard.
+    async fn farewell(&mut self, message: String) {
+        let Line::Open(session) = &mut self.line else { return };
+        if session.try_send(Report::Fault { message }).is_err() {
+            return;
+        }
+        let closed = async { while let Ok(Some(_)) = session.next().await {} };
+        if tokio::time::timeout(FAREWELL, closed).await.is_err() {
+            tracing::debug!("the coordinator did not close the session");
+        }
+    }
+}
+
+fn disconnected(cause: &str) -> FleetError {
+    FleetError::Disconnected { cause: cause.into() }
+}
+
+/// Nobody counts on this worker yet, or it was told to go twice.
+fn gone(signal: &str) -> Stopped {
+    tracing::info!(signal, "going at once");
+    Stopped { outcome: Outcome::Drained, message: String::new() }
+}
+
+fn why(ended: Result<Result<(), TrainError>, oneshot::error::RecvError>) -> TrainError {
+    match ended {
+        Ok(Err(error)) => error,
+        // It comes back by itself only when its orders end, and they are held here.
+        Ok(Ok(())) => TrainError::Dismissed,
+        Err(_) => TrainError::Panicked,
     }
 }
 

@@ -2,10 +2,11 @@
 //! it. Between the two the trainer is free; that is the seam for asynchronous staging.
 
 use pixfleet_checkpoint::{Dtype, HostTensor, Location, PartKey, share, write_part};
-use pixfleet_cluster::run::{PartReport, Report};
-use pixfleet_proto::Reports;
+use pixfleet_cluster::peer::Word;
+use pixfleet_cluster::run::PartReport;
 use tch::{Device, Kind, Tensor};
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::error::TrainError;
@@ -32,27 +33,34 @@ impl Snapshot {
     }
 
     /// Packs and uploads on `runtime`, then reports the part.
-    pub(crate) fn upload(self, runtime: &Handle, run: Location, reports: Reports) -> Upload {
+    pub(crate) fn upload(self, runtime: &Handle, run: Location, words: mpsc::Sender<Word>) -> Upload {
         let Self { key, tensors } = self;
         Upload(runtime.spawn(async move {
             let entry = write_part(&run, key, tensors).await?;
             let part = PartReport { generation: key.generation, step: key.step, entry };
-            Ok(reports.send(Report::Part(part)).await?)
+            words.send(Word::Part(part)).await.map_err(|_| TrainError::Dismissed)
         }))
     }
 }
 
-/// An upload under way.
+/// An upload under way. It ends when this is dropped: a part that is not in the store when its generation ends is of no
+/// use to anybody.
 #[derive(Debug)]
 pub(crate) struct Upload(JoinHandle<Result<(), TrainError>>);
 
 impl Upload {
-    /// Waits until the part lies in the store and is reported.
+    /// Waits until the part lies in the store and is reported. Cancel-safe.
     ///
     /// # Errors
-    /// The store's, the session's.
-    pub(crate) fn wait(self, runtime: &Handle) -> Result<(), TrainError> {
-        runtime.block_on(self.0).map_err(TrainError::UploadCancelled)?
+    /// The store's.
+    pub(crate) async fn finished(&mut self) -> Result<(), TrainError> {
+        (&mut self.0).await.map_err(TrainError::UploadCancelled)?
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

@@ -1,48 +1,84 @@
-//! From what was typed and the coordinator's welcome to a trainer that waits for orders. Runs on the trainer thread,
-//! while heartbeats already go out.
+//! From what was typed and the coordinator's welcome to a trainer that waits for orders. The model is built on the
+//! trainer thread, while heartbeats already go out.
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use object_store::ObjectStoreExt;
 use pixfleet_checkpoint::Location;
+use pixfleet_cluster::Order;
+use pixfleet_cluster::peer::Word;
 use pixfleet_cluster::run::Welcome;
 use pixfleet_cluster::spec::RunSpec;
-use pixfleet_cluster::{Generation, Order};
 use pixfleet_model::objective::ThreeBranch;
 use pixfleet_model::vision::VisionConfig;
-use pixfleet_proto::pb::fleet_client::FleetClient;
-use pixfleet_proto::{Reports, StoreClient};
+use pixfleet_proto::Way;
 use pixfleet_shards::reader::RowGroupReader;
 use pixfleet_shards::sample::SampleConfig;
 use tch::Device;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
-use tonic::transport::Channel;
 
 use super::Args;
 use super::error::TrainError;
-use super::fault::Fault;
+use super::fault::Faults;
 use super::feed::{FeedError, Source};
-use super::session::{Command, Switches};
 use super::state::Numbers;
 use super::step::Core;
+use super::step_log::StepLog;
+use super::switches::{Command, Switches};
 use super::trainer::{Link, Trainer};
 
 /// The variable that stands in for `--dump-gradients`.
 const DUMP_VARIABLE: &str = "PIXFLEET_DUMP_GRADIENTS";
 
+/// What the first welcome says, once and for all.
+#[derive(Debug, Clone)]
+pub(crate) struct Known {
+    pub(crate) spec: RunSpec,
+    pub(crate) spec_digest: String,
+    pub(crate) dataset_digest: String,
+    /// The run's folder in its store.
+    pub(crate) folder: Location,
+    /// How long a trainer may take to leave a generation that is over: it may be in the midst of a forward.
+    pub(crate) reaction: Duration,
+}
+
+impl Known {
+    /// The run file, as the coordinator's digest vouches for it.
+    ///
+    /// # Errors
+    /// [`TrainError::Spec`], [`TrainError::SpecDigest`]; a store that cannot be opened.
+    pub(crate) fn from_welcome(welcome: &Welcome) -> Result<Self, TrainError> {
+        let spec = RunSpec::parse(&welcome.spec_toml, &[]).map_err(TrainError::Spec)?;
+        let (found, expected) = (spec.digest(), welcome.spec_digest.clone());
+        if found != expected {
+            return Err(TrainError::SpecDigest { found, expected });
+        }
+        let folder = Location::parse(&spec.run.store)?.join(&spec.run.name);
+        // The coordinator gives it up after the collective's timeout and names it; that goes first.
+        let reaction = Duration::from_millis(spec.train.collective_timeout_ms) * 2;
+        Ok(Self { spec, spec_digest: expected, dataset_digest: welcome.dataset_digest.clone(), folder, reaction })
+    }
+}
+
+/// What the control side and a trainer have between them.
+pub(crate) struct Contract {
+    pub(crate) known: Known,
+    pub(crate) orders: mpsc::Receiver<Command>,
+    pub(crate) words: mpsc::Sender<Word>,
+    pub(crate) switches: Arc<Switches>,
+    pub(crate) way: Way,
+}
+
 /// All that a trainer is made from.
 pub(crate) struct Setting {
     pub(crate) args: Args,
     pub(crate) device: Device,
-    pub(crate) welcome: Welcome,
     pub(crate) runtime: Handle,
-    pub(crate) orders: mpsc::Receiver<Command>,
-    pub(crate) reports: Reports,
-    pub(crate) switches: Arc<Switches>,
-    pub(crate) client: FleetClient<Channel>,
+    pub(crate) contract: Contract,
 }
 
 /// The device by name.
@@ -83,38 +119,22 @@ pub(crate) fn trainer(setting: Setting) -> Result<Trainer, TrainError> {
     let threads = if setting.args.threads == 0 { cores } else { setting.args.threads };
     tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
 
-    let spec = checked_spec(&setting.welcome)?;
-    let source = Arc::new(setting.runtime.block_on(source(&spec, &setting))?);
-    let run = Location::parse(&spec.run.store)?.join(&spec.run.name);
-    let weights = setting.runtime.block_on(initial_weights(&spec))?;
-    let core = core(spec, &setting, weights)?;
-    let client = setting.client;
-    let link = Link {
-        runtime: setting.runtime,
-        orders: setting.orders,
-        reports: setting.reports,
-        switches: setting.switches,
-        store: Box::new(move |generation: Generation| StoreClient::new(client.clone(), generation)),
-        run,
-        host: setting.args.host,
-    };
-    Ok(Trainer::new(core, source, link))
+    let known = setting.contract.known.clone();
+    let source = Arc::new(setting.runtime.block_on(source(&known, &setting.args))?);
+    let weights = setting.runtime.block_on(initial_weights(&known.spec))?;
+    let core = core(known.spec, &setting, weights)?;
+    let Contract { orders, words, switches, way, .. } = setting.contract;
+    let step_log = StepLog::from_env(&setting.args.name)?;
+    let link =
+        Link { runtime: setting.runtime, orders, words, switches, way, run: known.folder, host: setting.args.host };
+    Ok(Trainer::new(core, source, link, step_log))
 }
 
-/// The run file, as the coordinator's digest vouches for it.
-fn checked_spec(welcome: &Welcome) -> Result<RunSpec, TrainError> {
-    let spec = RunSpec::parse(&welcome.spec_toml, &[]).map_err(TrainError::Spec)?;
-    let found = spec.digest();
-    if found == welcome.spec_digest {
-        return Ok(spec);
-    }
-    Err(TrainError::SpecDigest { found, expected: welcome.spec_digest.clone() })
-}
-
-async fn source(spec: &RunSpec, setting: &Setting) -> Result<Source, TrainError> {
+async fn source(known: &Known, args: &Args) -> Result<Source, TrainError> {
+    let spec = &known.spec;
     let location = pixfleet_shards::store::Location::parse(&spec.data.url).map_err(FeedError::from)?;
     let index = pixfleet_shards::index::open(&location).await.map_err(FeedError::from)?;
-    let expected = &setting.welcome.dataset_digest;
+    let expected = &known.dataset_digest;
     if index.digest != *expected {
         return Err(TrainError::Dataset { expected: expected.clone(), found: index.digest });
     }
@@ -130,7 +150,7 @@ async fn source(spec: &RunSpec, setting: &Setting) -> Result<Source, TrainError>
         text_dim: Some(spec.model.text_proj.width as usize),
     };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if setting.args.decode_threads == 0 { cores.div_ceil(2) } else { setting.args.decode_threads };
+    let threads = if args.decode_threads == 0 { cores.div_ceil(2) } else { args.decode_threads };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("decode-{i}"));
     let pool = pool.build().map_err(TrainError::Threads)?;
     Ok(Source { reader, order, config, seed: spec.run.seed, pool })
@@ -153,7 +173,7 @@ async fn initial_weights(spec: &RunSpec) -> Result<Option<Vec<u8>>, TrainError> 
 }
 
 fn core(spec: RunSpec, setting: &Setting, weights: Option<Vec<u8>>) -> Result<Core, TrainError> {
-    let fault = Fault::from_env()?;
+    let faults = Faults::from_env()?;
     let dump = setting.args.dump_gradients.clone().or_else(|| std::env::var_os(DUMP_VARIABLE).map(PathBuf::from));
     let numbers = Numbers::initial(&spec, setting.device, weights.as_deref())?;
     Ok(Core {
@@ -164,7 +184,7 @@ fn core(spec: RunSpec, setting: &Setting, weights: Option<Vec<u8>>) -> Result<Co
         weights,
         device: setting.device,
         name: setting.args.name.clone(),
-        fault,
+        faults,
         dump_gradients: dump,
     })
 }

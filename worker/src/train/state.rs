@@ -64,6 +64,14 @@ pub(crate) fn named(core: &mut Core) -> Vec<(String, Tensor)> {
     tensors
 }
 
+/// Digest of the state: equal on all ranks that hold the same.
+///
+/// # Errors
+/// [`TrainError::Torch`] if the device fails.
+pub(crate) fn digest(core: &mut Core) -> Result<u64, TrainError> {
+    super::digest::digest(&named(core))
+}
+
 /// Overwrites the state with a checkpoint's; `step` is the next step to run.
 ///
 /// # Errors

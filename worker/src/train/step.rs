@@ -22,7 +22,8 @@ use tch::{Device, Tensor};
 
 use super::error::TrainError;
 use super::exchange::Peers;
-use super::fault::{Fault, Phase};
+use super::fault::{Faults, Phase};
+use super::switches::Asked;
 
 /// What a rank computes with; lives as long as the process.
 pub(crate) struct Core {
@@ -35,7 +36,7 @@ pub(crate) struct Core {
     pub(crate) device: Device,
     /// The worker's name, by which faults are addressed.
     pub(crate) name: String,
-    pub(crate) fault: Option<Fault>,
+    pub(crate) faults: Faults,
     /// Where rank 0 writes the averaged gradients of step 0, before clipping.
     pub(crate) dump_gradients: Option<PathBuf>,
 }
@@ -54,8 +55,8 @@ pub(crate) struct Stepped {
     pub(crate) lr: f64,
     pub(crate) metrics: BTreeMap<String, f64>,
     pub(crate) collective_s: f64,
-    /// Some rank wants this step to be the last one.
-    pub(crate) drains: bool,
+    /// What all ranks do next.
+    pub(crate) asked: Asked,
 }
 
 impl Core {
@@ -68,15 +69,16 @@ impl Core {
         peering: &mut Peering<'_>,
         lanes: &[Batch],
         step: Step,
-        wants_drain: bool,
+        own_wish: Asked,
     ) -> Result<Stepped, TrainError> {
+        self.strike(step, Phase::Feed);
         let mut clock = Clock::start();
         self.model.params.zero_grad();
         let features = lanes.iter().map(|batch| self.forward(batch)).collect::<Result<Vec<_>, _>>()?;
         clock.lap("forward_s");
         self.strike(step, Phase::Forward);
 
-        let mut peers = Peers::new(peering.group, &peering.lanes, wants_drain);
+        let mut peers = Peers::new(peering.group, &peering.lanes, own_wish);
         let crop_valid = lanes.iter().flat_map(|batch| batch.crop_valid.iter().copied()).collect();
         let leaves = Leaves::of_lanes(&features, crop_valid)?;
         let logit_scale = scalar(self.model.logit_scale())?;
@@ -97,7 +99,9 @@ impl Core {
         self.strike(step, Phase::Optimizer);
 
         let mut metrics = clock.laps;
+        let reduce_wait_s = peering.reducer.waited_s();
         metrics.insert("gather_s".into(), peers.seconds());
+        metrics.insert("reduce_wait_s".into(), reduce_wait_s);
         metrics.insert("grad_norm".into(), optimized.grad_norm);
         metrics.insert("logit_scale".into(), logit_scale.exp());
         metrics.insert("image_to_text".into(), outcome.image_to_text);
@@ -109,8 +113,8 @@ impl Core {
             losses: self.ledger_losses(&outcome),
             lr,
             metrics,
-            collective_s: peers.seconds(),
-            drains: peers.drains(),
+            collective_s: peers.seconds() + reduce_wait_s,
+            asked: peers.asked(),
         })
     }
 }
@@ -160,9 +164,7 @@ impl Core {
     }
 
     fn strike(&self, step: Step, phase: Phase) {
-        if let Some(fault) = &self.fault {
-            fault.strike(&self.name, step, phase);
-        }
+        self.faults.strike(&self.name, step, phase);
     }
 
     /// `grad.<name>` of every trainable parameter, once.

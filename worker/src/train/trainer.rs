@@ -1,18 +1,21 @@
 //! The trainer: one OS thread that owns model, optimizer, group and reducer, and lives from generation to generation.
 //!
 //! Invariants: tensors never leave this thread; a healthy step waits for no RPC; a step is committed when its optimizer
-//! has run; after a collective's error group and reducer are dropped before anything is reported.
+//! has run; group and reducer are dropped before this rank says that it has left; whatever this thread waits for, the end
+//! of its generation wakes it.
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pixfleet_checkpoint::{Location, PartKey, load_at};
 use pixfleet_cluster::ledger::Substitution;
-use pixfleet_cluster::run::{Failed, FailureKind, Form, Report, StepReport};
+use pixfleet_cluster::peer::Word;
+use pixfleet_cluster::run::{Form, LeaveKind, Left, StepReport};
 use pixfleet_cluster::{Generation, LaneMap, Rank, Step};
-use pixfleet_collective::{Backend, CollectiveError, Group, GroupConfig, Reducer};
-use pixfleet_proto::{Reports, StoreClient};
+use pixfleet_collective::{AbortHandle, Backend, CollectiveError, Group, GroupConfig, Reducer};
+use pixfleet_proto::Way;
 use tch::Device;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -21,23 +24,54 @@ use super::error::TrainError;
 use super::events::Events;
 use super::feed::{Feed, Source, StepBatches, Stretch};
 use super::rendezvous::FleetStore;
-use super::session::{Command, Stopped, Switches};
 use super::snapshot::{Snapshot, Upload};
 use super::state;
 use super::step::{Core, Peering, Stepped};
+use super::step_log::StepLog;
+use super::switches::{Asked, Command, Switches};
 
 /// The trainer's ways to the outside.
 pub(crate) struct Link {
     pub(crate) runtime: Handle,
     pub(crate) orders: mpsc::Receiver<Command>,
-    pub(crate) reports: Reports,
+    pub(crate) words: mpsc::Sender<Word>,
     pub(crate) switches: Arc<Switches>,
-    /// Makes the rendezvous store of a generation.
-    pub(crate) store: Box<dyn Fn(Generation) -> StoreClient + Send>,
+    /// To the rendezvous store.
+    pub(crate) way: Way,
     /// The run's folder.
     pub(crate) run: Location,
     /// The address under which peers reach this process.
     pub(crate) host: String,
+}
+
+impl Link {
+    fn say(&self, word: Word) -> Result<(), TrainError> {
+        self.words.blocking_send(word).map_err(|_| TrainError::Dismissed)
+    }
+
+    /// Waits for `future`, unless `generation` ends first.
+    fn wait<T, E: Into<TrainError>>(
+        &self,
+        generation: Generation,
+        operation: &'static str,
+        future: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, TrainError> {
+        self.runtime.block_on(async {
+            tokio::select! {
+                result = future => result.map_err(Into::into),
+                () = self.switches.until_over(generation) => Err(CollectiveError::Aborted { operation }.into()),
+            }
+        })
+    }
+}
+
+/// How a generation ends in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// All ranks leave after the same step.
+    Boundary,
+    /// All its work is done and in the store.
+    Finished,
 }
 
 /// See the module.
@@ -51,79 +85,93 @@ pub(crate) struct Trainer {
     current: Option<Generation>,
     upload: Option<Upload>,
     events: Option<Events>,
+    step_log: Option<StepLog>,
 }
 
 impl Trainer {
-    pub(crate) fn new(core: Core, source: Arc<Source>, link: Link) -> Self {
-        Self { core, source, link, held: None, current: None, upload: None, events: None }
+    pub(crate) fn new(core: Core, source: Arc<Source>, link: Link, step_log: Option<StepLog>) -> Self {
+        Self { core, source, link, held: None, current: None, upload: None, events: None, step_log }
     }
 
     /// Follows orders until the run is over.
     ///
     /// # Errors
     /// What no other generation mends.
-    pub(crate) fn run(&mut self) -> Result<Stopped, TrainError> {
+    pub(crate) fn run(&mut self) -> Result<(), TrainError> {
         while let Some(command) = self.link.orders.blocking_recv() {
             match command {
                 Command::Form(form) => {
                     self.current = Some(form.generation);
                     match self.generation(&form) {
-                        Ok(()) => {}
-                        Err(error) if error.ends_only_the_generation() => self.leave(form.generation, &error)?,
+                        Ok(End::Finished) => {}
+                        Ok(End::Boundary) => self.leave(form.generation, LeaveKind::Boundary, String::new(), None)?,
+                        Err(error) if error.ends_only_the_generation() => self.fail(form.generation, &error)?,
                         Err(error) => return Err(error),
                     }
                 }
                 // An abort of a generation that was left already has been answered.
                 Command::Abort(generation) if self.current == Some(generation) => {
-                    let aborted = CollectiveError::Aborted { operation: "waiting for orders" };
-                    self.leave(generation, &aborted.into())?;
+                    self.fail(generation, &CollectiveError::Aborted { operation: "waiting for orders" }.into())?;
                 }
                 Command::Abort(_) => {}
-                Command::Stop(stopped) => return Ok(stopped),
+                Command::Stop => return Ok(()),
             }
         }
-        Err(TrainError::OrdersClosed)
+        Err(TrainError::Dismissed)
     }
 
-    /// Says that this rank is out of `generation`.
-    fn leave(&mut self, generation: Generation, error: &TrainError) -> Result<(), TrainError> {
-        self.current = None;
+    fn fail(&mut self, generation: Generation, error: &TrainError) -> Result<(), TrainError> {
         let (kind, lost_rank) = match error {
-            TrainError::Collective(CollectiveError::Aborted { .. }) => (FailureKind::Aborted, None),
-            TrainError::Collective(CollectiveError::LostPeer { rank, .. }) => (FailureKind::Collective, rank.map(Rank)),
-            _ => (FailureKind::Collective, None),
+            TrainError::Collective(CollectiveError::Aborted { .. }) => (LeaveKind::Aborted, None),
+            TrainError::Collective(CollectiveError::LostPeer { rank, .. }) => (LeaveKind::Collective, rank.map(Rank)),
+            _ => (LeaveKind::Collective, None),
         };
-        let message = error.sentence();
-        tracing::info!(%generation, message, "left the generation");
-        let failed = Failed { generation, next_step: self.held, kind, message, lost_rank };
-        Ok(self.link.reports.blocking_send(Report::Failed(failed))?)
+        self.leave(generation, kind, error.sentence(), lost_rank)
+    }
+
+    /// Says that this rank is out of `generation`, and what it holds.
+    fn leave(
+        &mut self,
+        generation: Generation,
+        kind: LeaveKind,
+        message: String,
+        lost_rank: Option<Rank>,
+    ) -> Result<(), TrainError> {
+        self.current = None;
+        self.upload = None;
+        let started = Instant::now();
+        let digest = self.held.map(|_| state::digest(&mut self.core)).transpose()?;
+        tracing::info!(%generation, ?kind, message, digest_ms = started.elapsed().as_millis(), "left the generation");
+        self.link.say(Word::Left(Left { generation, next_step: self.held, digest, kind, message, lost_rank }))
     }
 
     /// One generation, from forming the group to the last step. Group, reducer and feed live and die in here.
-    fn generation(&mut self, form: &Form) -> Result<(), TrainError> {
+    fn generation(&mut self, form: &Form) -> Result<End, TrainError> {
         let train = &self.core.spec.train;
         let (lanes, world) = (train.lanes, form.world());
         let map =
             LaneMap::new(lanes, train.global_batch / lanes, world).ok_or(TrainError::TooManyRanks { world, lanes })?;
         // The feed reads while the group forms and the state travels.
         let feed = self.feed(form, map);
-        let group = self.form_group(form)?;
-        self.link.switches.arm(form.generation, group.abort_handle());
-        let result = self.take_state(form, &group).and_then(|()| self.steps(form, &group, map, feed));
-        if result.is_ok() {
-            // Peers may still upload; their connections to this rank stay open until all are done.
+        let abort = AbortHandle::new();
+        self.link.switches.arm(form.generation, abort.clone());
+        let end = self.form_group(form, &abort).and_then(|group| {
+            let end = self.take_state(form, &group).and_then(|()| self.steps(form, &group, map, feed))?;
+            // Peers may still compute or upload; their connections to this rank stay open until all are done.
             if let Err(error) = group.finish() {
                 tracing::debug!(%error, "a peer left before the end of the generation");
             }
-        }
+            Ok(end)
+        });
         self.link.switches.disarm();
-        result
+        end
     }
 
-    fn form_group(&self, form: &Form) -> Result<Group, TrainError> {
+    fn form_group(&self, form: &Form, abort: &AbortHandle) -> Result<Group, TrainError> {
         let device = self.core.device;
         let backend = if device == Device::Cpu { Backend::Gloo } else { Backend::Nccl };
-        let store = FleetStore::new((self.link.store)(form.generation), self.link.runtime.clone());
+        let Link { way, switches, runtime, .. } = &self.link;
+        let store = FleetStore::new(way.clone(), form.generation, Arc::clone(switches), runtime.clone());
         let config = GroupConfig {
             rank: form.rank.0,
             world: form.world(),
@@ -132,7 +180,7 @@ impl Trainer {
             device,
             hostname: self.link.host.clone(),
         };
-        Ok(Group::new(backend, Arc::new(store), config)?)
+        Ok(Group::form(backend, Arc::new(store), config, abort)?)
     }
 
     /// Puts the state of `form.start_step` in place: from a checkpoint, by broadcast, or what is held already.
@@ -140,23 +188,24 @@ impl Trainer {
         let step = form.start_step;
         match form.source {
             None => {
-                self.hold(None);
+                self.held = None;
                 match &form.resume_from {
                     Some(key) => {
-                        let (_, tensors) = self.link.runtime.block_on(load_at(&self.link.run, key))?;
+                        let load = load_at(&self.link.run, key);
+                        let (_, tensors) = self.link.wait(form.generation, "loading a checkpoint", load)?;
                         state::restore(&mut self.core, &tensors, step)?;
                     }
                     None => state::start_afresh(&mut self.core)?,
                 }
-                self.hold(Some(step));
+                self.held = Some(step);
             }
             Some(source) if !form.receivers.is_empty() => {
                 if form.needs_state() {
-                    self.hold(None);
+                    self.held = None;
                 }
                 state::broadcast(&mut self.core, group, source.0, step)?;
                 if form.needs_state() {
-                    self.hold(Some(step));
+                    self.held = Some(step);
                 }
             }
             Some(_) => {}
@@ -167,64 +216,73 @@ impl Trainer {
         Err(TrainError::OutOfStep { ordered: step.0, held: self.held.map_or(0, |s| s.0) })
     }
 
-    fn hold(&mut self, step: Option<Step>) {
-        self.held = step;
-        self.link.switches.set_held(step);
-    }
-
     /// The feed of a generation; `None` if it has no step to run.
     fn feed(&self, form: &Form, map: LaneMap) -> Option<Feed> {
         let (first, steps) = (form.start_step.0, self.core.spec.schedule.steps);
         let ahead = self.core.spec.train.prefetch_steps as usize;
         let stretch = Stretch { map, lanes: map.lanes_of(form.rank), steps: first..steps, ahead };
-        let runs = !form.draining && first < steps;
+        let runs = !form.checkpoint_only && first < steps;
         runs.then(|| Feed::start(&self.link.runtime, Arc::clone(&self.source), stretch))
     }
 
-    /// Steps of one generation, then the last checkpoint.
-    fn steps(&mut self, form: &Form, group: &Group, map: LaneMap, feed: Option<Feed>) -> Result<(), TrainError> {
+    /// Steps of one generation, until there are no more or the ranks are asked to stop.
+    fn steps(&mut self, form: &Form, group: &Group, map: LaneMap, feed: Option<Feed>) -> Result<End, TrainError> {
+        let generation = form.generation;
         let trainable = self.core.model.params.trainable().map(|p| (p.name(), p.tensor()));
         let reducer = Reducer::new(group, trainable)?;
         let mut peering = Peering { group, reducer, lanes: map };
         let mut step = form.start_step;
-        self.link.reports.blocking_send(Report::Ready { generation: form.generation, next_step: step })?;
-        let mut written = None;
+        self.link.say(Word::Ready { generation, next_step: step })?;
+        // A checkpoint that was due when the last generation ended may have been cut off.
+        let mut written = if form.source.is_some() { None } else { Some(step) };
+        let mut started = Instant::now();
         if let Some(mut feed) = feed {
-            let mut drains = false;
-            let mut started = Instant::now();
-            while step.0 < self.core.spec.schedule.steps && !drains {
-                if self.link.switches.is_over(form.generation) {
-                    return Err(CollectiveError::Aborted { operation: "the next step" }.into());
-                }
-                let (batches, waited) = feed.next(step)?;
-                let wish = self.link.switches.wants_drain();
-                let stepped = self.core.step(&mut peering, &batches.lanes, step, wish)?;
-                self.hold(Some(step.next()));
-                drains = stepped.drains;
-                self.report(form, step, &batches, (stepped, started, waited))?;
-                started = Instant::now();
-                step = step.next();
-                if step.0.is_multiple_of(self.core.spec.checkpoint.every_steps) {
+            while step.0 < self.core.spec.schedule.steps {
+                if self.is_due(step) && written != Some(step) {
                     self.checkpoint(form, step)?;
                     written = Some(step);
+                }
+                let (batches, waited) = self.link.wait(generation, "waiting for samples", feed.next(step))?;
+                let wish = self.link.switches.asked_of(generation);
+                let stepped = self.core.step(&mut peering, &batches.lanes, step, wish)?;
+                let asked = stepped.asked;
+                self.committed(form, step, &batches, (stepped, started, waited))?;
+                started = Instant::now();
+                step = step.next();
+                match asked {
+                    Asked::Nothing => {}
+                    Asked::Boundary if step.0 < self.core.spec.schedule.steps => return Ok(End::Boundary),
+                    Asked::Boundary | Asked::Checkpoint => break,
                 }
             }
         }
         if written != Some(step) {
             self.checkpoint(form, step)?;
         }
-        self.wait_for_upload()?;
-        Ok(self.link.reports.blocking_send(Report::Finished { generation: form.generation, next_step: step })?)
+        self.wait_for_upload(generation)?;
+        self.link.say(Word::Finished { generation, next_step: step })?;
+        Ok(End::Finished)
     }
 
-    /// Tells the coordinator and the event file of a committed step.
-    fn report(
+    fn is_due(&self, step: Step) -> bool {
+        step.0 > 0 && step.0.is_multiple_of(self.core.spec.checkpoint.every_steps)
+    }
+
+    /// The optimizer has run: nobody else needs to know for the step to count.
+    fn committed(
         &mut self,
         form: &Form,
         step: Step,
         batches: &StepBatches,
         (stepped, started, waited): (Stepped, Instant, Duration),
     ) -> Result<(), TrainError> {
+        self.held = Some(step.next());
+        if let Some(log) = &mut self.step_log {
+            log.committed(step, form.generation)?;
+        }
+        let every = self.core.spec.train.digest_every_steps;
+        let compared = every > 0 && step.next().0.is_multiple_of(every);
+        let digest = compared.then(|| state::digest(&mut self.core)).transpose()?;
         let substitutions = batches.lanes.iter().flat_map(|batch| &batch.substitutions).map(|s| Substitution {
             position: s.position.0,
             wanted: s.wanted,
@@ -241,12 +299,13 @@ impl Trainer {
             data_wait_s: waited.as_secs_f64(),
             collective_wait_s: stepped.collective_s,
             substitutions: substitutions.collect(),
+            digest,
             metrics: stepped.metrics,
         };
         if form.rank == Rank(0) {
             self.write_events(&report)?;
         }
-        Ok(self.link.reports.blocking_send(Report::Committed(report))?)
+        self.link.say(Word::Committed(report))
     }
 
     fn write_events(&mut self, report: &StepReport) -> Result<(), TrainError> {
@@ -264,14 +323,15 @@ impl Trainer {
     /// Copies the own share of the state, and uploads it behind the next steps. One upload at a time: if the last one
     /// is still under way, it is waited for.
     fn checkpoint(&mut self, form: &Form, step: Step) -> Result<(), TrainError> {
-        self.wait_for_upload()?;
+        self.wait_for_upload(form.generation)?;
         let key = PartKey { step, generation: form.generation, rank: form.rank, world: form.world() };
         let snapshot = Snapshot::take(key, &state::named(&mut self.core))?;
-        self.upload = Some(snapshot.upload(&self.link.runtime, self.link.run.clone(), self.link.reports.clone()));
+        self.upload = Some(snapshot.upload(&self.link.runtime, self.link.run.clone(), self.link.words.clone()));
         Ok(())
     }
 
-    fn wait_for_upload(&mut self) -> Result<(), TrainError> {
-        self.upload.take().map_or(Ok(()), |upload| upload.wait(&self.link.runtime))
+    fn wait_for_upload(&mut self, generation: Generation) -> Result<(), TrainError> {
+        let Some(mut upload) = self.upload.take() else { return Ok(()) };
+        self.link.wait(generation, "uploading a checkpoint", upload.finished())
     }
 }

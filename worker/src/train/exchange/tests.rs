@@ -34,10 +34,10 @@ fn rows_come_in_global_order_on_every_rank_of_any_world() {
         // Five lanes of two rows: ranks hold unequal shares.
         let lanes = LaneMap::new(5, 2, world).expect("fewer ranks than lanes");
         let gathered = ranks(world, |group| {
-            let mut peers = Peers::new(group, &lanes, false);
+            let mut peers = Peers::new(group, &lanes, Asked::Nothing);
             let own = rows(peers.own_rows());
             let both = [peers.all_gather_rows(&own), peers.all_gather_rows(&own)].map(|all| all.expect("gathered"));
-            assert!(!peers.drains());
+            assert_eq!(peers.asked(), Asked::Nothing);
             assert_eq!(peers.total_rows(), 10);
             both.map(|all| Vec::<f32>::try_from(all.reshape([-1])).expect("numbers"))
         });
@@ -49,15 +49,17 @@ fn rows_come_in_global_order_on_every_rank_of_any_world() {
 }
 
 #[test]
-fn one_ranks_wish_to_drain_reaches_all_in_the_same_step() {
+fn the_highest_wish_of_any_rank_reaches_all_in_the_same_step() {
+    use Asked::{Boundary, Checkpoint, Nothing};
     let lanes = LaneMap::new(3, 2, 3).expect("as many lanes as ranks");
-    let drains = ranks(3, |group| {
-        [false, true, false].map(|wish| {
-            let mut peers = Peers::new(group, &lanes, wish && group.rank() == 2);
+    let steps = [[Nothing; 3], [Nothing, Nothing, Boundary], [Checkpoint, Nothing, Boundary], [Nothing; 3]];
+    let heard = ranks(3, |group| {
+        steps.map(|wishes| {
+            let mut peers = Peers::new(group, &lanes, wishes[group.rank() as usize]);
             let own = rows(peers.own_rows());
             let _ = peers.all_gather_rows(&own).expect("gathered");
-            peers.drains()
+            peers.asked()
         })
     });
-    assert_eq!(drains, vec![[false, true, false]; 3]);
+    assert_eq!(heard, vec![[Nothing, Boundary, Checkpoint, Nothing]; 3]);
 }

@@ -81,7 +81,7 @@ fn dealt(
     let mut feed = Feed::start(runtime, Arc::clone(source), stretch);
     let mut all = BTreeMap::new();
     for step in steps {
-        let (batches, _) = feed.next(Step(step)).expect("a step");
+        let (batches, _) = runtime.block_on(feed.next(Step(step))).expect("a step");
         all.extend(batches.lanes.into_iter().zip(lanes.clone()).map(|(batch, lane)| ((step, lane), batch)));
     }
     all

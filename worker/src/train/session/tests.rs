@@ -1,20 +1,42 @@
-//! Against a scripted coordinator on loopback.
+//! Against scripted coordinators on loopback and a scripted trainer.
 
 use super::*;
-use pixfleet_cluster::MemberId;
-use pixfleet_cluster::run::{Join, Welcome};
-use pixfleet_collective::{Backend, Group, GroupConfig, HashStore, RendezvousStore};
-use pixfleet_proto::{Patience, connect, pb, server};
+use pixfleet_checkpoint::leaders;
+use pixfleet_cluster::run::{Form, LeaveKind, Left, Standing, StepReport};
+use pixfleet_cluster::spec::RunSpec;
+use pixfleet_cluster::{MemberId, Rank, Step};
+use pixfleet_proto::{StoreClient, pb, server};
+use std::path::Path;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
-type Orders = mpsc::Receiver<Result<pb::Order, Status>>;
-
-/// Hands every report on, and sends the orders that the test queued.
+/// Hands every session to the test.
 struct Scripted {
-    reports: mpsc::Sender<Report>,
-    orders: tokio::sync::Mutex<Option<Orders>>,
+    sessions: mpsc::Sender<Talk>,
+}
+
+/// The coordinator's end of a session.
+struct Talk {
+    reports: mpsc::Receiver<Report>,
+    orders: mpsc::Sender<Result<pb::Order, Status>>,
+}
+
+impl Talk {
+    async fn give(&self, order: Order) {
+        self.orders.send(Ok(order.into())).await.expect("the session is open");
+    }
+
+    /// The next report that is not a heartbeat.
+    async fn hear(&mut self) -> Report {
+        loop {
+            match self.reports.recv().await.expect("the session is open") {
+                Report::Heartbeat { .. } => {}
+                other => return other,
+            }
+        }
+    }
 }
 
 fn unasked<T>() -> Result<Response<T>, Status> {
@@ -28,21 +50,24 @@ impl pb::fleet_server::Fleet for Scripted {
 
     async fn session(&self, request: Request<Streaming<pb::Report>>) -> Result<Response<Self::SessionStream>, Status> {
         let mut incoming = request.into_inner();
-        let reports = self.reports.clone();
+        let (said, reports) = mpsc::channel(64);
+        let (orders, queued) = mpsc::channel(64);
+        // As the real one: it answers when it has heard who it is.
+        let join = incoming.message().await?.expect("a join");
+        said.send(Report::try_from(join).expect("well-formed")).await.expect("the queue has room");
         tokio::spawn(async move {
             while let Ok(Some(report)) = incoming.message().await {
-                let report = Report::try_from(report).expect("well-formed");
-                if reports.send(report).await.is_err() {
+                if said.send(Report::try_from(report).expect("well-formed")).await.is_err() {
                     return;
                 }
             }
         });
-        let orders = self.orders.lock().await.take().expect("one session");
-        Ok(Response::new(ReceiverStream::new(orders)))
+        self.sessions.send(Talk { reports, orders }).await.expect("the test listens");
+        Ok(Response::new(ReceiverStream::new(queued)))
     }
 
     async fn rendezvous(&self, _: Request<pb::StoreRequest>) -> Result<Response<pb::StoreReply>, Status> {
-        unasked()
+        Ok(Response::new(pb::StoreReply { flag: true, ..pb::StoreReply::default() }))
     }
 
     async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusReply>, Status> {
@@ -58,97 +83,246 @@ impl pb::fleet_server::Fleet for Scripted {
     }
 }
 
-/// A session with a scripted coordinator: (session, orders to send, reports that came).
-async fn scripted() -> (Session, mpsc::Sender<Result<pb::Order, Status>>, mpsc::Receiver<Report>) {
-    let (orders, queued) = mpsc::channel(16);
-    let (reports, came) = mpsc::channel(16);
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-    let address = listener.local_addr().expect("bound").to_string();
-    let fleet = Scripted { reports, orders: tokio::sync::Mutex::new(Some(queued)) };
-    let serve = tonic::transport::Server::builder().add_service(server(fleet));
-    tokio::spawn(serve.serve_with_incoming(TcpListenerStream::new(listener)));
-    let mut client = connect(&address, Patience::default()).await.expect("it listens");
-    let join = Join { name: "w0".into(), ..Join::default() };
-    let session = Session::open(&mut client, join).await.expect("it joins");
-    (session, orders, came)
+/// A coordinator that a test can take away.
+struct Coordinator {
+    address: String,
+    sessions: mpsc::Receiver<Talk>,
+    serving: JoinHandle<()>,
 }
 
-async fn give(orders: &mpsc::Sender<Result<pb::Order, Status>>, order: Order) {
-    orders.send(Ok(order.into())).await.expect("the session is open");
-}
-
-const BEAT: Duration = Duration::from_millis(5);
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_trainer_that_computes_delays_neither_heartbeat_nor_drain_nor_stop() {
-    let (mut session, orders, mut came) = scripted().await;
-    let switches = Arc::new(Switches::new());
-    switches.set_held(Some(Step(7)));
-    // A trainer that never looks at its queue.
-    let (trainer, _busy) = mpsc::channel(4);
-    let served = tokio::spawn({
-        let switches = Arc::clone(&switches);
-        async move { run(&mut session, BEAT, switches, trainer).await }
-    });
-    assert!(matches!(came.recv().await, Some(Report::Join(_))));
-    for _ in 0..3 {
-        assert_eq!(came.recv().await, Some(Report::Heartbeat { next_step: Some(Step(7)) }));
+impl Coordinator {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        let address = listener.local_addr().expect("bound").to_string();
+        let (opened, sessions) = mpsc::channel(16);
+        let serve = tonic::transport::Server::builder().add_service(server(Scripted { sessions: opened }));
+        let serve = serve.serve_with_incoming(TcpListenerStream::new(listener));
+        Self { address, sessions, serving: tokio::spawn(async move { drop(serve.await) }) }
     }
-    give(&orders, Order::Drain).await;
-    give(&orders, Order::Stop { outcome: Outcome::Drained, message: String::new() }).await;
-    let stopped = served.await.expect("no panic").expect("stopped in order");
-    assert_eq!(stopped.outcome, Outcome::Drained);
-    assert!(switches.wants_drain());
-}
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_abort_ends_the_group_of_its_generation_and_no_later_one() {
-    let (mut session, orders, _came) = scripted().await;
-    let switches = Arc::new(Switches::new());
-    let (trainer, mut commands) = mpsc::channel(4);
-    let serving = tokio::spawn({
-        let switches = Arc::clone(&switches);
-        async move { run(&mut session, BEAT, switches, trainer).await }
-    });
-    give(&orders, Order::Abort { generation: Generation(3), cause: "lost w1".into() }).await;
-    assert!(matches!(commands.recv().await, Some(Command::Abort(Generation(3)))));
-    for (generation, works) in [(3, false), (4, true)] {
-        let store: Arc<dyn RendezvousStore> = Arc::new(HashStore::new());
-        let meet = |rank: u32, switches: Option<Arc<Switches>>| {
-            let store = Arc::clone(&store);
-            std::thread::spawn(move || {
-                let config = GroupConfig::loopback(rank, 2, generation);
-                let group = Group::new(Backend::Gloo, store, config).expect("a group of two");
-                if let Some(switches) = switches {
-                    // That of 3 is armed after its abort has come: a group that formed too late.
-                    switches.arm(Generation(generation), group.abort_handle());
-                }
-                group.barrier().is_ok()
-            })
-        };
-        let ranks = [meet(0, Some(Arc::clone(&switches))), meet(1, None)];
-        assert_eq!(ranks.map(|r| r.join().expect("no panic")), [works; 2], "generation {generation}");
-        assert_eq!(switches.is_over(Generation(generation)), !works);
-        switches.disarm();
+    /// The next session, welcomed as `leader` of `spec`'s run; the report that it began with.
+    async fn welcome(&mut self, spec: &RunSpec, leader: u64) -> (Talk, Join) {
+        let mut talk = self.sessions.recv().await.expect("it serves");
+        let Report::Join(join) = talk.hear().await else { panic!("the first report is a join") };
+        talk.give(Order::Welcome(Welcome { leader, ..welcome_of(spec) })).await;
+        (talk, join)
     }
-    drop(orders);
-    let broken = serving.await.expect("no panic").expect_err("the coordinator closed");
-    assert_eq!(broken, FleetError::Disconnected { cause: "the coordinator closed the session".into() });
+
+    /// As kill -9.
+    fn die(self) {
+        self.serving.abort();
+    }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_welcome_is_refused() {
-    let (mut session, orders, _came) = scripted().await;
-    let (trainer, _commands) = mpsc::channel(4);
-    let welcome = Welcome {
-        member: MemberId(1),
-        run: "r".into(),
-        spec_toml: String::new(),
-        spec_digest: String::new(),
+fn spec(store: &Path, overrides: &[&str]) -> RunSpec {
+    let text = format!(
+        r#"
+[run]
+name = "t"
+store = "file://{}"
+[data]
+url = "file:///t"
+[schedule]
+steps = 10
+warmup = 2
+"#,
+        store.display()
+    );
+    let overrides: Vec<String> = overrides.iter().map(|o| (*o).to_string()).collect();
+    RunSpec::parse(&text, &overrides).expect("valid")
+}
+
+fn welcome_of(spec: &RunSpec) -> Welcome {
+    Welcome {
+        member: MemberId(7),
+        leader: 1,
+        run: spec.run.name.clone(),
+        spec_toml: spec.to_toml(),
+        spec_digest: spec.digest(),
         dataset_digest: String::new(),
-        heartbeat_ms: 100,
+        heartbeat_ms: 20,
+    }
+}
+
+/// A worker under test.
+struct Worker {
+    contract: oneshot::Receiver<Contract>,
+    /// The scripted trainer's end.
+    end: Option<oneshot::Sender<Result<(), TrainError>>>,
+    driving: JoinHandle<Result<Stopped, TrainError>>,
+}
+
+impl Worker {
+    fn start(told: &Coordinator) -> Self {
+        let (hired, contract) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let hire: Hire = Box::new(move |contract| {
+            assert!(hired.send(contract).is_ok(), "the test listens");
+            Ok(ended)
+        });
+        let join = Join { name: "w0".into(), ..Join::default() };
+        let driver = Driver::new(vec![told.address.clone()], join, hire).expect("signals");
+        Self { contract, end: Some(end), driving: tokio::spawn(driver.run()) }
+    }
+
+    async fn contract(&mut self) -> Contract {
+        (&mut self.contract).await.expect("hired")
+    }
+
+    /// The trainer is back in time.
+    async fn stopped(mut self) -> Result<Stopped, TrainError> {
+        self.end.take().expect("ends once").send(Ok(())).expect("it is awaited");
+        self.driving.await.expect("no panic")
+    }
+}
+
+const G: Generation = Generation(3);
+
+fn form() -> Form {
+    Form {
+        generation: G,
+        rank: Rank(0),
+        members: vec![MemberId(7)],
+        start_step: Step(0),
+        source: None,
+        receivers: Vec::new(),
+        resume_from: None,
+        checkpoint_only: false,
+    }
+}
+
+const FREE: Standing = Standing::Free { next_step: None, digest: None };
+
+/// A worker whose trainer takes part in generation [`G`].
+async fn training(coordinator: &mut Coordinator, spec: &RunSpec) -> (Worker, Contract, Talk) {
+    let mut worker = Worker::start(coordinator);
+    let (mut talk, join) = coordinator.welcome(spec, 1).await;
+    assert_eq!(join.member, None);
+    let mut contract = worker.contract().await;
+    contract.words.send(Word::Warm).await.expect("heard");
+    assert_eq!(talk.hear().await, Report::Standing(FREE));
+    talk.give(Order::Form(form())).await;
+    assert!(matches!(contract.orders.recv().await, Some(Command::Form(f)) if f == form()));
+    contract.words.send(Word::Ready { generation: G, next_step: Step(0) }).await.expect("heard");
+    assert_eq!(talk.hear().await, Report::Ready { generation: G, next_step: Step(0) });
+    (worker, contract, talk)
+}
+
+fn step(step: u64) -> StepReport {
+    StepReport { generation: G, step: Step(step), ..StepReport::default() }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trainer_that_computes_delays_neither_heartbeat_nor_yield_nor_abort_nor_stop() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut coordinator = Coordinator::start().await;
+    // From here on the trainer does not look at its orders.
+    let (worker, contract, mut talk) = training(&mut coordinator, &spec(dir.path(), &[])).await;
+    for _ in 0..3 {
+        assert_eq!(talk.reports.recv().await, Some(Report::Heartbeat { next_step: Some(Step(0)) }));
+    }
+    talk.give(Order::Yield { generation: G, checkpoint: false }).await;
+    talk.give(Order::Abort { generation: G, cause: "lost w1".into() }).await;
+    contract.switches.until_over(G).await;
+    assert_eq!(contract.switches.asked_of(G), Asked::Boundary);
+    talk.give(Order::Stop { outcome: Outcome::Drained, message: String::new() }).await;
+    contract.switches.until_over(G.next()).await;
+    assert_eq!(worker.stopped().await.expect("stopped in order").outcome, Outcome::Drained);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_coordinator_is_found_in_the_store_and_told_what_no_ledger_holds() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let spec = spec(dir.path(), &[]);
+    let mut first = Coordinator::start().await;
+    let (worker, contract, mut talk) = training(&mut first, &spec).await;
+    let store = StoreClient::new(contract.way.clone(), G);
+    assert!(store.check(&[]).await.expect("the first answers"));
+    contract.words.send(Word::Committed(step(0))).await.expect("heard");
+    assert_eq!(talk.hear().await, Report::Committed(step(0)));
+    first.die();
+    drop(talk);
+
+    // Steps go on meanwhile.
+    contract.words.send(Word::Committed(step(1))).await.expect("heard");
+    let mut second = Coordinator::start().await;
+    let folder = Known::from_welcome(&welcome_of(&spec)).expect("valid").folder;
+    leaders::announce(&folder, 2, &second.address).await.expect("writable");
+    let (mut talk, join) = second.welcome(&spec, 2).await;
+    assert_eq!(join.member, Some(MemberId(7)));
+    for s in 0..2 {
+        assert_eq!(talk.hear().await, Report::Committed(step(s)));
+    }
+    let standing = Standing::Training { generation: G, next_step: Step(2) };
+    assert_eq!(talk.hear().await, Report::Standing(standing));
+    assert!(store.check(&[]).await.expect("the second answers"), "rendezvous is wherever the coordinator is");
+
+    // The run ends while nobody is there to say so.
+    leaders::close(&folder, 2, Outcome::Done).await.expect("writable");
+    second.die();
+    drop(talk);
+    contract.switches.until_over(G).await;
+    assert_eq!(worker.stopped().await.expect("in order").outcome, Outcome::Done);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_of_another_run_is_not_obeyed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mine = spec(dir.path(), &[]);
+    let mut coordinator = Coordinator::start().await;
+    let (worker, contract, talk) = training(&mut coordinator, &mine).await;
+    drop(talk);
+    let (foreign, _) = coordinator.welcome(&spec(dir.path(), &["run.seed=5"]), 1).await;
+    foreign.give(Order::Abort { generation: G, cause: "not yours".into() }).await;
+    // It comes back, to the right one this time.
+    let (mut talk, _) = coordinator.welcome(&mine, 1).await;
+    let standing = Standing::Training { generation: G, next_step: Step(0) };
+    assert_eq!(talk.hear().await, Report::Standing(standing));
+    assert!(!contract.switches.is_over(G));
+    talk.give(Order::Stop { outcome: Outcome::Done, message: String::new() }).await;
+    contract.switches.until_over(G).await;
+    assert_eq!(worker.stopped().await.expect("in order").outcome, Outcome::Done);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_trainer_that_does_not_leave_a_generation_that_is_over_ends_the_process() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let spec = spec(dir.path(), &["train.collective_timeout_ms=50"]);
+    let mut coordinator = Coordinator::start().await;
+    let (worker, contract, mut talk) = training(&mut coordinator, &spec).await;
+    talk.give(Order::Abort { generation: G, cause: "lost w1".into() }).await;
+    let left = Left {
+        generation: G,
+        next_step: Some(Step(0)),
+        digest: None,
+        kind: LeaveKind::Aborted,
+        message: String::new(),
+        lost_rank: None,
     };
-    give(&orders, Order::Welcome(welcome)).await;
-    let broken = run(&mut session, BEAT, Arc::new(Switches::new()), trainer).await.expect_err("refused");
-    assert!(broken.to_string().contains("a second welcome"), "{broken}");
+    contract.words.send(Word::Left(left.clone())).await.expect("heard");
+    assert_eq!(talk.hear().await, Report::Left(left), "whoever leaves in time stays");
+    let again = Form { generation: G.next(), ..form() };
+    talk.give(Order::Form(again)).await;
+    talk.give(Order::Abort { generation: G.next(), cause: "lost w2".into() }).await;
+    let Report::Fault { message } = talk.hear().await else { panic!("it says why it goes") };
+    drop(talk);
+    let error = worker.driving.await.expect("no panic").expect_err("it cannot go on");
+    assert!(matches!(error, TrainError::Hangs { after } if after == Duration::from_millis(100)), "{error}");
+    assert_eq!(message, error.to_string());
+}
+
+#[tokio::test]
+async fn nobody_at_the_address_is_an_error_that_names_it() {
+    let coordinator = Coordinator::start().await;
+    let address = coordinator.address.clone();
+    let mut driver =
+        Driver::new(vec![address.clone()], Join::default(), Box::new(|_| panic!("no run"))).expect("signals");
+    coordinator.serving.abort();
+    let limits = Limits { patience: Duration::from_millis(100), heartbeat_timeout: HEARTBEAT_TIMEOUT };
+    driver.peer.set_limits(limits);
+    let error = driver.run().await.expect_err("nobody is there");
+    assert!(
+        matches!(&error, TrainError::Fleet(FleetError::NoCoordinator { address: at, .. }) if *at == address),
+        "{error}"
+    );
 }

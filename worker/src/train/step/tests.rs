@@ -69,7 +69,7 @@ fn core(overrides: &[&str]) -> Core {
         weights: None,
         device: Device::Cpu,
         name: "w0".into(),
-        fault: None,
+        faults: Faults::default(),
         dump_gradients: None,
     }
 }
@@ -112,7 +112,7 @@ fn trained(world: u32, overrides: &[&str]) -> Vec<(Losses, Vec<Vec<f32>>)> {
         let mut peering = Peering { group: &group, reducer, lanes };
         let losses = (0..5).map(|step| {
             let own: Vec<Batch> = lanes.lanes_of(Rank(rank)).map(|lane| batch(step, lane)).collect();
-            core.step(&mut peering, &own, Step(step), false).expect("a step").losses.total
+            core.step(&mut peering, &own, Step(step), Asked::Nothing).expect("a step").losses.total
         });
         let losses: Losses = losses.collect();
         drop(peering);
@@ -167,7 +167,7 @@ fn stepped(core: &mut Core, steps: std::ops::Range<u64>) -> Losses {
     let mut peering = Peering { group: &group, reducer, lanes };
     let run = |step| {
         let own: Vec<Batch> = (0..LANES).map(|lane| batch(step, lane)).collect();
-        core.step(&mut peering, &own, Step(step), false).expect("a step").losses.total
+        core.step(&mut peering, &own, Step(step), Asked::Nothing).expect("a step").losses.total
     };
     steps.map(run).collect()
 }

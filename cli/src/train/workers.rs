@@ -1,0 +1,76 @@
+//! The workers that this program starts: their names, who of them lives, and who is started again.
+
+use super::children::{Children, Exit};
+use anyhow::Result;
+use std::collections::BTreeMap;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Workers {
+    /// By process id.
+    live: BTreeMap<u32, String>,
+    device: String,
+    /// Threads of each.
+    share: usize,
+    /// How often a lost one may still be started again.
+    respawns: u32,
+}
+
+impl Workers {
+    /// Starts `count` workers, which share the cores.
+    pub(crate) fn start(
+        children: &mut Children,
+        address: &str,
+        device: &str,
+        (count, respawns): (u32, u32),
+    ) -> Result<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let share = (cores / count as usize).max(1);
+        let mut workers = Self { live: BTreeMap::new(), device: device.into(), share, respawns };
+        for i in 0..count {
+            workers.spawn(children, address, format!("w{i}"))?;
+        }
+        Ok(workers)
+    }
+
+    fn spawn(&mut self, children: &mut Children, address: &str, name: String) -> Result<()> {
+        let address = if address.contains("://") { address.to_string() } else { format!("http://{address}") };
+        let args = [
+            ("--coordinator", address),
+            ("--name", name.clone()),
+            ("--threads", self.share.to_string()),
+            ("--decode-threads", (self.share / 2).max(1).to_string()),
+            ("--device", self.device.clone()),
+        ];
+        let args: Vec<String> = std::iter::once("worker".to_string())
+            .chain(args.into_iter().flat_map(|(flag, value)| [flag.to_string(), value]))
+            .collect();
+        self.live.insert(children.start(&name, "pixfleet-worker", &args)?, name);
+        Ok(())
+    }
+
+    /// How many live.
+    pub(crate) fn count(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Whether the process is one that lives.
+    pub(crate) fn has(&self, pid: u32) -> bool {
+        self.live.contains_key(&pid)
+    }
+
+    /// A child ended; whether it was a worker.
+    pub(crate) fn ended(&mut self, pid: u32) -> bool {
+        self.live.remove(&pid).is_some()
+    }
+
+    /// Starts a lost worker again under its name, if that may be done once more; whether it was.
+    pub(crate) fn respawn(&mut self, children: &mut Children, address: &str, lost: &Exit) -> Result<bool> {
+        if self.respawns == 0 {
+            return Ok(false);
+        }
+        self.respawns -= 1;
+        self.spawn(children, address, lost.name.clone())?;
+        Ok(true)
+    }
+}

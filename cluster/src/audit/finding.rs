@@ -1,0 +1,99 @@
+//! What an audit finds wrong, and how it is said.
+
+use crate::ids::{Generation, Step};
+use crate::order::SampleId;
+use std::collections::HashMap;
+use std::fmt;
+use std::mem::{Discriminant, discriminant};
+
+/// Findings of one kind that are named; further ones are only counted.
+pub const NAMED_MAX: usize = 100;
+
+/// Something that should not be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// No surviving step used this sample.
+    Missing(SampleId),
+    /// More than one did.
+    Doubled(SampleId),
+    /// No surviving record of this step, though later ones exist.
+    StepMissing(Step),
+    /// A step does not cover the positions that are its own.
+    WrongPositions {
+        /// Which step.
+        step: Step,
+        /// First position that it must have.
+        expected: u64,
+        /// First position that it has.
+        found: u64,
+        /// Samples that it has.
+        samples: u64,
+    },
+    /// A bad row was replaced at a position where the order has another row, or that is none of the step's.
+    WrongSubstitution {
+        /// Which step.
+        step: Step,
+        /// The position that the substitution names.
+        position: u64,
+        /// The sample that the substitution names.
+        found: SampleId,
+        /// The sample that the order has there; none if the position is not the step's.
+        expected: Option<SampleId>,
+    },
+    /// A generation's number did not grow.
+    GenerationReused {
+        /// The one before.
+        before: Generation,
+        /// The one that should be higher.
+        after: Generation,
+    },
+    /// A coordinator opened the run with another plan.
+    PlanChanged {
+        /// What changed.
+        what: &'static str,
+        /// Its value in the plan.
+        expected: String,
+        /// Its value in the ledger.
+        found: String,
+    },
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing(s) => write!(f, "missing: {s}"),
+            Self::Doubled(s) => write!(f, "doubled: {s}"),
+            Self::StepMissing(s) => write!(f, "step {s} is missing"),
+            Self::WrongPositions { step, expected, found, samples } => {
+                write!(f, "step {step} should start at position {expected} but has {samples} samples from {found}")
+            }
+            Self::WrongSubstitution { step, position, found, expected: Some(expected) } => {
+                write!(f, "step {step} replaced {found} at position {position}, where the order has {expected}")
+            }
+            Self::WrongSubstitution { step, position, found, expected: None } => {
+                write!(f, "step {step} replaced {found} at position {position}, which is not the step's")
+            }
+            Self::GenerationReused { before, after } => write!(f, "generation {after} was formed after {before}"),
+            Self::PlanChanged { what, expected, found } => {
+                write!(f, "the ledger was opened with {what} {found}, the plan says {expected}")
+            }
+        }
+    }
+}
+
+/// Findings as they are named: of each kind the first [`NAMED_MAX`].
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) named: Vec<Finding>,
+    by_kind: HashMap<Discriminant<Finding>, usize>,
+}
+
+impl Findings {
+    pub(super) fn push(&mut self, finding: Finding) {
+        let named = self.by_kind.entry(discriminant(&finding)).or_default();
+        if *named < NAMED_MAX {
+            *named += 1;
+            self.named.push(finding);
+        }
+    }
+}

@@ -1,0 +1,396 @@
+//! See the module above.
+
+use crate::ids::{Generation, MemberId};
+use crate::run::{Form, Join, Left, Now, Order, Outcome, PartReport, Report, Standing, StepReport};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// First pause between two attempts to reach a coordinator; each further one is twice as long.
+const PAUSE_FIRST: Duration = Duration::from_millis(20);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// What a worker is told by its run file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// How long to go on without any coordinator.
+    pub patience: Duration,
+    /// Silence after which the others count this worker as lost. Whoever was stopped for so long and wakes up again
+    /// leaves its generation before it does anything else.
+    pub heartbeat_timeout: Duration,
+}
+
+/// What the trainer says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Word {
+    /// Model and data are open.
+    Warm,
+    /// The group stands and the state is in place.
+    Ready {
+        /// Which membership.
+        generation: Generation,
+        /// The step that runs now.
+        next_step: crate::Step,
+    },
+    /// The optimizer has run.
+    Committed(StepReport),
+    /// Out of the generation.
+    Left(Left),
+    /// A share of a checkpoint is in the store.
+    Part(PartReport),
+    /// All steps are done and the own part is in the store.
+    Finished {
+        /// Which membership.
+        generation: Generation,
+        /// Steps done.
+        next_step: crate::Step,
+    },
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A session is open; nothing was said yet.
+    Connected,
+    /// It broke, or could not be opened.
+    Broken {
+        /// The transport's words.
+        how: String,
+    },
+    /// The coordinator said something.
+    Ordered(Order),
+    /// The store says that the run is over.
+    RunClosed {
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// The trainer said something.
+    Trainer(Word),
+    /// SIGTERM, or notice that this machine will be taken away.
+    Leave {
+        /// Why.
+        reason: String,
+    },
+    /// [`Peer::deadline`] has come.
+    Tick,
+}
+
+/// What must now be done, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Find the coordinator that leads and open a session with it.
+    Connect,
+    /// Say this to it.
+    Send(Report),
+    /// End the session.
+    HangUp,
+    /// Tell the trainer to take its place in a generation.
+    Train(Form),
+    /// Tell it that this generation is over.
+    Abort(Generation),
+    /// Tell it to stop after the step in flight.
+    Yield {
+        /// Which membership.
+        generation: Generation,
+        /// Checkpoint first.
+        checkpoint: bool,
+    },
+    /// End this process.
+    Exit {
+        /// How the run ended for this worker.
+        outcome: Outcome,
+        /// The first cause of a fault, else empty.
+        message: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Link {
+    /// No session since `since`; the next attempt at `again`.
+    Down { since: Now, again: Now },
+    /// An attempt is under way.
+    Opening { since: Now },
+    /// A session is open, but the coordinator has not answered.
+    Greeting { since: Now },
+    /// It has.
+    Up { beat: Now },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Peer {
+    join: Join,
+    limits: Limits,
+    link: Link,
+    pause: Duration,
+    heartbeat: Duration,
+    /// The highest leader seen.
+    leader: u64,
+    /// `None`: not warm yet.
+    standing: Option<Standing>,
+    /// Committed steps whose records may not be in the store.
+    owed: VecDeque<StepReport>,
+    /// Parts whose manifest may not be.
+    parts: Vec<PartReport>,
+    leaving: Option<String>,
+    /// When this machine last looked at the clock.
+    seen: Now,
+    over: bool,
+    effects: Vec<Effect>,
+}
+
+impl Peer {
+    /// A worker that has not looked for its coordinator yet. The first [`Event::Tick`] makes it do so.
+    #[must_use]
+    pub fn new(now: Now, join: Join, limits: Limits) -> Self {
+        Self {
+            join,
+            limits,
+            link: Link::Down { since: now, again: now },
+            pause: PAUSE_FIRST,
+            heartbeat: limits.heartbeat_timeout / 8,
+            leader: 0,
+            standing: None,
+            owed: VecDeque::new(),
+            parts: Vec::new(),
+            leaving: None,
+            seen: now,
+            over: false,
+            effects: Vec::new(),
+        }
+    }
+
+    /// The run file is known now: it came with the welcome.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// Whether a coordinator listens.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        matches!(self.link, Link::Up { .. })
+    }
+
+    /// The number that it was given.
+    #[must_use]
+    pub fn member(&self) -> Option<MemberId> {
+        self.join.member
+    }
+
+    /// Reports that no coordinator has made durable yet.
+    #[must_use]
+    pub fn owed(&self) -> usize {
+        self.owed.len()
+    }
+
+    /// When [`Event::Tick`] must come at the latest. Never later than half the time after which this worker would
+    /// count as lost, so that a long gap means that the process was stopped.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Now> {
+        if self.over {
+            return None;
+        }
+        let link = match self.link {
+            Link::Down { again, .. } => again,
+            Link::Up { beat } => beat,
+            Link::Opening { since } | Link::Greeting { since } => since + self.limits.patience,
+        };
+        Some(link.min(self.seen + self.limits.heartbeat_timeout / 2))
+    }
+
+    /// Takes in what happened at `now` and says what must be done.
+    pub fn handle(&mut self, now: Now, event: Event) -> Vec<Effect> {
+        if self.over {
+            return Vec::new();
+        }
+        self.notice_gap(now);
+        match event {
+            Event::Connected => self.connected(),
+            Event::Broken { how } => self.broken(now, &how),
+            Event::Ordered(order) => self.ordered(now, order),
+            Event::RunClosed { outcome } => self.exit(outcome, closing_words(outcome)),
+            Event::Trainer(word) => self.heard(word),
+            Event::Leave { reason } => self.leave(reason),
+            Event::Tick => self.tick(now),
+        }
+        std::mem::take(&mut self.effects)
+    }
+
+    fn say(&mut self, report: Report) {
+        if self.is_up() {
+            self.effects.push(Effect::Send(report));
+        }
+    }
+
+    fn exit(&mut self, outcome: Outcome, message: String) {
+        self.over = true;
+        self.effects.push(Effect::Exit { outcome, message });
+    }
+
+    /// A process that was stopped and goes on must not touch what the others have gone on with.
+    fn notice_gap(&mut self, now: Now) {
+        let gap = now.saturating_sub(self.seen);
+        self.seen = now;
+        if gap >= self.limits.heartbeat_timeout
+            && let Some(generation) = self.generation()
+        {
+            self.effects.push(Effect::Abort(generation));
+        }
+    }
+
+    /// The generation that the trainer is in.
+    fn generation(&self) -> Option<Generation> {
+        match self.standing? {
+            Standing::Free { .. } => None,
+            Standing::Forming { generation }
+            | Standing::Training { generation, .. }
+            | Standing::Finished { generation, .. } => Some(generation),
+        }
+    }
+
+    fn connected(&mut self) {
+        let Link::Opening { since } = self.link else { return };
+        self.link = Link::Greeting { since };
+        let join = self.join.clone();
+        self.effects.push(Effect::Send(Report::Join(join)));
+    }
+
+    fn broken(&mut self, now: Now, how: &str) {
+        let since = match self.link {
+            Link::Up { .. } => {
+                self.pause = PAUSE_FIRST;
+                now
+            }
+            Link::Down { since, .. } | Link::Opening { since } | Link::Greeting { since } => since,
+        };
+        if now.saturating_sub(since) >= self.limits.patience {
+            let patience = self.limits.patience.as_secs_f64();
+            return self.exit(Outcome::Fault, format!("no coordinator for {patience:.0} s: {how}"));
+        }
+        self.link = Link::Down { since, again: now + self.pause };
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+    }
+
+    fn tick(&mut self, now: Now) {
+        match self.link {
+            Link::Down { since, again } if now >= again => {
+                self.link = Link::Opening { since };
+                self.effects.push(Effect::Connect);
+            }
+            Link::Up { beat } if now >= beat => {
+                self.link = Link::Up { beat: now + self.heartbeat };
+                self.say(Report::Heartbeat { next_step: self.next_step() });
+            }
+            Link::Opening { since } | Link::Greeting { since } if now >= since + self.limits.patience => {
+                self.effects.push(Effect::HangUp);
+                self.broken(now, "it does not answer");
+            }
+            _ => {}
+        }
+    }
+
+    fn next_step(&self) -> Option<crate::Step> {
+        match self.standing? {
+            Standing::Free { next_step, .. } => next_step,
+            Standing::Forming { .. } => None,
+            Standing::Training { next_step, .. } | Standing::Finished { next_step, .. } => Some(next_step),
+        }
+    }
+
+    fn ordered(&mut self, now: Now, order: Order) {
+        match order {
+            Order::Welcome(welcome) if welcome.leader < self.leader => {
+                // It was deposed and has not noticed yet.
+                self.effects.push(Effect::HangUp);
+                self.broken(now, "it does not lead any more");
+            }
+            Order::Welcome(welcome) => {
+                self.leader = welcome.leader;
+                self.join.member = Some(welcome.member);
+                self.heartbeat = Duration::from_millis((welcome.heartbeat_ms / 2).max(10));
+                self.pause = PAUSE_FIRST;
+                self.link = Link::Up { beat: now + self.heartbeat };
+                self.tell_all();
+            }
+            _ if !self.is_up() => {}
+            Order::Form(form) => self.train(form),
+            Order::Abort { generation, .. } => self.effects.push(Effect::Abort(generation)),
+            Order::Yield { generation, checkpoint } => self.effects.push(Effect::Yield { generation, checkpoint }),
+            Order::Recorded { through } => while self.owed.pop_front_if(|owed| owed.step <= through).is_some() {},
+            Order::Checkpointed { step, .. } => self.parts.retain(|part| part.step > step),
+            Order::Stop { outcome, message } => self.exit(outcome, message),
+        }
+    }
+
+    /// What this worker owes, oldest first, and then where it stands.
+    fn tell_all(&mut self) {
+        for report in self.owed.clone() {
+            self.say(Report::Committed(report));
+        }
+        for part in self.parts.clone() {
+            self.say(Report::Part(part));
+        }
+        if let Some(standing) = self.standing {
+            self.say(Report::Standing(standing));
+        }
+        if let Some(reason) = self.leaving.clone() {
+            self.say(Report::Leaving { reason });
+        }
+    }
+
+    fn train(&mut self, form: Form) {
+        // A generation is ordered only after all records before it are in the store.
+        self.owed.clear();
+        self.parts.clear();
+        self.standing = Some(Standing::Forming { generation: form.generation });
+        self.effects.push(Effect::Train(form));
+    }
+
+    fn heard(&mut self, word: Word) {
+        match word {
+            Word::Warm => {
+                let standing = Standing::Free { next_step: None, digest: None };
+                self.standing = Some(standing);
+                self.say(Report::Standing(standing));
+            }
+            Word::Ready { generation, next_step } => {
+                self.standing = Some(Standing::Training { generation, next_step });
+                self.say(Report::Ready { generation, next_step });
+            }
+            Word::Committed(report) => {
+                let (generation, next_step) = (report.generation, report.step.next());
+                self.standing = Some(Standing::Training { generation, next_step });
+                self.owed.push_back(report.clone());
+                self.say(Report::Committed(report));
+            }
+            // It was told of the next generation already, and is on its way there.
+            Word::Left(left) if self.generation().is_some_and(|ordered| ordered > left.generation) => {}
+            Word::Left(left) => {
+                self.standing = Some(Standing::Free { next_step: left.next_step, digest: left.digest });
+                self.parts.clear();
+                self.say(Report::Left(left));
+            }
+            Word::Part(part) => {
+                self.parts.push(part.clone());
+                self.say(Report::Part(part));
+            }
+            Word::Finished { generation, next_step } => {
+                self.standing = Some(Standing::Finished { generation, next_step });
+                self.say(Report::Finished { generation, next_step });
+            }
+        }
+    }
+
+    fn leave(&mut self, reason: String) {
+        if self.leaving.is_none() {
+            self.leaving = Some(reason.clone());
+            self.say(Report::Leaving { reason });
+        }
+    }
+}
+
+fn closing_words(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Done | Outcome::Drained => String::new(),
+        Outcome::Fault => "the run ended with a fault while this worker had no coordinator".into(),
+    }
+}

@@ -1,0 +1,344 @@
+//! When a generation is formed and when it is given up.
+
+use super::deal::{Candidate, Deal, deal, odd_ones};
+use super::event::{Effect, Notice, Now};
+use super::machine::{Asked, Member, Phase, Place, Run};
+use super::messages::{Form, Order, Outcome};
+use crate::ids::{Generation, MemberId, Rank, Step};
+use crate::ledger::Record;
+
+impl Run {
+    /// The one place that changes the phase: asserts that the edge exists.
+    pub(super) fn enter(&mut self, now: Option<Now>, phase: Phase) {
+        let edge = match (self.phase, phase) {
+            (Phase::Done(_), _) => false,
+            (_, Phase::Done(_)) => true,
+            (Phase::Gathering | Phase::Reforming(_), Phase::Claiming(_)) => true,
+            (Phase::Claiming(a), Phase::Forming(b)) => a == b,
+            (Phase::Forming(a), Phase::Training(b)) => a == b,
+            (Phase::Claiming(a) | Phase::Forming(a) | Phase::Training(a), Phase::Reforming(b)) => a == b,
+            (Phase::Reforming(_), Phase::Gathering) => true,
+            _ => false,
+        };
+        assert!(edge, "no edge from {:?} to {phase:?}", self.phase);
+        self.phase = phase;
+        self.phase_since = now;
+        self.emit(Effect::Announce(Notice::State));
+    }
+
+    /// Members that the next generation may count on.
+    pub(super) fn candidates(&self) -> Vec<Candidate> {
+        self.candidates_where(Member::is_candidate)
+    }
+
+    /// Members that are in no generation, those who leave among them.
+    fn waiting(&self) -> Vec<Candidate> {
+        self.candidates_where(|m| m.place == Place::Waiting && m.away.is_none())
+    }
+
+    fn candidates_where(&self, counts: impl Fn(&Member) -> bool) -> Vec<Candidate> {
+        let members = self.members.iter().filter(|(_, m)| counts(m));
+        let told = self.steps.first_untold();
+        // Weights with a step in them that no ledger will ever hold are as good as none.
+        let held = |m: &Member| m.next_step.filter(|&step| step <= told);
+        members.map(|(&member, m)| Candidate { member, next_step: held(m), digest: m.digest }).collect()
+    }
+
+    /// Where the next generation must not begin yet: a checkpoint that is further than everybody is about to exist, and
+    /// would fork the history.
+    pub(super) fn waits_for_checkpoint(&self) -> bool {
+        let start = self.next_start();
+        self.commits.storing().is_some_and(|step| step > start)
+    }
+
+    /// Fewer members do not train.
+    pub(super) fn enough(&self) -> usize {
+        if self.draining { 1 } else { self.config.min_workers as usize }
+    }
+
+    /// At most so many members train at once.
+    fn world_max(&self) -> u32 {
+        self.config.lanes.min(self.config.max_workers)
+    }
+
+    /// Forms a generation if a gathering has what it waits for.
+    pub(super) fn gathered(&mut self, now: Now) {
+        let here = self.candidates().len();
+        if self.phase != Phase::Gathering || here == 0 {
+            return;
+        }
+        if here >= self.enough() && self.gathers_until().is_none_or(|until| now >= until) {
+            self.form(now, &self.candidates());
+        }
+    }
+
+    /// Until when a gathering that has enough members waits for more: for those that are expected, and for those that
+    /// may still hold what would otherwise be done again.
+    pub(super) fn gathers_until(&self) -> Option<Now> {
+        let since = self.phase_since?;
+        // After the first generation nobody is expected: the run goes on as soon as it may.
+        let wanted = self.config.expect.min(self.world_max()) as usize;
+        let expects = !self.has_formed && !self.draining && self.candidates().len() < wanted;
+        let redoes = self.next_start() < self.steps.first_untold();
+        let window = match (expects, redoes) {
+            (true, _) => self.config.join_window,
+            (false, true) => self.config.adopt_window,
+            (false, false) => return None,
+        };
+        Some(since + window)
+    }
+
+    /// Where a generation of those that wait would begin.
+    fn next_start(&self) -> Step {
+        let furthest = self.candidates().iter().filter_map(|c| c.next_step).max();
+        furthest.max(self.checkpoint.as_ref().map(|c| c.step)).unwrap_or_default()
+    }
+
+    /// Decides the next generation from `candidates`.
+    fn form(&mut self, now: Now, candidates: &[Candidate]) {
+        let candidates = self.without_the_odd(candidates);
+        let Some(deal) = deal(&candidates, self.world_max(), self.checkpoint.as_ref()) else { return };
+        if self.waits_for_checkpoint() {
+            return;
+        }
+        // All work is done and safe: nobody needs to meet again for it.
+        let over = self.draining || deal.start_step.0 >= self.config.steps;
+        if over && self.is_safe(&deal) {
+            return self.finish(self.outcome_at(deal.start_step), String::new());
+        }
+        self.pausing = self.staying(&deal) < self.enough();
+        if !self.pausing {
+            self.fruitless += 1;
+        }
+        if self.fruitless > self.config.fruitless_max {
+            let failure = std::mem::take(&mut self.failure);
+            let tries = self.config.fruitless_max;
+            return self.finish(
+                Outcome::Fault,
+                format!("{tries} generations in a row reached no step; the last one ended with: {failure}"),
+            );
+        }
+        let generation = self.generation.map_or(self.config.first_generation, Generation::next);
+        self.claim(now, generation, deal);
+    }
+
+    /// Members of `deal` that do not want to go.
+    fn staying(&self, deal: &Deal) -> usize {
+        deal.members.iter().filter(|m| self.members.get(m).is_some_and(|m| m.leaving.is_none())).count()
+    }
+
+    /// Whether nothing would be lost if all members of `deal` were gone.
+    fn is_safe(&self, deal: &Deal) -> bool {
+        let untouched = deal.start_step == Step(0) && deal.source.is_none();
+        untouched || self.checkpoint.as_ref().is_some_and(|c| c.step == deal.start_step)
+    }
+
+    /// `candidates`, where those whose weights are not those of the others as far as they are named, and will receive.
+    fn without_the_odd(&mut self, candidates: &[Candidate]) -> Vec<Candidate> {
+        let odd = odd_ones(candidates);
+        for &member in &odd {
+            let Some(m) = self.members.get_mut(&member) else { continue };
+            let (name, step) = (m.join.name.clone(), m.next_step.unwrap_or_default());
+            m.next_step = None;
+            m.digest = None;
+            self.emit(Effect::Announce(Notice::Diverged { member, name, rank: None, step }));
+        }
+        let heard = |c: &Candidate| {
+            if odd.contains(&c.member) { Candidate { next_step: None, digest: None, ..*c } } else { *c }
+        };
+        candidates.iter().map(heard).collect()
+    }
+
+    /// The record first: a generation that anybody has heard of is in the store, and no other leader can have used its
+    /// number.
+    fn claim(&mut self, now: Now, generation: Generation, deal: Deal) {
+        self.generation = Some(generation);
+        self.has_formed = true;
+        self.message.clear();
+        self.world = u32::try_from(deal.members.len()).expect("no more members than lanes, a u32");
+        self.finished_gone = 0;
+        self.start_step = deal.start_step;
+        self.asked = Asked::Nothing;
+        self.joiners_since = None;
+        self.commits.clear();
+        self.steps.cut_back(deal.start_step);
+        for (rank, member) in (0..).map(Rank).zip(&deal.members) {
+            let m = self.members.get_mut(member).expect("dealt from the members");
+            m.place = Place::Active { rank, ready: false, finished: false };
+        }
+        self.emit(Effect::Ledger(Record::Formed {
+            generation,
+            start_step: deal.start_step,
+            members: deal.members.clone(),
+            source: deal.state_source(),
+        }));
+        self.deal = Some(deal);
+        self.enter(Some(now), Phase::Claiming(generation));
+        self.emit(Effect::Claim { generation });
+    }
+
+    /// The generation's record is in the store: its members may hear of it.
+    pub(super) fn claimed(&mut self, now: Now, generation: Generation) {
+        if self.phase != Phase::Claiming(generation) {
+            return;
+        }
+        let Some(deal) = self.deal.take() else { return };
+        self.emit(Effect::OpenRendezvous { generation });
+        for (rank, &member) in (0..).map(Rank).zip(&deal.members) {
+            let form = Form {
+                generation,
+                rank,
+                members: deal.members.clone(),
+                start_step: deal.start_step,
+                source: deal.source,
+                receivers: deal.receivers.clone(),
+                resume_from: deal.resume.as_ref().map(|r| r.key.clone()),
+                checkpoint_only: self.draining || self.pausing,
+            };
+            self.emit(Effect::Send { member, order: Order::Form(form) });
+        }
+        self.enter(Some(now), Phase::Forming(generation));
+    }
+
+    pub(super) fn all_ready(&mut self, now: Now) {
+        let Phase::Forming(generation) = self.phase else { return };
+        let waiting = |m: &Member| matches!(m.place, Place::Active { ready: false, .. });
+        if !self.members.values().any(waiting) {
+            self.pace.begin(now);
+            self.enter(None, Phase::Training(generation));
+        }
+    }
+
+    /// The generation is over: everybody in it must leave.
+    pub(super) fn give_up(&mut self, now: Now, failure: String) {
+        let told = match self.phase {
+            Phase::Claiming(generation) => {
+                // Nobody has heard of it: all are out already.
+                for member in self.active() {
+                    self.out_of(member);
+                }
+                generation
+            }
+            Phase::Forming(generation) | Phase::Training(generation) => generation,
+            // One more leaves a generation that is over; whoever waits for it in a collective must hear of that.
+            Phase::Reforming(generation) => return self.abort(generation, &failure),
+            Phase::Gathering | Phase::Done(_) => return,
+        };
+        self.emit(Effect::CloseRendezvous);
+        self.deal = None;
+        self.abort(told, &failure);
+        self.failure = failure;
+        self.enter(Some(now), Phase::Reforming(told));
+        self.lose_the_away(now);
+    }
+
+    /// All ranks leave after the same step, by themselves.
+    pub(super) fn step_aside(&mut self, now: Now, generation: Generation) {
+        if self.phase != Phase::Training(generation) {
+            return;
+        }
+        self.emit(Effect::CloseRendezvous);
+        self.failure = "its ranks left at a step boundary".into();
+        self.enter(Some(now), Phase::Reforming(generation));
+        self.lose_the_away(now);
+    }
+
+    fn abort(&mut self, generation: Generation, cause: &str) {
+        for member in self.active() {
+            self.emit(Effect::Send { member, order: Order::Abort { generation, cause: cause.into() } });
+        }
+    }
+
+    /// A member is in no generation, without having said so.
+    pub(super) fn out_of(&mut self, member: MemberId) {
+        if let Some(m) = self.members.get_mut(&member) {
+            m.place = Place::Waiting;
+        }
+    }
+
+    /// Once everybody is out of the old generation, the next one is formed, or members are awaited.
+    pub(super) fn all_out(&mut self, now: Now) {
+        if !matches!(self.phase, Phase::Reforming(_)) || !self.active().is_empty() {
+            return;
+        }
+        for done in self.steps.flush(self.world) {
+            self.record_step(done);
+        }
+        // Those who leave help to save what would go with them.
+        let waiting = self.waiting();
+        let furthest = waiting.iter().filter_map(|c| c.next_step).max();
+        let unsaved = furthest.is_some_and(|step| self.checkpoint.as_ref().is_none_or(|c| c.step < step) && step.0 > 0);
+        let enough = self.candidates().len() >= self.enough();
+        if !enough && unsaved {
+            return self.form(now, &waiting);
+        }
+        let leavers: Vec<_> = self.members.iter().filter(|(_, m)| m.leaving.is_some()).map(|(&id, _)| id).collect();
+        for leaver in leavers {
+            self.depart(leaver);
+        }
+        if enough {
+            return self.form(now, &self.candidates());
+        }
+        self.await_members(now);
+    }
+
+    fn await_members(&mut self, now: Now) {
+        let (have, need) = (self.candidates().len(), self.config.min_workers);
+        let word = if self.pausing { "paused" } else { "waiting" };
+        let saved = self.checkpoint.as_ref().map_or(String::new(), |c| format!(", checkpointed at step {}", c.step));
+        self.message = format!("{word}: {have} of at least {need} workers are left{saved}; {}", self.failure);
+        let since = (!self.members.is_empty()).then_some(now);
+        self.enter(since, Phase::Gathering);
+        if self.members.values().all(|m| m.next_step.is_none()) {
+            // Nobody holds state any more: the next generation starts from the newest checkpoint.
+            self.start_step = self.checkpoint.as_ref().map_or(Step(0), |c| c.step);
+        }
+        if self.members.is_empty() && self.draining {
+            self.finish(Outcome::Fault, format!("the last worker was lost in the drain: {}", self.failure));
+        }
+    }
+
+    /// When the generation that trains counts as hanging. Who stays away, or has nothing left to do, does not hang.
+    pub(super) fn stalls_at(&self) -> Option<Now> {
+        let idle = |m: &Member| m.away.is_some() || matches!(m.place, Place::Active { finished: true, .. });
+        if self.members.values().any(idle) {
+            return None;
+        }
+        self.pace.stalls_at(self.config.stall_min, self.config.forming_timeout.max(self.config.stall_min))
+    }
+
+    /// When the generation that trains is ended for those that wait.
+    pub(super) fn joiners_due(&self) -> Option<Now> {
+        self.joiners_since.filter(|_| self.asked == Asked::Nothing).map(|since| since + self.config.join_batch)
+    }
+
+    /// What members want of a generation that trains: to leave it, to join it, to end the run.
+    pub(super) fn wishes(&mut self, now: Now) {
+        let Phase::Training(generation) = self.phase else { return };
+        let room = self.world < self.world_max();
+        let waiting = self.members.values().filter(|m| m.is_candidate()).count();
+        // Those that have finished already, or are about to, need no boundary.
+        let ending = self.members.values().any(|m| matches!(m.place, Place::Active { finished: true, .. }));
+        self.joiners_since = (room && waiting > 0 && !ending).then(|| self.joiners_since.unwrap_or(now));
+        let staying = self.members.values().filter(|m| m.leaving.is_none() && (m.is_active() || m.is_candidate()));
+        let leaves = self.members.values().any(|m| m.leaving.is_some() && m.is_active());
+        let wanted = if self.draining || (leaves && staying.count() < self.enough()) {
+            Asked::Checkpoint
+        } else if leaves || self.joiners_due().is_some_and(|due| now >= due) {
+            Asked::Boundary
+        } else {
+            Asked::Nothing
+        };
+        if wanted <= self.asked || ending {
+            return;
+        }
+        self.asked = wanted;
+        if wanted == Asked::Checkpoint && !self.draining {
+            self.pausing = true;
+        }
+        let checkpoint = wanted == Asked::Checkpoint;
+        for member in self.active() {
+            self.emit(Effect::Send { member, order: Order::Yield { generation, checkpoint } });
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! What one seed's run looks like before anything goes wrong.
+
+use super::clock::Dice;
+use crate::LaneMap;
+use crate::ids::{Generation, Rank, Step};
+use crate::order::{DatasetShape, Order};
+use crate::peer::Limits;
+use crate::run::{Now, RunConfig};
+use std::time::Duration;
+
+/// The run's name.
+pub(super) const RUN: &str = "sim";
+/// The dataset's version.
+pub(super) const DATASET: &str = "d0";
+const LANES: u32 = 6;
+const LANE_SIZE: u32 = 2;
+/// Far more generations in a row than any schedule's faults can spoil.
+const FRUITLESS_MAX: u32 = 1000;
+
+pub(super) const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const COLLECTIVE_TIMEOUT: Duration = Duration::from_secs(10);
+const REFORM_GRACE: Duration = Duration::from_secs(20);
+const FORMING_TIMEOUT: Duration = Duration::from_secs(30);
+const STALL_MIN: Duration = Duration::from_secs(20);
+const JOIN_WINDOW: Duration = Duration::from_secs(10);
+const JOIN_BATCH: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(600);
+/// A run that goes on undisturbed for so long after its last fault is done.
+pub(super) const HEALING: Duration = Duration::from_secs(900);
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(super) struct Setup {
+    pub(super) seed: u64,
+    /// Workers at the start.
+    pub(super) workers: u32,
+    pub(super) min_workers: u32,
+    max_workers: u32,
+    pub(super) steps: u64,
+    /// Checkpoints every so many steps.
+    pub(super) every: u64,
+    /// A forward pass of this run takes about so long.
+    pub(super) forward_ms: u64,
+    reconnect_grace: Duration,
+    adopt_window: Duration,
+}
+
+impl Setup {
+    pub(super) fn draw(seed: u64) -> Self {
+        let mut dice = Dice::new(seed, &[1]);
+        let workers = dice.within(1..=5) as u32;
+        Self {
+            seed,
+            workers,
+            min_workers: dice.within(1..=u64::from(workers.min(3))) as u32,
+            max_workers: dice.within(3..=6) as u32,
+            steps: dice.within(20..=60),
+            every: dice.within(3..=12),
+            forward_ms: dice.within(100..=1200),
+            reconnect_grace: dice.ms(500..=6000),
+            adopt_window: dice.ms(1000..=8000),
+        }
+    }
+
+    /// What a coordinator is told; the rest it finds in the store.
+    pub(super) fn config(&self) -> RunConfig {
+        RunConfig {
+            expect: self.workers,
+            join_window: JOIN_WINDOW,
+            min_workers: self.min_workers,
+            max_workers: self.max_workers.max(self.min_workers),
+            lanes: LANES,
+            global_batch: LANES * LANE_SIZE,
+            steps: self.steps,
+            heartbeat_timeout: HEARTBEAT_TIMEOUT,
+            reconnect_grace: self.reconnect_grace,
+            adopt_window: self.adopt_window,
+            join_batch: JOIN_BATCH,
+            forming_timeout: FORMING_TIMEOUT,
+            stall_min: STALL_MIN,
+            reform_grace: REFORM_GRACE,
+            fruitless_max: FRUITLESS_MAX,
+            members_max: 64,
+            first_generation: Generation(1),
+            resume: None,
+            recorded: Step(0),
+            adopted: None,
+        }
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        Limits { patience: PATIENCE, heartbeat_timeout: HEARTBEAT_TIMEOUT }
+    }
+
+    /// The positions of `step` that `rank` works on.
+    pub(super) fn positions(&self, step: Step, rank: Rank, world: u32) -> std::ops::Range<u64> {
+        let map = LaneMap::new(LANES, LANE_SIZE, world).expect("a run has no more ranks than lanes");
+        let first = map.first_position(step).0;
+        let rows = map.rows_of(rank);
+        first + u64::from(rows.start)..first + u64::from(rows.end)
+    }
+
+    /// All positions of `step`.
+    pub(super) fn whole(&self, step: Step) -> std::ops::Range<u64> {
+        self.positions(step, Rank(0), 1)
+    }
+
+    /// The order that the ledger is audited against: epochs end in the midst of batches.
+    pub(super) fn order(&self) -> Order {
+        Order::new(self.seed, DatasetShape { rows: vec![17, 29, 5, 41, 23] }, 2).expect("the shape has rows")
+    }
+
+    pub(super) fn global_batch(&self) -> u32 {
+        LANES * LANE_SIZE
+    }
+
+    /// When a run whose last fault came at `last` must be over.
+    pub(super) fn bound(&self, last: Now) -> Now {
+        last + HEALING
+    }
+}

@@ -1,0 +1,385 @@
+//! A model of a worker's trainer. Its weights are the chain of the steps that were applied to them; a step is a forward,
+//! an exchange that carries what the ranks were asked for, a reduction, and the optimizer, which commits.
+
+use super::group::{Brought, GroupId, Op, Seat};
+use super::world::{ToWorker, What, WorkerId, World};
+use crate::commit::PartEntry;
+use crate::ids::{Generation, Rank, Step};
+use crate::ledger::Losses;
+use crate::peer::{Event, Word};
+use crate::rng::key;
+use crate::run::{Form, LeaveKind, Left, PartReport, StepReport};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::time::Duration;
+
+/// Weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct State {
+    pub(super) next: Step,
+    pub(super) chain: u64,
+}
+
+impl State {
+    pub(super) const INITIAL: Self = Self { next: Step(0), chain: 0 };
+
+    /// After one more step on `positions`, whose ranks all held the weights of `chains`.
+    pub(super) fn stepped(self, positions: &Range<u64>) -> Self {
+        Self { next: self.next.next(), chain: key(&[self.chain, self.next.0, positions.start, positions.end]) }
+    }
+}
+
+/// A part of a checkpoint on its way to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Upload {
+    pub(super) generation: Generation,
+    pub(super) rank: Rank,
+    pub(super) state: State,
+    /// The trainer waits for it.
+    pub(super) last: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// On the way to the rendezvous.
+    Calling,
+    /// Reads a manifest.
+    Loading,
+    Forward,
+    /// In a collective.
+    Waiting(Op),
+    Backward,
+    /// The optimizer runs; the weights that it makes.
+    Optimizing(State),
+    /// Writes its last part.
+    Uploading,
+    Finished,
+}
+
+/// Its place in a generation.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) form: Form,
+    pub(super) group: GroupId,
+    pub(super) phase: Phase,
+    /// What the ranks agreed on in this step.
+    stop: u8,
+    /// Its last generation was larger.
+    shrunk: bool,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Trainer {
+    pub(super) state: Option<State>,
+    /// The generation that it was made in.
+    pub(super) made_in: Generation,
+    pub(super) place: Option<Place>,
+    waiting: VecDeque<Form>,
+    /// Generations that it was told are over.
+    over: Option<Generation>,
+    /// What it was asked for.
+    wish: Option<(Generation, u8)>,
+    /// Changes with each phase, so that what belongs to an earlier one is known.
+    token: u64,
+    last_world: u32,
+}
+
+impl Trainer {
+    pub(super) fn asked(&mut self, generation: Generation, checkpoint: bool) {
+        self.wish = Some((generation, if checkpoint { 2 } else { 1 }));
+    }
+
+    fn is_over(&self, generation: Generation) -> bool {
+        self.over.is_some_and(|over| generation <= over)
+    }
+
+    pub(super) fn next(&self) -> Option<Step> {
+        self.state.map(|s| s.next)
+    }
+}
+
+impl World {
+    /// The trainer is told to take its place in a generation; it does so once it is out of the last.
+    pub(super) fn take_order(&mut self, id: WorkerId, form: Form) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.trainer.waiting.push_back(form);
+        self.next_order(id);
+    }
+
+    fn next_order(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        if worker.trainer.place.is_some() {
+            return;
+        }
+        let Some(form) = worker.trainer.waiting.pop_front() else { return };
+        let at = worker.link.and_then(|link| self.net.sessions.get(&link)).map(|s| s.coordinator);
+        let shrunk = form.world() < worker.trainer.last_world;
+        worker.trainer.last_world = form.world();
+        let group = GroupId { at, generation: form.generation };
+        worker.trainer.place = Some(Place { form, group, phase: Phase::Calling, stop: 0, shrunk });
+        let takes = worker.dice.ms(10..=600);
+        self.enter(id, Phase::Calling, Some(takes));
+    }
+
+    /// The next phase; it takes so long, or is ended by others.
+    fn enter(&mut self, id: WorkerId, phase: Phase, takes: Option<Duration>) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(place) = &mut worker.trainer.place else { return };
+        place.phase = phase;
+        worker.trainer.token += 1;
+        let token = worker.trainer.token;
+        if let Some(takes) = takes {
+            self.queue.push(self.now + takes, What::Worker(id, ToWorker::Phase(token)));
+        }
+    }
+
+    fn meet(&mut self, id: WorkerId, op: Op, brought: Brought) {
+        self.enter(id, Phase::Waiting(op), None);
+        let Some(worker) = self.workers.get(&id) else { return };
+        let Some(place) = &worker.trainer.place else { return };
+        let who = (id, worker.trainer.token);
+        let seat = Seat { group: place.group, rank: place.form.rank, world: place.form.world(), who };
+        self.arrive_at(seat, op, brought);
+    }
+
+    /// A phase is over by itself.
+    pub(super) fn phase_over(&mut self, id: WorkerId, token: u64) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        if worker.trainer.token != token {
+            return;
+        }
+        let Some(place) = &worker.trainer.place else { return };
+        let (generation, phase, stop) = (place.form.generation, place.phase, place.stop);
+        if worker.trainer.is_over(generation) && !matches!(phase, Phase::Optimizing(_) | Phase::Uploading) {
+            return self.leave(id, LeaveKind::Aborted, "aborted");
+        }
+        match phase {
+            Phase::Calling => self.meet(id, Op::Meet, Brought::default()),
+            Phase::Loading => self.load(id),
+            Phase::Forward => {
+                let wish = worker.trainer.wish.filter(|&(g, _)| g == generation).map_or(0, |(_, wish)| wish);
+                let step = worker.trainer.next().unwrap_or_default();
+                self.meet(id, Op::Exchange(step), Brought { wish, ..Brought::default() });
+            }
+            Phase::Backward => self.reduce(id),
+            Phase::Optimizing(state) => self.commit(id, state, stop),
+            Phase::Waiting(_) | Phase::Uploading | Phase::Finished => {}
+        }
+    }
+
+    fn reduce(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get(&id) else { return };
+        let (Some(place), Some(state)) = (&worker.trainer.place, worker.trainer.state) else { return };
+        let positions = self.setup.positions(state.next, place.form.rank, place.form.world());
+        let positions = self.habits.positions(positions, place.shrunk);
+        self.meet(id, Op::Reduce(state.next), Brought { state: Some(state), positions, wish: 0 });
+    }
+
+    /// A collective is over: it succeeded, or it failed.
+    pub(super) fn collective_over(&mut self, id: WorkerId, token: u64, timed_out: bool) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        if worker.trainer.token != token {
+            return;
+        }
+        let Some(place) = &mut worker.trainer.place else { return };
+        let Phase::Waiting(op) = place.phase else { return };
+        let aborted = worker.trainer.over.is_some_and(|over| place.form.generation <= over);
+        let Some(group) = self.groups.get(&place.group) else { return };
+        let result = group.result(op, &mut worker.dice);
+        let Some(result) = result.filter(|_| !timed_out) else {
+            let kind = if aborted { LeaveKind::Aborted } else { LeaveKind::Collective };
+            let why = if timed_out { "the collective timed out" } else { "a peer is gone" };
+            return self.leave(id, kind, why);
+        };
+        match op {
+            Op::Meet => self.met(id),
+            Op::Broadcast => {
+                let Some(worker) = self.workers.get_mut(&id) else { return };
+                let Some(place) = &worker.trainer.place else { return };
+                if place.form.needs_state() {
+                    worker.trainer.state = result.state;
+                }
+                self.ready(id);
+            }
+            Op::Exchange(_) => {
+                place.stop = result.wish;
+                let takes = worker.dice.ms(5..=200);
+                self.enter(id, Phase::Backward, Some(takes));
+            }
+            Op::Reduce(_) => {
+                let Some(before) = result.state else { return };
+                let takes = worker.dice.ms(5..=60);
+                let after = before.stepped(&result.positions);
+                self.enter(id, Phase::Optimizing(after), Some(takes));
+                if self.habits.reports_early() {
+                    self.say_committed(id, before.next);
+                }
+            }
+        }
+    }
+
+    /// The group stands: take over state.
+    fn met(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(place) = &worker.trainer.place else { return };
+        let state = worker.trainer.state;
+        match place.form.source {
+            None => {
+                worker.trainer.state = None;
+                let takes = worker.dice.ms(10..=1500);
+                self.enter(id, Phase::Loading, Some(takes));
+            }
+            Some(_) if place.form.receivers.is_empty() => self.ready(id),
+            Some(source) => {
+                let state = state.filter(|_| source == place.form.rank);
+                if place.form.needs_state() {
+                    worker.trainer.state = None;
+                }
+                self.meet(id, Op::Broadcast, Brought { state, ..Brought::default() });
+            }
+        }
+    }
+
+    fn load(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(place) = &worker.trainer.place else { return };
+        if self.store.is_down(self.now) {
+            let again = worker.dice.ms(300..=2000);
+            return self.enter(id, Phase::Loading, Some(again));
+        }
+        let state = match &place.form.resume_from {
+            None => Some(State::INITIAL),
+            Some(key) => super::oracle::state_of(&self.store, key),
+        };
+        worker.trainer.state = state;
+        self.ready(id);
+    }
+
+    fn ready(&mut self, id: WorkerId) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(place) = &worker.trainer.place else { return };
+        let (generation, next_step, only) = (place.form.generation, place.form.start_step, place.form.checkpoint_only);
+        if worker.trainer.next() != Some(next_step) {
+            let held = worker.trainer.state;
+            return self.accuse("out_of_step", || format!("{id} is to begin at step {next_step} and holds {held:?}"));
+        }
+        worker.trainer.made_in = generation;
+        self.judge_member(id, generation);
+        self.peer(id, Event::Trainer(Word::Ready { generation, next_step }));
+        if only || next_step.0 >= self.setup.steps {
+            return self.upload(id, true);
+        }
+        self.forward(id);
+    }
+
+    fn forward(&mut self, id: WorkerId) {
+        let usual = self.setup.forward_ms;
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let takes = worker.dice.ms(usual * 4 / 5..=usual * 6 / 5);
+        self.enter(id, Phase::Forward, Some(takes));
+    }
+
+    /// The optimizer has run.
+    fn commit(&mut self, id: WorkerId, state: State, stop: u8) {
+        let step = Step(state.next.0 - 1);
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(place) = &worker.trainer.place else { return };
+        let generation = place.form.generation;
+        worker.trainer.state = Some(state);
+        self.judge_commit(id, generation, step, state);
+        if !self.habits.reports_early() {
+            self.say_committed(id, step);
+        }
+        let ends = stop == 2 || state.next.0 >= self.setup.steps;
+        if ends || state.next.0.is_multiple_of(self.setup.every) {
+            self.upload(id, ends);
+        }
+        if !ends && stop == 1 {
+            self.leave(id, LeaveKind::Boundary, "asked to");
+        } else if !ends {
+            self.forward(id);
+        }
+    }
+
+    fn say_committed(&mut self, id: WorkerId, step: Step) {
+        let Some(place) = self.workers.get(&id).and_then(|w| w.trainer.place.as_ref()) else { return };
+        let report = StepReport {
+            generation: place.form.generation,
+            step,
+            losses: Losses { total: 1.0, ..Losses::default() },
+            samples: u64::from(self.setup.global_batch()),
+            ..StepReport::default()
+        };
+        self.peer(id, Event::Trainer(Word::Committed(report)));
+    }
+
+    fn upload(&mut self, id: WorkerId, last: bool) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let (Some(place), Some(state)) = (&worker.trainer.place, worker.trainer.state) else { return };
+        let upload = Upload { generation: place.form.generation, rank: place.form.rank, state, last };
+        let takes = worker.dice.ms(50..=4000);
+        if last {
+            self.enter(id, Phase::Uploading, None);
+        }
+        self.queue.push(self.now + takes, What::Worker(id, ToWorker::Uploaded(upload)));
+    }
+
+    pub(super) fn uploaded(&mut self, id: WorkerId, upload: Upload) {
+        if self.store.is_down(self.now) {
+            let again = self.now + Duration::from_secs(1);
+            return self.queue.push(again, What::Worker(id, ToWorker::Uploaded(upload)));
+        }
+        let Upload { generation, rank, state, last } = upload;
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(place) = worker.trainer.place.as_ref().filter(|p| p.form.generation == generation) else { return };
+        let path = crate::Manifest::part_key(state.next, generation, rank, place.form.world());
+        let blake3 = format!("{:016x}", state.chain);
+        let entry = PartEntry { path, rank, bytes: 8, blake3, tensors: Vec::new() };
+        let over = worker.trainer.is_over(generation);
+        self.peer(id, Event::Trainer(Word::Part(PartReport { generation, step: state.next, entry })));
+        if !last {
+            return;
+        }
+        if over {
+            return self.leave(id, LeaveKind::Aborted, "aborted");
+        }
+        self.enter(id, Phase::Finished, None);
+        self.peer(id, Event::Trainer(Word::Finished { generation, next_step: state.next }));
+    }
+
+    /// The generation is over; a collective breaks off, anything else goes to its end first.
+    pub(super) fn abort_trainer(&mut self, id: WorkerId, generation: Generation) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        worker.trainer.over = worker.trainer.over.max(Some(generation));
+        let Some(place) = worker.trainer.place.as_ref().filter(|p| p.form.generation <= generation) else { return };
+        match place.phase {
+            Phase::Waiting(_) | Phase::Finished => self.leave(id, LeaveKind::Aborted, "aborted"),
+            Phase::Calling
+            | Phase::Loading
+            | Phase::Forward
+            | Phase::Backward
+            | Phase::Optimizing(_)
+            | Phase::Uploading => {}
+        }
+    }
+
+    fn leave(&mut self, id: WorkerId, kind: LeaveKind, message: &str) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(place) = worker.trainer.place.take() else { return };
+        worker.trainer.token += 1;
+        let state = worker.trainer.state;
+        let left = Left {
+            generation: place.form.generation,
+            next_step: state.map(|s| s.next),
+            digest: state.map(|s| s.chain),
+            kind,
+            message: message.into(),
+            lost_rank: None,
+        };
+        self.log(|| format!("{id} leaves {} with {state:?}: {message}", left.generation));
+        self.rank_gone(place.group, kind != LeaveKind::Boundary);
+        self.peer(id, Event::Trainer(Word::Left(left)));
+        self.next_order(id);
+    }
+}

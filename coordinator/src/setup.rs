@@ -1,0 +1,126 @@
+//! What the machine and its shell are made from: the run file, what was typed, and what the store says.
+
+use crate::driver::Parts;
+use crate::open::{Glance, Opened};
+use crate::rendezvous::Rendezvous;
+use crate::serve::Config;
+use crate::stage::Standing;
+use crate::view::Frame;
+use pixfleet_cluster::journal::{Journal, Nonces};
+use pixfleet_cluster::lead::Opening;
+use pixfleet_cluster::ledger::Record;
+use pixfleet_cluster::run::{Run, RunConfig, Welcome};
+use pixfleet_cluster::{MemberId, RunId, RunSpec};
+use pixfleet_proto::pb;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::broadcast;
+
+/// Generations in a row without a step, after which the run is at fault.
+const FRUITLESS_MAX: u32 = 20;
+/// Members that may stand by beyond those that train.
+const STANDBY_MAX: u32 = 64;
+/// How long the members of a generation that trains may take to find a new coordinator.
+const ADOPT_WINDOW: Duration = Duration::from_secs(3);
+/// A group that fails to form says so by its own timeout; this much later it counts as stuck.
+const FORMING_SLACK: Duration = Duration::from_secs(5);
+
+/// What lives longer than one attempt to take the lead.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) rendezvous: Arc<Rendezvous>,
+    pub(crate) notices: broadcast::Sender<pb::Notice>,
+    pub(crate) standing: Arc<Standing>,
+}
+
+/// The machine's beginning.
+pub(crate) fn opening(config: &Config, opened: &Opened, glance: &Glance) -> Opening {
+    let spec = &config.spec;
+    Opening {
+        run: Run::new(run_config(config, glance)),
+        journal: Journal::new(glance.next_segment, glance.last_digest.clone(), Nonces::new(seed())),
+        opened: Record::Opened {
+            run: spec.run.name.clone(),
+            spec_digest: spec.digest(),
+            dataset_digest: opened.dataset.digest.clone(),
+            seed: spec.run.seed,
+            global_batch: spec.train.global_batch,
+            leader: glance.takeover.leader,
+            address: config.advertise.clone(),
+        },
+        name: RunId(spec.run.name.clone()),
+        spec_digest: spec.digest(),
+        dataset_digest: opened.dataset.digest.clone(),
+        nonces: Nonces::new(seed()),
+    }
+}
+
+/// A seed that nobody else draws: `RandomState` has its own from the operating system.
+fn seed() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+/// The shell's beginning.
+pub(crate) fn parts(config: &Config, opened: &Opened, glance: &Glance, shared: Shared) -> Parts {
+    let (spec, leader) = (&config.spec, glance.takeover.leader);
+    Parts {
+        location: opened.location.clone(),
+        keep: spec.checkpoint.keep as usize,
+        frame: Frame {
+            run: spec.run.name.clone(),
+            steps: spec.schedule.steps,
+            global_batch: spec.train.global_batch,
+            members_max: members_max(spec),
+            epoch_len: opened.dataset.shape.total(),
+            leader,
+        },
+        welcome: Welcome {
+            member: MemberId(0), // the driver fills it in
+            leader,
+            run: spec.run.name.clone(),
+            spec_toml: spec.to_toml(),
+            spec_digest: spec.digest(),
+            dataset_digest: opened.dataset.digest.clone(),
+            // Four beats in a timeout: three may be late.
+            heartbeat_ms: (spec.train.heartbeat_timeout_ms / 4).max(1),
+        },
+        first_member: glance.takeover.first_member,
+        address: config.advertise.clone(),
+        rendezvous: shared.rendezvous,
+        notices: shared.notices,
+        standing: shared.standing,
+    }
+}
+
+fn run_config(config: &Config, glance: &Glance) -> RunConfig {
+    let train = &config.spec.train;
+    let heartbeat_timeout = Duration::from_millis(train.heartbeat_timeout_ms);
+    let collective_timeout = Duration::from_millis(train.collective_timeout_ms);
+    RunConfig {
+        expect: config.expect,
+        join_window: config.join_window,
+        min_workers: train.min_workers,
+        max_workers: if train.max_workers == 0 { train.lanes } else { train.max_workers },
+        lanes: train.lanes,
+        global_batch: train.global_batch,
+        steps: config.spec.schedule.steps,
+        heartbeat_timeout,
+        reconnect_grace: Duration::from_millis(train.reconnect_grace_ms),
+        adopt_window: ADOPT_WINDOW.min(heartbeat_timeout),
+        join_batch: Duration::from_millis(train.join_window_ms),
+        forming_timeout: collective_timeout + FORMING_SLACK,
+        stall_min: Duration::from_millis(train.stall_ms),
+        reform_grace: collective_timeout,
+        fruitless_max: FRUITLESS_MAX,
+        members_max: members_max(&config.spec),
+        first_generation: glance.takeover.first_generation,
+        resume: glance.resume.clone(),
+        recorded: glance.takeover.recorded,
+        adopted: glance.takeover.adopted.clone(),
+    }
+}
+
+fn members_max(spec: &RunSpec) -> u32 {
+    spec.train.lanes.saturating_add(STANDBY_MAX)
+}

@@ -1,0 +1,67 @@
+//! What the journal and the manifests ask of the run's store, asked.
+
+use crate::error::CoordinatorError;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use pixfleet_checkpoint::{Location, leaders, sweep};
+use pixfleet_cluster::Class;
+use pixfleet_cluster::create::{Answer, Ask};
+use std::time::Duration;
+
+/// Attempts to say where this coordinator is; the pauses between them add up to some minutes.
+const ANNOUNCE_ATTEMPTS: u32 = 12;
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+
+/// Asks the store once. Whether to ask again is for the machine to say.
+pub(crate) async fn ask(run: Location, ask: Ask) -> Answer {
+    match ask {
+        Ask::Create { key, body } => {
+            let put = run.store().put_opts(&run.path(&key), body.into(), PutMode::Create.into()).await;
+            match put {
+                Ok(_) => Answer::Created,
+                Err(object_store::Error::AlreadyExists { .. }) => Answer::Exists,
+                Err(source) => failed(&run, "write", &key, source),
+            }
+        }
+        Ask::Read { key } => {
+            let there = async { run.store().get(&run.path(&key)).await?.bytes().await };
+            match there.await {
+                Ok(body) => Answer::Body(body.into()),
+                // It was there when it was to be created: some stores say so of a create that lost against another one
+                // which did not succeed either. The next create will tell.
+                Err(source @ object_store::Error::NotFound { .. }) => {
+                    Answer::Failed { retry: true, message: source.to_string() }
+                }
+                Err(source) => failed(&run, "read", &key, source),
+            }
+        }
+    }
+}
+
+fn failed(run: &Location, verb: &'static str, key: &str, source: object_store::Error) -> Answer {
+    let error = CoordinatorError::store(verb, format!("{}/{key}", run.url()), source);
+    let retry = error.class() == Class::Retry;
+    tracing::warn!(key, retry, error = error.sentence(), "the store failed");
+    Answer::Failed { retry, message: error.sentence() }
+}
+
+/// Removes checkpoints beyond the newest `keep`. A failure costs space and nothing else.
+pub(crate) async fn clean(run: Location, keep: usize) {
+    match sweep(&run, keep).await {
+        Ok(gone) if gone.is_empty() => {}
+        Ok(gone) => tracing::debug!(gone = gone.len(), "old checkpoints removed"),
+        Err(error) => tracing::warn!(%error, "old checkpoints could not be removed"),
+    }
+}
+
+/// Says where leader `number` is. Without that nobody who lost its coordinator finds this one, so it is tried again.
+pub(crate) async fn announce(run: Location, number: u64, address: String) {
+    let mut pause = PAUSE_FIRST;
+    for _ in 0..ANNOUNCE_ATTEMPTS {
+        match leaders::announce(&run, number, &address).await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "the address of this coordinator could not be written, trying again"),
+        }
+        tokio::time::sleep(pause).await;
+        pause *= 2;
+    }
+}

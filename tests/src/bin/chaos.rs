@@ -1,0 +1,16 @@
+//! `chaos`: a run of real processes under random faults, compared with one that nobody disturbed.
+
+use clap::Parser;
+use pixfleet_tests::chaos;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
+        .with_writer(std::io::stderr)
+        .init();
+    chaos::main(&chaos::Args::parse()).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
