@@ -6,18 +6,17 @@
 use crate::chunk::{CHUNKS_IN_FLIGHT, chunks};
 use crate::error::CheckpointError;
 use crate::part::{HostTensor, encode};
+use crate::patience::Patience;
 use crate::read::{get, read_manifest};
 use crate::store::Location;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{Error, ObjectStore, PutMode};
-use pixfleet_cluster::{Class, Generation, Manifest, PartEntry, Rank, Step};
+use pixfleet_cluster::{Generation, Manifest, PartEntry, Rank, Step};
 use std::time::Duration;
 
-/// Attempts to create an object of a part. A store's client has its own patience within each of them.
-const ATTEMPTS: u32 = 6;
-/// The pause after the first attempt; each further one is twice as long, some three seconds in all.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// How long a store that fails is asked for an object of a part. Its client has its own patience within each attempt.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Which part of which checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,7 +55,7 @@ pub async fn write_part(run: &Location, key: PartKey, tensors: Vec<HostTensor>) 
     futures::stream::iter(chunks(&path, length))
         .map(|(key, range)| {
             let bytes = part.bytes.slice(range.start as usize..range.end as usize);
-            async move { create(run, &key, bytes, FIRST_PAUSE).await }
+            async move { create(run, &key, bytes, Patience::lasting(PATIENCE)).await }
         })
         .buffer_unordered(CHUNKS_IN_FLIGHT)
         .try_collect::<()>()
@@ -69,20 +68,14 @@ pub(crate) async fn create(
     run: &Location,
     key: &str,
     bytes: Bytes,
-    first_pause: Duration,
+    mut patience: Patience,
 ) -> Result<(), CheckpointError> {
-    let mut pause = first_pause;
-    for _ in 1..ATTEMPTS {
+    loop {
         match create_once(run, key, &bytes).await {
-            Err(error) if error.class() == Class::Retry => {
-                tracing::warn!(key, error = &error as &dyn std::error::Error, "object not created, trying again");
-            }
+            Err(error) if patience.outlasts(&error, error.class()).await => {}
             answer => return answer,
         }
-        tokio::time::sleep(pause).await;
-        pause *= 2;
     }
-    create_once(run, key, &bytes).await
 }
 
 /// An object that lies there with the same bytes is as good as created: it is what an attempt left whose answer got

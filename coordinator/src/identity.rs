@@ -10,8 +10,9 @@ use pixfleet_cluster::RunSpec;
 const OBJECT: &str = "run.toml";
 
 /// Keys that may change between two starts of one run.
-const NEUTRAL: [&str; 17] = [
+const NEUTRAL: [&str; 18] = [
     "run.store",
+    "run.store_patience_ms",
     "data.url",
     "train.prefetch_steps",
     "train.min_workers",

@@ -7,11 +7,13 @@ use crate::error::CoordinatorError;
 use crate::identity;
 use futures::{FutureExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt};
-use pixfleet_checkpoint::{Found, Ledger, Location, newest_good_where};
+use pixfleet_checkpoint::{Found, Ledger, Location, Patience, newest_good_where};
 use pixfleet_cluster::ledger::{History, Record};
 use pixfleet_cluster::run::Resume;
 use pixfleet_cluster::takeover::Takeover;
 use pixfleet_cluster::{Generation, Manifest, RunSpec, Step};
+use std::future::Future;
+use std::time::Duration;
 
 /// Checkpoints that may appear, one after the other, while one is verified.
 const LOOKS_MAX: u32 = 20;
@@ -41,23 +43,51 @@ pub(crate) struct Glance {
 /// # Errors
 /// Each says what to do; nothing has been written but a new run's `run.toml`.
 pub(crate) async fn open(spec: &RunSpec, fresh: bool) -> Result<Opened, CoordinatorError> {
-    let dataset = open_dataset(&spec.data.url, &spec.data.split).await?;
+    let dataset = patiently(spec, || open_dataset(&spec.data.url, &spec.data.split)).await?;
     let store = Location::parse(&spec.run.store).map_err(CoordinatorError::Checkpoint)?;
     let location = store.join(&spec.run.name);
-    let exists = exists(&location).await?;
+    let exists = patiently(spec, || exists(&location)).await?;
     if fresh && exists {
         return Err(CoordinatorError::RunExists { run: spec.run.name.clone(), store: spec.run.store.clone() });
     }
-    identity::claim(&location, spec).await?;
+    patiently(spec, || identity::claim(&location, spec)).await?;
     Ok(Opened { location, dataset, ledger: Ledger::default(), manifests: None, found: None })
+}
+
+/// Tries again while the store fails, for as long as the run file says.
+async fn patiently<T, F: Future<Output = Result<T, CoordinatorError>>>(
+    spec: &RunSpec,
+    attempt: impl Fn() -> F,
+) -> Result<T, CoordinatorError> {
+    let mut patience = patience(spec);
+    loop {
+        match attempt().await {
+            Err(error) if patience.outlasts(&error, error.class()).await => {}
+            answer => return answer,
+        }
+    }
+}
+
+fn patience(spec: &RunSpec) -> Patience {
+    Patience::lasting(Duration::from_millis(spec.run.store_patience_ms))
 }
 
 impl Opened {
     /// Reads what was written since the last look, and judges the run by it.
     ///
     /// # Errors
-    /// A ledger that cannot be read, another dataset, a store that fails.
+    /// A ledger that cannot be read, another dataset, a store that goes on failing.
     pub(crate) async fn look(&mut self, spec: &RunSpec) -> Result<Glance, CoordinatorError> {
+        let mut patience = patience(spec);
+        loop {
+            match self.look_once(spec).await {
+                Err(error) if patience.outlasts(&error, error.class()).await => {}
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn look_once(&mut self, spec: &RunSpec) -> Result<Glance, CoordinatorError> {
         for _ in 0..LOOKS_MAX {
             self.ledger.catch_up(&self.location).boxed().await.map_err(CoordinatorError::Ledger)?;
             let history = History::replay(&self.ledger.records);

@@ -2,14 +2,13 @@
 
 use crate::error::CoordinatorError;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
-use pixfleet_checkpoint::{Location, leaders, sweep};
+use pixfleet_checkpoint::{Location, Patience, leaders, sweep};
 use pixfleet_cluster::Class;
 use pixfleet_cluster::create::{Answer, Ask};
 use std::time::Duration;
 
-/// Attempts to say where this coordinator is; the pauses between them add up to some minutes.
-const ANNOUNCE_ATTEMPTS: u32 = 12;
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
+/// How long to go on trying to say where this coordinator is.
+const ANNOUNCING: Duration = Duration::from_secs(600);
 
 /// Asks the store once. Whether to ask again is for the machine to say.
 pub(crate) async fn ask(run: Location, ask: Ask) -> Answer {
@@ -55,13 +54,11 @@ pub(crate) async fn clean(run: Location, keep: usize) {
 
 /// Says where leader `number` is. Without that nobody who lost its coordinator finds this one, so it is tried again.
 pub(crate) async fn announce(run: Location, number: u64, address: String) {
-    let mut pause = PAUSE_FIRST;
-    for _ in 0..ANNOUNCE_ATTEMPTS {
-        match leaders::announce(&run, number, &address).await {
-            Ok(()) => return,
-            Err(error) => tracing::warn!(%error, "the address of this coordinator could not be written, trying again"),
+    let mut patience = Patience::lasting(ANNOUNCING);
+    while let Err(error) = leaders::announce(&run, number, &address).await {
+        if !patience.outlasts(&error, error.class()).await {
+            tracing::warn!(%error, "workers that lose their coordinator will not learn of this one");
+            return;
         }
-        tokio::time::sleep(pause).await;
-        pause *= 2;
     }
 }

@@ -208,7 +208,8 @@ async fn faults_of_single_chunks_are_outlasted() {
 async fn a_store_that_goes_on_failing_is_given_up() {
     let store = Faulty::new([Fault::Unreached; 99]);
     let run = store.location();
-    let error = create(&run, "k", Bytes::from_static(b"x"), Duration::ZERO).await.expect_err("given up");
+    let patience = Patience::lasting(Duration::from_millis(150));
+    let error = create(&run, "k", Bytes::from_static(b"x"), patience).await.expect_err("given up");
     assert_eq!(error.class(), Class::Retry);
     assert_eq!(error.to_string(), "cannot create k in the run's store");
     let tries = store.fired().len();

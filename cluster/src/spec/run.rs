@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// `[run]`: the run's name, seed and place.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunSection {
     /// Name, as it stands in the run's URL: lower-case letters, digits, `-`, `_`.
@@ -12,6 +12,14 @@ pub struct RunSection {
     pub seed: u64,
     /// URL of the folder that holds the run's ledger and checkpoints (`file://` or `s3://`): `<store>/<name>/...`.
     pub store: String,
+    /// Milliseconds that a process waits for a store that fails, the run's or the dataset's, before it gives up.
+    pub store_patience_ms: u64,
+}
+
+impl Default for RunSection {
+    fn default() -> Self {
+        Self { name: String::new(), seed: 0, store: String::new(), store_patience_ms: 300_000 }
+    }
 }
 
 /// Arithmetic of the towers' forward and backward. Weights, losses and optimizer are fp32 either way.

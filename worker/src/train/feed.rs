@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
+use pixfleet_checkpoint::Patience;
 use pixfleet_cluster::{Class, Lane, LaneMap, Order, Position, SampleId, Step};
 use pixfleet_shards::batch::{Batch, BatchError, Substitution, assemble};
 use pixfleet_shards::error::ShardError;
@@ -80,6 +81,8 @@ pub(crate) struct Source {
     pub(crate) config: SampleConfig,
     /// The run's seed.
     pub(crate) seed: u64,
+    /// How long a store that fails is asked for a row group.
+    pub(crate) patience: Duration,
     /// Threads that decode.
     pub(crate) pool: rayon::ThreadPool,
 }
@@ -150,7 +153,7 @@ async fn step_batches(
 ) -> Result<StepBatches, FeedError> {
     let positions = stretch.lanes.clone().flat_map(|lane| stretch.map.positions(step, Lane(lane)));
     let dealt: Vec<Dealt> = positions.map(|position| Dealt { position, id: order.locate(position) }).collect();
-    let rows = fetch(&source.reader, dealt.iter().map(|d| d.id)).await?;
+    let rows = fetch(source, dealt.iter().map(|d| d.id)).await?;
     let first = decode(source, dealt.iter().map(|d| d.id).zip(rows).collect(), order).await?;
     let mut samples = Vec::with_capacity(dealt.len());
     let mut substitutions = Vec::new();
@@ -181,7 +184,7 @@ type RowRead = Result<ImageRow, String>;
 
 /// The rows of `ids`, in their order. A row that cannot be read as such is an `Err` of its own; only the store and the
 /// dataset as a whole fail the call.
-async fn fetch(reader: &RowGroupReader, ids: impl Iterator<Item = SampleId>) -> Result<Vec<RowRead>, FeedError> {
+async fn fetch(source: &Source, ids: impl Iterator<Item = SampleId>) -> Result<Vec<RowRead>, FeedError> {
     let mut groups: BTreeMap<u32, Vec<(usize, u32)>> = BTreeMap::new();
     let mut count = 0;
     for (place, id) in ids.enumerate() {
@@ -191,11 +194,15 @@ async fn fetch(reader: &RowGroupReader, ids: impl Iterator<Item = SampleId>) -> 
     let read = futures::stream::iter(groups)
         .map(|(group, wanted)| async move {
             let rows: Vec<u32> = wanted.iter().map(|&(_, row)| row).collect();
-            let read = match reader.read_each(group, &rows, Columns::TRAIN).await {
-                Ok(read) => read.into_iter().map(|row| row.map_err(|e| e.to_string())).collect(),
-                // A damaged row group is so many bad rows; a store in trouble is not.
-                Err(damage) if damage.is_bad_data() => vec![Err(damage.to_string()); rows.len()],
-                Err(trouble) => return Err(trouble),
+            let mut attempts = Patience::lasting(source.patience);
+            let read = loop {
+                match source.reader.read_each(group, &rows, Columns::TRAIN).await {
+                    Ok(read) => break read.into_iter().map(|row| row.map_err(|e| e.to_string())).collect(),
+                    // A damaged row group is so many bad rows; a store in trouble is not.
+                    Err(damage) if damage.is_bad_data() => break vec![Err(damage.to_string()); rows.len()],
+                    Err(trouble) if attempts.outlasts(&trouble, trouble.class()).await => {}
+                    Err(trouble) => return Err(trouble),
+                }
             };
             Ok((wanted, read))
         })
@@ -243,7 +250,7 @@ async fn substitute(
 ) -> Result<(SampleId, Sample), FeedError> {
     for attempt in 1..=SUBSTITUTES_MAX {
         let id = order.substitute(dealt.id, attempt);
-        let rows = fetch(&source.reader, std::iter::once(id)).await?;
+        let rows = fetch(source, std::iter::once(id)).await?;
         let samples = decode(source, std::iter::once(id).zip(rows).collect(), order).await?;
         if let Some(Ok(sample)) = samples.into_iter().next() {
             return Ok((id, sample));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use object_store::ObjectStoreExt;
-use pixfleet_checkpoint::Location;
+use pixfleet_checkpoint::{Location, Patience};
 use pixfleet_cluster::Order;
 use pixfleet_cluster::peer::Word;
 use pixfleet_cluster::run::Welcome;
@@ -130,10 +130,18 @@ pub(crate) fn trainer(setting: Setting) -> Result<Trainer, TrainError> {
     Ok(Trainer::new(core, source, link, step_log))
 }
 
+
 async fn source(known: &Known, args: &Args) -> Result<Source, TrainError> {
     let spec = &known.spec;
     let location = pixfleet_shards::store::Location::parse(&spec.data.url).map_err(FeedError::from)?;
-    let index = pixfleet_shards::index::open(&location).await.map_err(FeedError::from)?;
+    let patience = Duration::from_millis(spec.run.store_patience_ms);
+    let mut attempts = Patience::lasting(patience);
+    let index = loop {
+        match pixfleet_shards::index::open(&location).await {
+            Err(error) if attempts.outlasts(&error, error.class()).await => {}
+            answer => break answer.map_err(FeedError::from)?,
+        }
+    };
     let expected = &known.dataset_digest;
     if index.digest != *expected {
         return Err(TrainError::Dataset { expected: expected.clone(), found: index.digest });
@@ -153,7 +161,7 @@ async fn source(known: &Known, args: &Args) -> Result<Source, TrainError> {
     let threads = if args.decode_threads == 0 { cores.div_ceil(2) } else { args.decode_threads };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("decode-{i}"));
     let pool = pool.build().map_err(TrainError::Threads)?;
-    Ok(Source { reader, order, config, seed: spec.run.seed, pool })
+    Ok(Source { reader, order, config, seed: spec.run.seed, patience, pool })
 }
 
 async fn initial_weights(spec: &RunSpec) -> Result<Option<Vec<u8>>, TrainError> {

@@ -65,7 +65,7 @@ async fn source() -> Arc<Source> {
     let data = DataSpec { common_pair: 0.0, ..DataSpec::default() };
     let config = SampleConfig { data, size: 8, crop: true, text_dim: Some(TEXT_DIM) };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("threads");
-    Arc::new(Source { reader, order, config, seed: 5, pool })
+    Arc::new(Source { reader, order, config, seed: 5, patience: Duration::from_secs(60), pool })
 }
 
 /// The batches of `steps` on `rank` of `world`, by (step, lane).
