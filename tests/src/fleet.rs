@@ -12,6 +12,7 @@
 //! <dir>/address-<life>    where a coordinator listens
 //! ```
 
+use crate::hosts::{Host, Hosts};
 use crate::poll::wait_for;
 use crate::program;
 use crate::steps::{self, StepLogs};
@@ -77,6 +78,8 @@ pub struct Fleet {
     address: Option<String>,
     /// For all processes.
     envs: Vec<(String, String)>,
+    /// Where there are any, each process gets one of its own.
+    hosts: Option<Hosts>,
 }
 
 impl Fleet {
@@ -90,7 +93,7 @@ impl Fleet {
             std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
         }
         let (running, envs) = (BTreeMap::new(), Vec::new());
-        let fleet = Self { dir: dir.to_path_buf(), running, lives: 0, address: None, envs };
+        let fleet = Self { dir: dir.to_path_buf(), running, lives: 0, address: None, envs, hosts: None };
         let file = fleet.spec();
         std::fs::write(&file, spec).with_context(|| format!("cannot write {}", file.display()))?;
         Ok(fleet)
@@ -99,6 +102,19 @@ impl Fleet {
     /// All processes that are started from now on get these variables.
     pub fn set_envs(&mut self, envs: Vec<(String, String)>) {
         self.envs = envs;
+    }
+
+    /// All processes that are started from now on get a host of their own.
+    pub fn set_hosts(&mut self, hosts: Hosts) {
+        self.hosts = Some(hosts);
+    }
+
+    /// Takes the link of a process's host down, or up again; what the system says of it then.
+    ///
+    /// # Errors
+    /// If it has no host of its own.
+    pub fn set_link(&self, name: &str, up: bool) -> Result<String> {
+        self.hosts.as_ref().context("all processes share one host")?.set_link(name, up)
     }
 
     /// Workers that are started from now on look for their coordinator at `address`.
@@ -130,10 +146,16 @@ impl Fleet {
     /// If one of that name runs already.
     pub fn launch_coordinator(&mut self, name: &str, expect: u32, args: &[&str]) -> Result<PathBuf> {
         let file = self.dir.join(format!("address-{}", self.lives));
+        let host = self.place(name)?;
         let mut command = Command::new(program("pixfleet-coordinator"));
-        command.arg("--spec").arg(self.spec()).args(["--listen", "127.0.0.1:0", "--expect", &expect.to_string()]);
+        command.arg("--spec").arg(self.spec()).args(["--expect", &expect.to_string()]);
+        match &host {
+            // Nobody else is on that network.
+            Some(host) => command.args(["--listen", &format!("{}:0", host.address), "--insecure"]),
+            None => command.args(["--listen", "127.0.0.1:0"]),
+        };
         command.arg("--port-file").arg(&file).args(args);
-        self.start(name, command)?;
+        self.start(name, command, host)?;
         Ok(file)
     }
 
@@ -143,18 +165,30 @@ impl Fleet {
     /// If one of that name runs already, or no coordinator has been started.
     pub fn start_worker(&mut self, name: &str, envs: &[(&str, &str)]) -> Result<u32> {
         let address = self.address.clone().context("start a coordinator before its workers")?;
+        let host = self.place(name)?;
         let mut command = Command::new(program("pixfleet-worker"));
         command.args(["worker", "--coordinator", &address, "--name", name, "--device", "cpu"]);
         command.args(["--threads", "1", "--decode-threads", "1"]);
+        if let Some(host) = &host {
+            command.args(["--host", &host.address.to_string()]);
+        }
         // Idle OpenMP threads must not spin: processes share the cores.
         command.env("OMP_NUM_THREADS", "1").env("OMP_WAIT_POLICY", "passive");
         command.env("PIXFLEET_STEP_LOG", self.dir.join(format!("steps/{}", self.lives)));
         command.env_remove("PIXFLEET_FAULT").envs(envs.iter().copied());
-        self.start(name, command)
+        self.start(name, command, host)
     }
 
-    fn start(&mut self, name: &str, mut command: Command) -> Result<u32> {
+    /// Where a process called `name` is to run.
+    fn place(&mut self, name: &str) -> Result<Option<Host>> {
         ensure!(!self.running.contains_key(name), "{name} runs already");
+        self.hosts.as_mut().map(|hosts| hosts.add(name)).transpose()
+    }
+
+    fn start(&mut self, name: &str, mut command: Command, host: Option<Host>) -> Result<u32> {
+        if let Some(host) = host {
+            command = host.runs(&command);
+        }
         let path = self.log_of(name);
         let log = OpenOptions::new().create(true).append(true).open(&path);
         let log = log.with_context(|| format!("cannot write {}", path.display()))?;

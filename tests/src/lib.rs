@@ -4,6 +4,7 @@ pub mod chaos;
 pub mod dice;
 pub mod fleet;
 pub mod healing;
+pub mod hosts;
 pub mod poll;
 pub mod s3;
 pub mod stats;

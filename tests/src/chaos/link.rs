@@ -2,7 +2,7 @@
 //! connection is counted, so that a fault that met no connection is seen.
 
 use anyhow::{Context, Result};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -44,12 +44,12 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Listens on a port of its own, and sends connections away until [`Link::lead_to`].
+    /// Listens on a free port of `host`, and sends connections away until [`Link::lead_to`].
     ///
     /// # Errors
-    /// If loopback has no free port.
-    pub(super) fn open(runtime: &Handle) -> Result<Self> {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").context("no free port for a proxy")?;
+    /// If there is none.
+    pub(super) fn open(runtime: &Handle, host: Ipv4Addr) -> Result<Self> {
+        let listener = std::net::TcpListener::bind((host, 0)).context("no free port for a proxy")?;
         listener.set_nonblocking(true).context("a proxy's socket")?;
         let address = listener.local_addr().context("a proxy's address")?;
         let (state, watched) = watch::channel(Passage::Open);
@@ -166,7 +166,7 @@ mod tests {
     /// A server that sends back what it hears, behind a proxy, and a connection through it.
     async fn echo() -> (Link, TcpStream) {
         let server = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-        let link = Link::open(&Handle::current()).expect("loopback");
+        let link = Link::open(&Handle::current(), Ipv4Addr::LOCALHOST).expect("loopback");
         link.lead_to(server.local_addr().expect("bound"));
         tokio::spawn(async move {
             while let Ok((stream, _)) = server.accept().await {

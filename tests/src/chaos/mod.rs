@@ -17,6 +17,7 @@ mod strike;
 mod verdict;
 mod watch;
 
+use crate::hosts;
 use crate::root;
 use crate::steps;
 use anyhow::{Context, Result};
@@ -56,6 +57,9 @@ pub struct Args {
     /// Where the run's store lies: on a real S3 server, or on disk.
     #[arg(long, value_enum, default_value_t = Store::S3)]
     store: Store,
+    /// Whether each process has a host of its own: a network namespace, whose link can go down. Needs root and `ip`.
+    #[arg(long, value_enum, default_value_t = Netns::Auto)]
+    netns: Netns,
     /// Steps of the run; default: what lasts about as long as the faults, by this machine's pace.
     #[arg(long)]
     steps: Option<u64>,
@@ -77,16 +81,26 @@ enum Store {
     File,
 }
 
+/// Whether processes run on hosts of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Netns {
+    /// If this machine can.
+    Auto,
+    Yes,
+    No,
+}
+
 impl Args {
     fn folder(&self) -> PathBuf {
         self.out.clone().unwrap_or_else(|| root().join("target/chaos"))
     }
 
     /// Kinds of faults that this run can meet.
-    fn kinds(&self) -> impl Iterator<Item = Kind> {
+    fn kinds(&self, hosts: bool) -> impl Iterator<Item = Kind> {
         let all = Kind::ALL.into_iter().map(|(kind, _)| kind);
         all.filter(|kind| self.only.is_empty() || self.only.contains(kind))
             .filter(|kind| self.store == Store::S3 || !kind.is_of_store())
+            .filter(move |kind| hosts || !kind.is_of_hosts())
     }
 }
 
@@ -95,12 +109,20 @@ impl Args {
 /// # Errors
 /// If the harness itself fails.
 pub fn main(args: &Args) -> Result<ExitCode> {
+    let hosts = match args.netns {
+        Netns::Auto => hosts::possible(),
+        Netns::Yes => true,
+        Netns::No => false,
+    };
+    if hosts {
+        hosts::enter()?;
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let setting = Setting::prepare(args, runtime.handle())?;
+    let setting = Setting::prepare(args, hosts, runtime.handle())?;
     let dir = setting.dir.clone();
     let mut report = both_runs(args, setting, runtime.handle())?;
     // The setting is gone, and with it the store's server.
@@ -138,10 +160,11 @@ fn both_runs(args: &Args, setting: Setting, runtime: &tokio::runtime::Handle) ->
         Claim::new("the run came to its end, and all processes to theirs", ended, format!("still there: {still:?}")),
         Claim::without("no process ended but as it was told", &unexpected),
     ];
-    claims.extend(verdict::of_faults(args, &faults));
+    claims.extend(verdict::of_faults(args, setting.hosts, &faults));
     let (comparison, more) = verdict::of_runs(&setting, runtime);
     claims.extend(more);
     let (seed, minutes, kinds) = (args.seed, args.minutes, report::rows(&faults));
     let storm = Pace { workers: WORKERS, steps, step_s, whole_s };
-    Ok(Report { seed, minutes, calm, storm, kinds, comparison, claims, faults })
+    let hosts = setting.hosts;
+    Ok(Report { seed, minutes, hosts, calm, storm, kinds, comparison, claims, faults })
 }

@@ -15,6 +15,8 @@ pub(super) enum Kind {
     StopLong,
     /// SIGSTOP of a worker for less than that: costs time and nothing else.
     StopShort,
+    /// The link of a worker's host is down for longer than the heartbeat timeout: nothing arrives, and nothing closes.
+    LinkDown,
     /// SIGTERM to a worker; another one starts later.
     Drain,
     /// One more worker.
@@ -39,10 +41,11 @@ pub(super) enum Kind {
 
 impl Kind {
     /// All, each with the number of its cards in a stack.
-    pub(super) const ALL: [(Self, usize); 13] = [
+    pub(super) const ALL: [(Self, usize); 14] = [
         (Self::Kill, 4),
         (Self::StopLong, 2),
         (Self::StopShort, 2),
+        (Self::LinkDown, 2),
         (Self::Drain, 3),
         (Self::Join, 3),
         (Self::CoordinatorKill, 2),
@@ -74,9 +77,14 @@ impl Kind {
         matches!(self, Self::StoreBusy | Self::StoreNoAnswer | Self::StoreSlow)
     }
 
+    /// Whether it needs each process to have a host of its own.
+    pub(super) fn is_of_hosts(self) -> bool {
+        self == Self::LinkDown
+    }
+
     /// Whether the generation that it strikes ends by it.
     pub(super) fn ends_generation(self) -> bool {
-        matches!(self, Self::Kill | Self::StopLong | Self::Drain)
+        matches!(self, Self::Kill | Self::StopLong | Self::LinkDown | Self::Drain)
     }
 }
 

@@ -14,6 +14,8 @@ use std::collections::BTreeMap;
 pub(super) struct Report {
     pub(super) seed: u64,
     pub(super) minutes: f64,
+    /// Whether each process had a host of its own.
+    pub(super) hosts: bool,
     pub(super) calm: Pace,
     pub(super) storm: Pace,
     pub(super) kinds: BTreeMap<String, Row>,
@@ -111,8 +113,11 @@ impl Report {
             pace("undisturbed", &self.calm),
             pace("disturbed", &self.storm),
             format!(
-                "seed {}: {} generations, {} leaders",
-                self.seed, self.comparison.generations, self.comparison.leaders
+                "seed {}, {}: {} generations, {} leaders",
+                self.seed,
+                if self.hosts { "each process on a host of its own" } else { "all processes on one host" },
+                self.comparison.generations,
+                self.comparison.leaders
             ),
         ];
         for claim in &self.claims {

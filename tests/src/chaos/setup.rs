@@ -3,6 +3,7 @@
 use super::store::StoreProxy;
 use super::{Args, Store};
 use crate::fleet::Fleet;
+use crate::hosts::Hosts;
 use crate::s3::S3;
 use crate::steps;
 use crate::{compose, pixfleet, run_file, succeed, url};
@@ -11,6 +12,7 @@ use object_store::ObjectStoreExt;
 use pixfleet_checkpoint::Location;
 use pixfleet_cluster::RunSpec;
 use serde::Serialize;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -39,6 +41,8 @@ pub(super) struct Setting {
     /// Overrides of the run file.
     set: Vec<String>,
     s3: Option<S3>,
+    /// Whether each process of the disturbed run has a host of its own.
+    pub(super) hosts: bool,
 }
 
 /// How fast a run went.
@@ -57,7 +61,7 @@ impl Setting {
     ///
     /// # Errors
     /// If any of that fails.
-    pub(super) fn prepare(args: &Args, runtime: &Handle) -> Result<Self> {
+    pub(super) fn prepare(args: &Args, hosts: bool, runtime: &Handle) -> Result<Self> {
         let out = args.folder();
         let dir = out.join(args.seed.to_string());
         if dir.exists() {
@@ -70,10 +74,11 @@ impl Setting {
         };
         if args.store == Store::File {
             let store = url(&dir.join("store"));
-            return Ok(Self { data: url(&composed), store, set: args.set.clone(), s3: None, dir });
+            return Ok(Self { data: url(&composed), store, set: args.set.clone(), s3: None, hosts, dir });
         }
         let s3 = S3::start_in(&dir.join("weed"));
-        let setting = Self { data: DATA.into(), store: RUNS.into(), set: args.set.clone(), s3: Some(s3), dir };
+        let set = args.set.clone();
+        let setting = Self { data: DATA.into(), store: RUNS.into(), set, s3: Some(s3), hosts, dir };
         runtime.block_on(upload(&composed, &setting.location(DATA)?))?;
         // An index knows when its files were written.
         let mut index = pixfleet(["shards", "index", DATA]);
@@ -125,12 +130,17 @@ impl Setting {
         S3::env_at(address).into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
+    /// Where the proxies listen, so that all processes reach them.
+    pub(super) fn door(&self) -> Ipv4Addr {
+        if self.hosts { Hosts::gateway() } else { Ipv4Addr::LOCALHOST }
+    }
+
     /// A proxy before the store, if that can have one.
     ///
     /// # Errors
-    /// If loopback has no free port.
+    /// If no port is free.
     pub(super) fn proxy(&self, runtime: &Handle) -> Result<Option<StoreProxy>> {
-        self.s3.as_ref().map(|s3| StoreProxy::open(runtime, s3.address())).transpose()
+        self.s3.as_ref().map(|s3| StoreProxy::open(runtime, self.door(), s3.address())).transpose()
     }
 
     /// A run that nobody hurts, from start to end: a worker a core, which is the fastest.

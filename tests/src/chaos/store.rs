@@ -9,7 +9,7 @@ use hyper::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -63,12 +63,12 @@ enum Unanswered {
 }
 
 impl StoreProxy {
-    /// Listens on a port of its own in front of the S3 server at `upstream`.
+    /// Listens on a free port of `host`, in front of the S3 server at `upstream`.
     ///
     /// # Errors
-    /// If loopback has no free port.
-    pub(super) fn open(runtime: &Handle, upstream: SocketAddr) -> Result<Self> {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").context("no free port for a proxy")?;
+    /// If there is none.
+    pub(super) fn open(runtime: &Handle, host: Ipv4Addr, upstream: SocketAddr) -> Result<Self> {
+        let listener = std::net::TcpListener::bind((host, 0)).context("no free port for a proxy")?;
         listener.set_nonblocking(true).context("a proxy's socket")?;
         let address = listener.local_addr().context("a proxy's address")?;
         let (temper, watched) = watch::channel(Temper::Fair);
@@ -192,7 +192,7 @@ mod tests {
     #[tokio::test]
     async fn each_temper_does_what_it_says() {
         let (upstream, done) = server().await;
-        let proxy = StoreProxy::open(&Handle::current(), upstream).expect("loopback");
+        let proxy = StoreProxy::open(&Handle::current(), Ipv4Addr::LOCALHOST, upstream).expect("loopback");
         let done = || done.load(Ordering::Relaxed);
 
         let fair = ask(&proxy).await;

@@ -10,6 +10,7 @@ use super::store::StoreProxy;
 use super::watch::Watch;
 use crate::dice::Dice;
 use crate::fleet::{COORDINATOR, Exit, Fleet};
+use crate::hosts::Hosts;
 use crate::steps::{self, StepLogs};
 use anyhow::{Context, Result};
 use pixfleet_cluster::RunSpec;
@@ -17,6 +18,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
@@ -52,8 +54,8 @@ pub(super) struct Leader {
 pub(super) enum Fate {
     /// SIGTERM.
     Told(usize),
-    /// SIGSTOP.
-    Stopped,
+    /// SIGSTOP, or a link that is down.
+    Away,
 }
 
 /// What is still to be done.
@@ -65,6 +67,8 @@ pub(super) enum Due {
     Coordinator { fault: Option<usize> },
     /// SIGCONT.
     Continue { fault: usize },
+    /// Take the link of a host up again.
+    Raise { fault: usize },
     /// Let the connections of a coordinator be.
     OpenLink { fault: usize, hurt: u64 },
     /// Let the store be.
@@ -77,6 +81,8 @@ pub(super) struct Storm {
     pub(super) spec: RunSpec,
     pub(super) dice: Dice,
     pub(super) runtime: Handle,
+    /// Where proxies listen.
+    pub(super) door: Ipv4Addr,
     pub(super) store: Option<StoreProxy>,
     pub(super) leaders: Vec<Leader>,
     pub(super) fates: BTreeMap<String, Fate>,
@@ -102,18 +108,22 @@ impl Storm {
     pub(super) fn begin(args: &Args, setting: &Setting, steps: u64, runtime: &Handle) -> Result<Self> {
         let spec = setting.spec("storm", steps)?;
         let mut fleet = Fleet::new(&setting.dir.join("storm"), &spec.to_toml())?;
+        if setting.hosts {
+            fleet.set_hosts(Hosts::new()?);
+        }
         let store = setting.proxy(runtime)?;
         fleet.set_envs(setting.envs(store.as_ref()));
         let path = setting.dir.join("faults.jsonl");
         let log = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         let mut dice = Dice::new(args.seed);
-        let stack = Stack::new(&mut dice, args.kinds());
+        let stack = Stack::new(&mut dice, args.kinds(setting.hosts));
         let logs = fleet.step_logs();
         let mut storm = Self {
             fleet,
             spec,
             dice,
             runtime: runtime.clone(),
+            door: setting.door(),
             store,
             leaders: Vec::new(),
             fates: BTreeMap::new(),

@@ -38,7 +38,7 @@ impl Storm {
         }
         let lasts = |kinds: &[Kind]| self.faults.iter().any(|f| kinds.contains(&f.kind) && f.lifted.is_none());
         match kind {
-            Kind::Kill | Kind::StopLong | Kind::StopShort | Kind::Drain => trained.len() >= 2,
+            Kind::Kill | Kind::StopLong | Kind::StopShort | Kind::LinkDown | Kind::Drain => trained.len() >= 2,
             Kind::Join => led && self.manned() < WORKERS_MAX,
             Kind::CoordinatorKill => led,
             // The one that is deposed learns of it with the next records.
@@ -68,7 +68,7 @@ impl Storm {
     pub(super) fn strike(&mut self, kind: Kind, trained: &[String]) -> Result<()> {
         let number = self.faults.len();
         let target = match kind {
-            Kind::Kill | Kind::StopLong | Kind::StopShort | Kind::Drain => {
+            Kind::Kill | Kind::StopLong | Kind::StopShort | Kind::LinkDown | Kind::Drain => {
                 self.dice.pick(trained).context("nobody trains")?.clone()
             }
             Kind::Join => format!("w{}", self.workers),
@@ -98,6 +98,7 @@ impl Storm {
         match kind {
             Kind::Kill => self.kill_worker(number, &target)?,
             Kind::StopLong | Kind::StopShort => self.stop(number, &target, kind == Kind::StopLong)?,
+            Kind::LinkDown => self.lower_link(number, &target)?,
             Kind::Drain => self.drain(number, &target)?,
             Kind::Join => {
                 self.faults[number].pid = Some(self.start_worker()?);
@@ -138,13 +139,26 @@ impl Storm {
     }
 
     fn stop(&mut self, number: usize, name: &str, long: bool) -> Result<()> {
-        let timeout = self.spec.train.heartbeat_timeout_ms as f64 / 1e3;
+        let timeout = self.heartbeat_timeout_s();
         self.faults[number].at = self.fleet.kill(name, Signal::STOP)?;
         wait_for("SIGSTOP stops it", SIGNAL, || Ok((self.fleet.state(name)? == 'T').then_some(())))?;
         let seconds = if long { timeout + self.dice.between(0.5, 4.0) } else { timeout * self.dice.between(0.05, 0.6) };
-        self.fates.insert(name.into(), Fate::Stopped);
+        self.fates.insert(name.into(), Fate::Away);
         self.after(seconds, Due::Continue { fault: number });
         Ok(())
+    }
+
+    fn lower_link(&mut self, number: usize, name: &str) -> Result<()> {
+        self.faults[number].at = steps::now();
+        self.faults[number].evidence = self.fleet.set_link(name, false)?;
+        self.fates.insert(name.into(), Fate::Away);
+        let seconds = self.heartbeat_timeout_s() + self.dice.between(0.5, 4.0);
+        self.after(seconds, Due::Raise { fault: number });
+        Ok(())
+    }
+
+    fn heartbeat_timeout_s(&self) -> f64 {
+        self.spec.train.heartbeat_timeout_ms as f64 / 1e3
     }
 
     fn drain(&mut self, number: usize, name: &str) -> Result<()> {
@@ -210,6 +224,7 @@ impl Storm {
                     self.lifted(fault)?;
                 }
                 Due::Continue { fault } => self.go_on(fault)?,
+                Due::Raise { fault } => self.raise_link(fault)?,
                 Due::OpenLink { fault, hurt } => self.open_link(fault, hurt)?,
                 Due::OpenStore { fault, hurt } => self.open_store(fault, hurt)?,
             }
@@ -234,6 +249,19 @@ impl Storm {
             self.faults[number].fired(format!("/proc said T, {for_s:.3} s after the signal too"));
         } else {
             self.faults[number].missed("it did not stay stopped");
+        }
+        self.fates.remove(&name);
+        self.lifted(Some(number))
+    }
+
+    fn raise_link(&mut self, number: usize) -> Result<()> {
+        let Fault { target: name, evidence: down, at, .. } = self.faults[number].clone();
+        if self.fleet.alive().contains(&name) {
+            let up = self.fleet.set_link(&name, true)?;
+            let for_s = steps::seconds(at, steps::now());
+            self.faults[number].fired(format!("`ip` said {down}, and {for_s:.3} s later {up}"));
+        } else {
+            self.faults[number].missed("its worker ended meanwhile");
         }
         self.fates.remove(&name);
         self.lifted(Some(number))
@@ -287,7 +315,7 @@ impl Storm {
     pub(super) fn launch_coordinator(&mut self, expect: u32) -> Result<()> {
         let name = format!("{COORDINATOR}-{}", self.coordinators);
         self.coordinators += 1;
-        let link = Link::open(&self.runtime)?;
+        let link = Link::open(&self.runtime, self.door)?;
         let address = link.address().to_string();
         let port_file = self.fleet.launch_coordinator(&name, expect, &["--advertise", &address])?;
         self.fleet.send_workers_to(&address);

@@ -68,9 +68,9 @@ pub(super) struct Comparison {
 }
 
 /// Claims about the faults themselves.
-pub(super) fn of_faults(args: &Args, faults: &[Fault]) -> Vec<Claim> {
+pub(super) fn of_faults(args: &Args, hosts: bool, faults: &[Fault]) -> Vec<Claim> {
     let minimum = (args.minutes * FAULTS_A_MINUTE) as usize;
-    let mut counts: BTreeMap<Kind, usize> = args.kinds().map(|kind| (kind, 0)).collect();
+    let mut counts: BTreeMap<Kind, usize> = args.kinds(hosts).map(|kind| (kind, 0)).collect();
     for fault in faults {
         *counts.entry(fault.kind).or_default() += 1;
     }
@@ -97,7 +97,7 @@ fn costs_nothing(kind: Kind) -> bool {
     match kind {
         Kind::StopShort | Kind::Drain | Kind::Join | Kind::CoordinatorKill | Kind::CoordinatorRival => true,
         Kind::StoreBusy | Kind::StoreNoAnswer | Kind::StoreSlow => true,
-        Kind::Kill | Kind::StopLong | Kind::LinkCut | Kind::LinkSlow | Kind::LinkSilent => false,
+        Kind::Kill | Kind::StopLong | Kind::LinkDown | Kind::LinkCut | Kind::LinkSlow | Kind::LinkSilent => false,
     }
 }
 

@@ -6,14 +6,16 @@ const LIMIT: Duration = Duration::from_secs(10);
 fn fleet_of(name: &str) -> (tempfile::TempDir, Fleet, u32) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let mut fleet = Fleet::new(folder.path(), "# nothing").expect("temporary");
-    let pid = fleet.start(name, sleeper()).expect("sleep starts");
+    let pid = start(&mut fleet, name).expect("sleep starts");
     (folder, fleet, pid)
 }
 
-fn sleeper() -> Command {
+/// A process that does nothing for a long time.
+fn start(fleet: &mut Fleet, name: &str) -> Result<u32> {
     let mut command = Command::new("sleep");
     command.arg("1000");
-    command
+    let host = fleet.place(name)?;
+    fleet.start(name, command, host)
 }
 
 fn is_there(pid: u32) -> bool {
@@ -23,7 +25,7 @@ fn is_there(pid: u32) -> bool {
 #[test]
 fn a_killed_process_is_reaped_with_its_signal_and_its_name_is_free() {
     let (_folder, mut fleet, pid) = fleet_of("w0");
-    assert!(fleet.start("w0", sleeper()).is_err(), "the name is taken");
+    assert!(start(&mut fleet, "w0").is_err(), "the name is taken");
     assert_eq!(fleet.alive(), BTreeSet::from(["w0".to_string()]));
     assert!(fleet.reap().expect("asked").is_empty());
 
@@ -32,7 +34,7 @@ fn a_killed_process_is_reaped_with_its_signal_and_its_name_is_free() {
     assert_eq!((exit.pid, exit.signal(), exit.code()), (pid, Some(9), None));
     assert!(fleet.alive().is_empty());
     assert!(fleet.kill("w0", Signal::KILL).is_err(), "its process id may be somebody else's by now");
-    fleet.start("w0", sleeper()).expect("the name is free");
+    start(&mut fleet, "w0").expect("the name is free");
 }
 
 #[test]
@@ -61,7 +63,7 @@ fn an_exit_code_and_last_words_are_told() {
     let (_folder, mut fleet, _) = fleet_of("w0");
     let mut command = Command::new("sh");
     command.args(["-c", "echo it hurts >&2; exit 75"]);
-    fleet.start("w1", command).expect("sh starts");
+    fleet.start("w1", command, None).expect("sh starts");
     let exits = wait_for("w1 ends", LIMIT, || Ok(Some(fleet.reap()?).filter(|e| !e.is_empty()))).expect("it ends");
     assert_eq!(exits.iter().map(|e| (e.name.as_str(), e.code())).collect::<Vec<_>>(), [("w1", Some(75))]);
     assert!(fleet.last_words(&exits[0]).contains("it hurts"));
