@@ -64,18 +64,6 @@ pub enum CheckpointError {
         /// Of this program.
         expected: u32,
     },
-    /// Somebody else committed this step of this generation.
-    #[error(
-        "manifest {key} was committed by another coordinator (nonce {theirs}, ours {ours}); one of the two must stop"
-    )]
-    Conflict {
-        /// The object.
-        key: String,
-        /// Our nonce.
-        ours: String,
-        /// The nonce that lies there.
-        theirs: String,
-    },
     /// An object of a part lies there already, with other bytes.
     #[error(
         "{key} was written before with other bytes (blake3 {theirs}, ours {ours}) and stays as it is; two workers act as \
@@ -121,7 +109,6 @@ impl CheckpointError {
             | Self::Part { .. }
             | Self::Manifest { .. }
             | Self::Version { .. }
-            | Self::Conflict { .. }
             | Self::Taken { .. } => Class::Fatal,
         }
     }
@@ -132,7 +119,7 @@ impl CheckpointError {
         match self {
             Self::Damaged { .. } | Self::Part { .. } | Self::Manifest { .. } | Self::Version { .. } => true,
             Self::Store { source, .. } => matches!(source, object_store::Error::NotFound { .. }),
-            Self::Url { .. } | Self::Conflict { .. } | Self::Taken { .. } | Self::Cancelled { .. } => false,
+            Self::Url { .. } | Self::Taken { .. } | Self::Cancelled { .. } => false,
         }
     }
 

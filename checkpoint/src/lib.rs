@@ -28,4 +28,4 @@ pub use read::{Found, load, load_at, newest_good, newest_good_where, read_manife
 pub use retention::{Doomed, doomed, sweep};
 pub use safetensors::Dtype;
 pub use store::Location;
-pub use write::{PartKey, commit_manifest, write_part};
+pub use write::{PartKey, write_part};

@@ -1,4 +1,4 @@
-//! Puts parts and commits manifests.
+//! Puts parts. Manifests are created by the coordinator (`pixfleet_cluster::create`).
 //!
 //! Invariant: every object is created, none is ever written over. What a manifest names stays what it was, whoever wakes
 //! up late and writes what he was about to write.
@@ -7,7 +7,7 @@ use crate::chunk::{CHUNKS_IN_FLIGHT, chunks};
 use crate::error::CheckpointError;
 use crate::part::{HostTensor, encode};
 use crate::patience::Patience;
-use crate::read::{get, read_manifest};
+use crate::read::get;
 use crate::store::Location;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -96,26 +96,5 @@ async fn create_once(run: &Location, key: &str, bytes: &Bytes) -> Result<(), Che
         // It was removed in between, or is still being made: the next attempt will see.
         Err(CheckpointError::Store { source: Error::NotFound { .. }, .. }) => Err(failed(exists)),
         Err(error) => Err(error),
-    }
-}
-
-/// Creates the manifest: from here on the checkpoint exists. Repeating a commit of one's own (same nonce) succeeds, so a
-/// lost answer can simply be tried again.
-///
-/// # Errors
-/// [`CheckpointError::Conflict`] if the key is taken with another nonce, [`CheckpointError::Store`] if the store refuses.
-pub async fn commit_manifest(run: &Location, manifest: &Manifest) -> Result<(), CheckpointError> {
-    let key = Manifest::key(manifest.step, manifest.generation);
-    let json = serde_json::to_vec_pretty(manifest).expect("a manifest has only JSON types");
-    match run.store().put_opts(&run.path(&key), json.into(), PutMode::Create.into()).await {
-        Ok(_) => Ok(()),
-        Err(Error::AlreadyExists { .. }) => {
-            let there = read_manifest(run, &key).await?;
-            if there.nonce == manifest.nonce {
-                return Ok(());
-            }
-            Err(CheckpointError::Conflict { key, ours: manifest.nonce.clone(), theirs: there.nonce })
-        }
-        Err(source) => Err(CheckpointError::Store { verb: "create", key, source }),
     }
 }

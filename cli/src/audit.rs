@@ -59,8 +59,8 @@ async fn read_run(url: &str) -> Result<(Trail, Plan)> {
     let split = index.split(&spec.data.split).ok_or_else(|| anyhow!("{path} has no split `{}`", spec.data.split))?;
     let order = Order::new(spec.run.seed, split.shape(), spec.data.window_row_groups)
         .ok_or_else(|| anyhow!("split `{}` has no rows", spec.data.split))?;
-    let (seed, global_batch) = (spec.run.seed, spec.train.global_batch);
-    Ok((trail, Plan { order, global_batch, seed, dataset_digest: digest }))
+    let (seed, steps, global_batch) = (spec.run.seed, spec.schedule.steps, spec.train.global_batch);
+    Ok((trail, Plan { order, steps, global_batch, seed, dataset_digest: digest }))
 }
 
 async fn read_trail(run: &Location) -> Result<Trail> {

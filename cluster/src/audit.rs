@@ -74,6 +74,8 @@ impl Audit {
 pub struct Plan {
     /// The order of samples.
     pub order: Order,
+    /// Steps of the run: no record may speak of a later one.
+    pub steps: u64,
     /// Samples in a step.
     pub global_batch: u32,
     /// Seed of the run.
@@ -100,7 +102,7 @@ pub fn prove(trail: &Trail, plan: Plan, progress: &mut dyn FnMut(u64, u64)) -> A
     for &(before, after) in &trail.history.reused {
         findings.push(Finding::GenerationReused { before, after });
     }
-    steps_in_place(trail, u64::from(plan.global_batch), &mut findings);
+    steps_in_place(trail, &plan, &mut findings);
     let epochs = Replay::new(plan, &mut findings, progress).run(trail);
     Audit {
         epochs,
@@ -129,13 +131,18 @@ fn opened_as_planned(trail: &Trail, plan: &Plan, findings: &mut Findings) {
 }
 
 /// Every step is there, on the positions that are its own.
-fn steps_in_place(trail: &Trail, batch: u64, findings: &mut Findings) {
+fn steps_in_place(trail: &Trail, plan: &Plan, findings: &mut Findings) {
+    let batch = u64::from(plan.global_batch);
     let mut next = 0;
     for (&first, copies) in &trail.stretches {
+        let end = copies.iter().map(Stretch::end).max().unwrap_or(first);
+        if end > plan.steps {
+            findings.push(Finding::StepBeyond { step: Step(first.max(plan.steps)), steps: plan.steps });
+        }
         for step in (next..first).take(NAMED_MAX) {
             findings.push(Finding::StepMissing(Step(step)));
         }
-        next = copies.iter().map(Stretch::end).max().unwrap_or(next);
+        next = end;
         for stretch in copies.iter().filter(|s| !s.is_as_planned(batch)) {
             for (step, found) in stretch.each().take(NAMED_MAX) {
                 let expected = step.0.saturating_mul(batch);

@@ -148,7 +148,7 @@ async fn a_long_part_is_several_objects_and_reads_as_one() {
     assert!(expected.iter().all(|(_, bytes)| *bytes <= CHUNK_BYTES));
     assert_eq!(keys(&run).await, expected);
     let manifest = manifest(4, 1, vec![entry.clone()]);
-    commit_manifest(&run, &manifest).await.expect("committed");
+    commit(&run, &manifest).await;
     assert_eq!(load(&run, &manifest).await.expect("whole"), long(0));
 
     // Each chunk is one that a checkpoint cannot be without, and goes with it.
@@ -231,7 +231,7 @@ async fn who_wakes_up_late_changes_nothing() {
         let run = Faulty::new([]).location();
         let entry = write_part(&run, KEY, own.clone()).await.expect("written");
         let manifest = manifest(4, 1, vec![entry.clone()]);
-        commit_manifest(&run, &manifest).await.expect("committed");
+        commit(&run, &manifest).await;
 
         // The same bytes again: what an upload that was thought lost does.
         assert_eq!(write_part(&run, KEY, own.clone()).await.expect("the same"), entry);

@@ -18,6 +18,13 @@ pub enum Finding {
     Doubled(SampleId),
     /// No surviving record of this step, though later ones exist.
     StepMissing(Step),
+    /// A record speaks of a step that the run does not have.
+    StepBeyond {
+        /// Which step.
+        step: Step,
+        /// Steps of the run.
+        steps: u64,
+    },
     /// A step does not cover the positions that are its own.
     WrongPositions {
         /// Which step.
@@ -64,6 +71,7 @@ impl fmt::Display for Finding {
             Self::Missing(s) => write!(f, "missing: {s}"),
             Self::Doubled(s) => write!(f, "doubled: {s}"),
             Self::StepMissing(s) => write!(f, "step {s} is missing"),
+            Self::StepBeyond { step, steps } => write!(f, "step {step} is recorded, but the run has {steps} steps"),
             Self::WrongPositions { step, expected, found, samples } => {
                 write!(f, "step {step} should start at position {expected} but has {samples} samples from {found}")
             }

@@ -37,6 +37,8 @@ impl Rows {
 pub(super) struct Replay<'a> {
     order: Order,
     batch: u64,
+    /// Of the run: a record beyond them, which may be far beyond, brings no epochs with it.
+    steps: u64,
     /// The rows of the epoch that is open.
     rows: Rows,
     findings: &'a mut Findings,
@@ -50,7 +52,7 @@ impl<'a> Replay<'a> {
     pub(super) fn new(plan: Plan, findings: &'a mut Findings, progress: &'a mut dyn FnMut(u64, u64)) -> Self {
         let rows = Rows(vec![0; plan.order.epoch_len().div_ceil(64) as usize]);
         let batch = u64::from(plan.global_batch);
-        Self { order: plan.order, batch, rows, findings, progress, done: 0, total: 0 }
+        Self { order: plan.order, batch, steps: plan.steps, rows, findings, progress, done: 0, total: 0 }
     }
 
     /// Replays all surviving steps and counts by epoch.
@@ -58,7 +60,7 @@ impl<'a> Replay<'a> {
         let per_epoch = self.order.epoch_len();
         let slices = self.by_epoch(trail);
         self.total = slices.values().flatten().map(|s| s.positions.end - s.positions.start).sum();
-        let end = trail.end().saturating_mul(self.batch);
+        let end = trail.end().min(self.steps).saturating_mul(self.batch);
         let reached = end.div_ceil(per_epoch);
         let beyond = slices.range(reached..).map(|(&epoch, _)| epoch);
         let mut epochs = BTreeMap::new();

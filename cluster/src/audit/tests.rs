@@ -7,7 +7,7 @@ const BATCH: u32 = 6;
 
 fn plan() -> Plan {
     let order = Order::new(3, DatasetShape { rows: vec![5, 7, 4] }, 2).expect("has rows");
-    Plan { order, global_batch: BATCH, seed: 3, dataset_digest: "d".into() }
+    Plan { order, steps: 7, global_batch: BATCH, seed: 3, dataset_digest: "d".into() }
 }
 
 fn step(number: u64) -> StepRecord {
@@ -110,4 +110,13 @@ fn shifted_positions_and_another_plan_are_found() {
     let text: Vec<String> = audit(&records, plan()).findings.iter().map(ToString::to_string).collect();
     assert!(text.contains(&"step 3 should start at position 18 but has 6 samples from 19".to_string()), "{text:?}");
     assert!(text.contains(&"the ledger was opened with dataset e, the plan says d".to_string()), "{text:?}");
+}
+
+#[test]
+fn a_record_of_a_step_that_the_run_does_not_have_is_named_and_costs_nothing() {
+    let mut records = whole();
+    records.push(Record::Step(step(u64::MAX / 16)));
+    let audit = audit(&records, plan());
+    assert_eq!(audit.epochs.values().map(|e| e.expected).sum::<u64>(), 7 * 6);
+    assert!(audit.findings.contains(&Finding::StepBeyond { step: Step(u64::MAX / 16), steps: 7 }));
 }

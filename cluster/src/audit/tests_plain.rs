@@ -118,6 +118,7 @@ fn kind(finding: &Finding) -> &'static str {
         Finding::WrongSubstitution { expected: None, .. } => "another step's row replaced",
         Finding::GenerationReused { .. } => "generation reused",
         Finding::PlanChanged { .. } => "plan changed",
+        Finding::StepBeyond { .. } => "step beyond",
     }
 }
 
@@ -147,7 +148,7 @@ fn same(records: &[Record], plan: Plan, what: &str) -> Audit {
 
 fn plan(seed: u64, shape: DatasetShape, window: u32, global_batch: u32) -> Plan {
     let order = Order::new(seed, shape, window).expect("has rows");
-    Plan { order, global_batch, seed, dataset_digest: "d".into() }
+    Plan { order, steps: u64::MAX, global_batch, seed, dataset_digest: "d".into() }
 }
 
 fn step(number: u64, batch: u64) -> StepRecord {

@@ -264,7 +264,8 @@ impl World {
             return;
         }
         let (order, seed) = (self.setup.order(), self.setup.seed);
-        let plan = Plan { order, global_batch: self.setup.global_batch(), seed, dataset_digest: DATASET.into() };
+        let (steps, global_batch) = (self.setup.steps, self.setup.global_batch());
+        let plan = Plan { order, steps, global_batch, seed, dataset_digest: DATASET.into() };
         let verdict = audit(&self.oracle.records, plan);
         self.fired.steps += verdict.steps;
         if !verdict.is_clean() {
