@@ -11,6 +11,7 @@ pub mod fault;
 pub mod ids;
 pub mod index;
 pub mod journal;
+pub mod lane_sum;
 pub mod lanes;
 pub mod lead;
 pub mod ledger;

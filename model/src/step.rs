@@ -54,42 +54,35 @@ pub struct Pull<'a> {
     pub grads: &'a FeatureGrads,
     /// The logit scale's parameter; left alone if it does not learn.
     pub logit_scale: &'a Tensor,
-    /// This rank's share of its gradient ([`crate::objective::Outcome::grad_logit_scale`]).
-    pub grad_logit_scale: f64,
+    /// Its gradient by own row ([`crate::objective::Outcome::grad_logit_scale`]).
+    pub grad_logit_scale: &'a Tensor,
     /// Factor on everything: the world size where a reducer averages over ranks afterwards, else 1.
     pub factor: f64,
 }
 
 /// Runs backward lane by lane; gradients add up in the parameters' `.grad`. The graphs are freed.
 ///
-/// `before_last` is called before the last lane's backward, in whose graph every trainable parameter takes part: there
-/// a reducer is told to expect gradients (its hooks must not fire for the lanes before). The logit scale is part of
-/// the last lane. A feature whose gradient is zero (a branch without a valid row) goes through backward all the same,
-/// so that no rank waits for a gradient that another one does not send.
+/// `before` is called before each lane's backward with the lane's number. Before the last one a reducer is told to expect
+/// gradients: its hooks must not fire for the lanes before. Every trainable parameter takes part in every lane's graph;
+/// a feature whose gradient is zero (a branch without a valid row) goes through backward all the same, so that no rank
+/// waits for a gradient that another one does not send.
 ///
 /// # Errors
-/// [`ModelError::Torch`] (a collective that fails inside a hook surfaces here too), what `before_last` returns,
+/// [`ModelError::Torch`] (a collective that fails inside a hook surfaces here too), what `before` returns,
 /// [`ModelError::Shape`] if the gradients have not as many rows as the lanes.
 pub fn backward<E: From<ModelError>>(
     lanes: &[Features],
     pull: Pull<'_>,
-    mut before_last: impl FnMut() -> Result<(), E>,
+    mut before: impl FnMut(usize) -> Result<(), E>,
 ) -> Result<(), E> {
     let rows: i64 = lanes.iter().map(Features::rows).sum();
-    check_rows(pull.grads, rows)?;
+    check_rows(pull, rows)?;
     let mut start = 0;
     for (i, lane) in lanes.iter().enumerate() {
         let own = start..start + lane.rows();
         start = own.end;
-        let mut surrogate = of_lane(lane, pull, own)?;
-        if i + 1 == lanes.len() {
-            if pull.logit_scale.requires_grad() {
-                let factor = pull.factor * pull.grad_logit_scale;
-                let scale = pull.logit_scale.f_mul_scalar(factor).map_err(ModelError::from)?;
-                surrogate.push(scale.f_sum(Kind::Float).map_err(ModelError::from)?);
-            }
-            before_last()?;
-        }
+        let surrogate = of_lane(lane, pull, own)?;
+        before(i)?;
         run(&surrogate)?;
     }
     Ok(())
@@ -105,6 +98,11 @@ fn of_lane(lane: &Features, pull: Pull<'_>, rows: Range<i64>) -> Result<Vec<Tens
             summands.push(feature.f_mul(&grad)?.f_sum(Kind::Float)?);
         }
     }
+    if pull.logit_scale.requires_grad() {
+        let shares = pull.grad_logit_scale.f_narrow(0, rows.start, rows.end - rows.start)?;
+        let share = pull.factor * f64::try_from(shares.f_sum(Kind::Double)?)?;
+        summands.push(pull.logit_scale.f_mul_scalar(share)?.f_sum(Kind::Float)?);
+    }
     Ok(summands)
 }
 
@@ -115,8 +113,8 @@ fn run(summands: &[Tensor]) -> Result<(), ModelError> {
     Ok(Tensor::f_stack(summands, 0)?.f_sum(Kind::Float)?.f_backward()?)
 }
 
-fn check_rows(grads: &FeatureGrads, rows: i64) -> Result<(), ModelError> {
-    for grad in Part::ALL.into_iter().filter_map(|part| grads.part(part)) {
+fn check_rows(pull: Pull<'_>, rows: i64) -> Result<(), ModelError> {
+    for grad in Part::ALL.into_iter().filter_map(|part| pull.grads.part(part)).chain([pull.grad_logit_scale]) {
         if grad.size()[0] != rows {
             return Err(ModelError::Shape {
                 what: "gradient on the own rows".into(),

@@ -53,7 +53,7 @@ pub fn possible() -> bool {
 /// If the program cannot be started again.
 pub fn enter() -> Result<()> {
     if std::env::var_os(ENTERED).is_some() {
-        return Ok(());
+        return ip("link set lo up");
     }
     let own = std::env::current_exe().context("a program has a path")?;
     let mut command = Command::new("unshare");
@@ -68,7 +68,6 @@ impl Hosts {
     /// If this process has not entered a network of its own; whatever `ip` says.
     pub fn new() -> Result<Self> {
         ensure!(std::env::var_os(ENTERED).is_some(), "the machine's own network is not to be touched");
-        ip("link set lo up")?;
         ip(&format!("link add {BRIDGE} type bridge"))?;
         ip(&format!("addr add {GATEWAY}/{PREFIX} dev {BRIDGE}"))?;
         ip(&format!("link set {BRIDGE} up"))?;

@@ -20,7 +20,7 @@ pub use loss::{CropLoss, LocalLoss, LossPreset, LossSpec, Pool, PoolOrder, Teach
 pub use model::{AlphaInit, LastBlock, LogitScaleSpec, ModelSpec, PatchMapMask, TextProjSpec, VisionPreset};
 pub use optimizer::{OptimizerSpec, ScheduleSpec};
 pub use parse::{Problem, SpecError};
-pub use run::{CheckpointSpec, Precision, RunSection, TrainSpec};
+pub use run::{CheckpointSpec, Precision, Reduce, RunSection, TrainSpec};
 pub use spot::{SpotProvider, SpotSpec};
 
 use serde::{Deserialize, Serialize};

@@ -32,6 +32,19 @@ pub enum Precision {
     Bf16,
 }
 
+/// How the gradients of all lanes become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reduce {
+    /// All-reduced in buckets while backward still runs. Weights depend on the number of workers by fp32 rounding, which
+    /// training amplifies from step to step.
+    Fast,
+    /// Added along a fixed tree of lanes ([`crate::lane_sum`]) after backward: the same bits whatever the number of
+    /// workers and whoever came and went, on the same kind of processor with as many threads. Up to
+    /// `lanes * parameters * 4` bytes reach each worker in a step.
+    Exact,
+}
+
 /// `[train]`: batch, lanes and membership.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -42,6 +55,8 @@ pub struct TrainSpec {
     pub lanes: u32,
     /// Arithmetic of the towers.
     pub precision: Precision,
+    /// How the gradients of all lanes become one.
+    pub reduce: Reduce,
     /// Steps that the feed reads ahead.
     pub prefetch_steps: u32,
     /// Fewer members than this do not train: the run checkpoints and waits.
@@ -71,6 +86,7 @@ impl Default for TrainSpec {
             global_batch: 256,
             lanes: 4,
             precision: Precision::Bf16,
+            reduce: Reduce::Fast,
             prefetch_steps: 2,
             min_workers: 1,
             max_workers: 0,

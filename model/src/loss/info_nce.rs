@@ -7,7 +7,7 @@
 //! [`InfoNce::grad`] yields the gradient of L on the own rows of `a` and `b`:
 //! `dL/da_i = s/2n sum_j [exp(z_ij - lse_i) + exp(z_ij - lse'_j) - 2 (1 - e) [i = j] - 2 e/n] b_j`.
 //! L depends on the features through `z` alone, so `dL/d ln s = sum_i a_i.dL/da_i` (Euler): the gradient of the logit
-//! scale costs one dot product per row, and a rank's share is the sum over its rows.
+//! scale costs one dot product per row.
 //!
 //! Equals open_clip's `ClipLoss` (golden test) and is what averaging the gradients of its `local_loss` with
 //! `gather_with_grad` over the ranks gives.
@@ -52,8 +52,8 @@ pub struct PairGrad {
     pub a: Tensor,
     /// dL/db, `[rows, D]` fp32.
     pub b: Tensor,
-    /// The own rows' share of dL/d ln s. The shares of all ranks sum to the whole.
-    pub log_scale: f64,
+    /// Each own row's share of dL/d ln s, `[rows]` fp32. The shares of all rows sum to the whole.
+    pub log_scale: Tensor,
 }
 
 /// One direction's statistics of a range of rows.
@@ -92,8 +92,7 @@ impl InfoNce {
         let grad_a = self.directed_grad([a, b], [lse_ab, lse_ba], &rows)?;
         let grad_b = self.directed_grad([b, a], [lse_ba, lse_ab], &rows)?;
         let own = a.f_narrow(0, rows.start, rows.end - rows.start)?;
-        let share = own.f_mul(&grad_a)?.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?;
-        let log_scale = f64::try_from(share.f_sum(Kind::Double)?)?;
+        let log_scale = own.f_mul(&grad_a)?.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?;
         Ok(PairGrad { a: grad_a, b: grad_b, log_scale })
     }
 

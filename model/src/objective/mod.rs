@@ -111,8 +111,8 @@ pub struct Outcome {
     pub crops: i64,
     /// dL/dfeature of the own rows.
     pub grads: FeatureGrads,
-    /// This rank's share of dL/d(logit scale parameter): the shares of all ranks sum to the whole.
-    pub grad_logit_scale: f64,
+    /// Each own row's share of dL/d(logit scale parameter), `[n_own]` f64: the shares of all rows sum to the whole.
+    pub grad_logit_scale: Tensor,
 }
 
 /// The three branches of method.md section 2, assembled from a `[loss]` section.

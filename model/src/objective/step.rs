@@ -79,7 +79,7 @@ impl Step<'_> {
             text_to_image: 0.0,
             crops: self.batch.rows(super::Mask::CropValid).count,
             grads: FeatureGrads::default(),
-            grad_logit_scale: 0.0,
+            grad_logit_scale: Tensor::f_zeros([self.batch.own_count()], (Dtype::Double, self.batch.device()))?,
         };
         let mut first = 0;
         for term in self.terms {
@@ -133,7 +133,8 @@ impl Step<'_> {
                 let grad = self.nce.grad([&pair[0], &pair[1]], [&ab, &ba], rows.own.clone())?;
                 add(a, grad.a)?;
                 add(b, grad.b)?;
-                outcome.grad_logit_scale += factor * grad.log_scale;
+                let shares = rows.spread(grad.log_scale, n_own)?.f_to_kind(Dtype::Double)?;
+                let _ = outcome.grad_logit_scale.f_add_(&shares.f_mul_scalar(factor)?)?;
             }
             Kind::Cosine { x, y, y_learns } => {
                 add(x, cosine::grad(&rows.of_own(self.leaf(y))?, rows.count)?)?;

@@ -69,16 +69,16 @@ fn lanes_add_up_to_the_gradient_of_one_graph() {
     let pull = Pull {
         grads: &outcome.grads,
         logit_scale: &many.logit_scale,
-        grad_logit_scale: outcome.grad_logit_scale,
+        grad_logit_scale: &outcome.grad_logit_scale,
         factor: 3.0,
     };
     let mut seen = Vec::new();
-    let before_last = || {
-        seen.push(many.logit_scale.grad().defined());
+    let before = |lane| {
+        seen.push((lane, many.logit_scale.grad().defined()));
         Ok::<(), ModelError>(())
     };
-    backward(&lanes, pull, before_last).unwrap();
-    assert_eq!(seen, [false], "called once, before the last lane and so before the logit scale's gradient");
+    backward(&lanes, pull, before).unwrap();
+    assert_eq!(seen, [(0, false), (1, true), (2, true)], "before each lane, which has a share of every gradient");
     close(&many.image.grad(), &(one.image.grad() * 3.0));
     close(&many.text.grad(), &(one.text.grad() * 3.0));
     close(&many.logit_scale.grad(), &(one.logit_scale.grad() * 3.0));
@@ -93,8 +93,9 @@ fn a_branch_without_rows_still_sends_gradients() {
     let leaves = Leaves::of_lanes(&lanes, vec![false; 6]).unwrap();
     let objective = ThreeBranch::new(&LossSpec::preset(LossPreset::TwoCl));
     let outcome = objective.step_losses(&leaves, 2.0, &mut Alone::new(6)).unwrap();
-    let pull = Pull { grads: &outcome.grads, logit_scale: &model.logit_scale, grad_logit_scale: 0.0, factor: 1.0 };
-    backward(&lanes, pull, || Ok::<(), ModelError>(())).unwrap();
+    let none = Tensor::zeros([6], (Kind::Double, Device::Cpu));
+    let pull = Pull { grads: &outcome.grads, logit_scale: &model.logit_scale, grad_logit_scale: &none, factor: 1.0 };
+    backward(&lanes, pull, |_| Ok::<(), ModelError>(())).unwrap();
     assert_eq!(model.image.grad(), Tensor::zeros([5, 8], (Kind::Float, Device::Cpu)));
     assert_eq!(model.logit_scale.grad(), Tensor::from(0f32));
 }
@@ -109,8 +110,8 @@ fn what_does_not_learn_is_left_alone() {
     let leaves = Leaves::of_lanes(&lanes, vec![true; 6]).unwrap();
     let objective = ThreeBranch::new(&LossSpec::preset(LossPreset::Alphaclip));
     let outcome = objective.step_losses(&leaves, 2.0, &mut Alone::new(6)).unwrap();
-    let pull = Pull { grads: &outcome.grads, logit_scale: &model.logit_scale, grad_logit_scale: 1.0, factor: 1.0 };
-    backward(&lanes, pull, || Ok::<(), ModelError>(())).unwrap();
+    let pull = Pull { grads: &outcome.grads, logit_scale: &model.logit_scale, grad_logit_scale: &outcome.grad_logit_scale, factor: 1.0 };
+    backward(&lanes, pull, |_| Ok::<(), ModelError>(())).unwrap();
     assert!(model.image.grad().defined() && !model.text.grad().defined() && !model.logit_scale.grad().defined());
 }
 
@@ -121,7 +122,7 @@ fn gradients_of_other_rows_are_refused() {
     let leaves = Leaves::of_lanes(&lanes, vec![true; 6]).unwrap();
     let objective = ThreeBranch::new(&LossSpec::preset(LossPreset::Alphaclip));
     let outcome = objective.step_losses(&leaves, 2.0, &mut Alone::new(6)).unwrap();
-    let pull = Pull { grads: &outcome.grads, logit_scale: &model.logit_scale, grad_logit_scale: 1.0, factor: 1.0 };
-    let error = backward(&[model.features(0, 5)], pull, || Ok::<(), ModelError>(())).unwrap_err();
+    let pull = Pull { grads: &outcome.grads, logit_scale: &model.logit_scale, grad_logit_scale: &outcome.grad_logit_scale, factor: 1.0 };
+    let error = backward(&[model.features(0, 5)], pull, |_| Ok::<(), ModelError>(())).unwrap_err();
     assert!(error.to_string().contains("[5, width] for the rows of all lanes, found [6, 8]"), "{error}");
 }

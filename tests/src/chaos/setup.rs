@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use object_store::ObjectStoreExt;
 use pixfleet_checkpoint::Location;
 use pixfleet_cluster::RunSpec;
+use pixfleet_cluster::spec::Reduce;
 use serde::Serialize;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
@@ -95,6 +96,7 @@ impl Setting {
         let text = run_file(name, &self.data, &self.store);
         let mut overrides: Vec<String> = [
             "train.global_batch=12",
+            "train.reduce=exact",
             "train.heartbeat_timeout_ms=2000",
             "train.reconnect_grace_ms=1000",
             "train.collective_timeout_ms=10000",
@@ -108,6 +110,14 @@ impl Setting {
         overrides.push(format!("schedule.steps={steps}"));
         overrides.extend(self.set.iter().cloned());
         RunSpec::parse(&text, &overrides).context("the run file")
+    }
+
+    /// How the runs add gradients: whether they are to come out the same, bit for bit.
+    ///
+    /// # Errors
+    /// If an override is not one.
+    pub(super) fn reduce(&self) -> Result<Reduce> {
+        Ok(self.spec("any", PACE_STEPS)?.train.reduce)
     }
 
     /// URL of the run called `name`.

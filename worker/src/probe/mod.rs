@@ -141,9 +141,9 @@ fn learn(model: &mut Model, inputs: &Inputs, loss: &LossSpec) -> Result<Losses> 
     let pull = Pull {
         grads: &outcome.grads,
         logit_scale: model.logit_scale(),
-        grad_logit_scale: outcome.grad_logit_scale,
+        grad_logit_scale: &outcome.grad_logit_scale,
         factor: 1.0,
     };
-    backward(&lanes, pull, || Ok::<(), ModelError>(()))?;
+    backward(&lanes, pull, |_| Ok::<(), ModelError>(()))?;
     Ok(outcome.losses)
 }

@@ -11,6 +11,7 @@ mod events;
 mod exchange;
 mod fault;
 mod feed;
+mod reduce;
 mod rendezvous;
 mod session;
 mod snapshot;

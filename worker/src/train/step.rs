@@ -2,7 +2,7 @@
 //! gradients all-reduced during the last one, clip, optimizer, teacher.
 //!
 //! Invariant: a lane is one forward whatever the world size, and sums over lanes and ranks are sums, never means of
-//! means. So the result depends on the world size by fp32 rounding alone.
+//! means. So the result depends on the world size by fp32 rounding alone, and with `reduce = "exact"` not even by that.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,8 +10,8 @@ use std::time::Instant;
 
 use pixfleet_cluster::ledger;
 use pixfleet_cluster::spec::{CropLoss, LocalLoss, RunSpec, Teacher};
-use pixfleet_cluster::{LaneMap, Step};
-use pixfleet_collective::{Group, Reducer};
+use pixfleet_cluster::{LaneMap, Rank, Step};
+use pixfleet_collective::Group;
 use pixfleet_model::objective::{Leaves, Outcome, ThreeBranch};
 use pixfleet_model::optim::{AdamW, clamp_logit_scale};
 use pixfleet_model::params::save_tensors;
@@ -23,6 +23,7 @@ use tch::{Device, Tensor};
 use super::error::TrainError;
 use super::exchange::Peers;
 use super::fault::{Faults, Phase};
+use super::reduce::Reduction;
 use super::switches::Asked;
 
 /// What a rank computes with; lives as long as the process.
@@ -44,7 +45,7 @@ pub(crate) struct Core {
 /// The collectives of one generation.
 pub(crate) struct Peering<'g> {
     pub(crate) group: &'g Group,
-    pub(crate) reducer: Reducer,
+    pub(crate) reduction: Reduction,
     pub(crate) lanes: LaneMap,
 }
 
@@ -99,7 +100,7 @@ impl Core {
         self.strike(step, Phase::Optimizer);
 
         let mut metrics = clock.laps;
-        let reduce_wait_s = peering.reducer.waited_s();
+        let reduce_wait_s = peering.reduction.waited_s();
         metrics.insert("gather_s".into(), peers.seconds());
         metrics.insert("reduce_wait_s".into(), reduce_wait_s);
         metrics.insert("grad_norm".into(), optimized.grad_norm);
@@ -128,20 +129,20 @@ impl Core {
 
     /// Backward of every lane; gradients of the global batch, the same on every rank, stand in `.grad` afterwards.
     fn backward(&self, peering: &mut Peering<'_>, lanes: &[Features], outcome: &Outcome) -> Result<(), TrainError> {
-        let Peering { group, reducer, .. } = peering;
+        let Peering { group, reduction, lanes: map } = peering;
+        let (own, params) = (map.lanes_of(Rank(group.rank())), &self.model.params);
         let pull = Pull {
             grads: &outcome.grads,
             logit_scale: self.model.logit_scale(),
-            grad_logit_scale: outcome.grad_logit_scale,
-            // The reducer averages over ranks; the sum is wanted.
-            factor: f64::from(group.world()),
+            grad_logit_scale: &outcome.grad_logit_scale,
+            factor: reduction.factor(group.world()),
         };
-        match backward(lanes, pull, || Ok(reducer.prepare_for_backward()?)) {
+        match backward(lanes, pull, |i| reduction.before(i, &own, params)) {
             // A collective that fails inside a reducer's hook comes out of backward as an error of libtorch.
             Err(TrainError::Model(ModelError::Torch(error))) => return Err(group.classify(&error).into()),
             other => other?,
         }
-        Ok(reducer.finish()?)
+        reduction.finish(group, map, params)
     }
 
     /// What follows the optimizer: the logit scale's bounds and the EMA teacher.

@@ -14,7 +14,7 @@ use pixfleet_cluster::ledger::Substitution;
 use pixfleet_cluster::peer::Word;
 use pixfleet_cluster::run::{Form, LeaveKind, Left, StepReport};
 use pixfleet_cluster::{Generation, LaneMap, Rank, Step};
-use pixfleet_collective::{AbortHandle, Backend, CollectiveError, Group, GroupConfig, Reducer};
+use pixfleet_collective::{AbortHandle, Backend, CollectiveError, Group, GroupConfig};
 use pixfleet_proto::Way;
 use tch::Device;
 use tokio::runtime::Handle;
@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use super::error::TrainError;
 use super::events::Events;
 use super::feed::{Feed, Source, StepBatches, Stretch};
+use super::reduce::Reduction;
 use super::rendezvous::FleetStore;
 use super::snapshot::{Snapshot, Upload};
 use super::state;
@@ -228,9 +229,8 @@ impl Trainer {
     /// Steps of one generation, until there are no more or the ranks are asked to stop.
     fn steps(&mut self, form: &Form, group: &Group, map: LaneMap, feed: Option<Feed>) -> Result<End, TrainError> {
         let generation = form.generation;
-        let trainable = self.core.model.params.trainable().map(|p| (p.name(), p.tensor()));
-        let reducer = Reducer::new(group, trainable)?;
-        let mut peering = Peering { group, reducer, lanes: map };
+        let reduction = Reduction::new(self.core.spec.train.reduce, group, &self.core.model.params)?;
+        let mut peering = Peering { group, reduction, lanes: map };
         let mut step = form.start_step;
         self.link.say(Word::Ready { generation, next_step: step })?;
         // A checkpoint that was due when the last generation ended may have been cut off.

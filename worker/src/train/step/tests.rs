@@ -105,11 +105,8 @@ fn trained(world: u32, overrides: &[&str]) -> Vec<(Losses, Vec<Vec<f32>>)> {
         let group = Group::new(Backend::Gloo, store, GroupConfig::loopback(rank, world, 1)).expect("a group");
         let mut core = core(overrides);
         let lanes = LaneMap::new(LANES, LANE_SIZE, world).expect("fewer ranks than lanes");
-        let reducer = {
-            let trainable = core.model.params.trainable().map(|p| (p.name(), p.tensor()));
-            Reducer::new(&group, trainable).expect("a reducer")
-        };
-        let mut peering = Peering { group: &group, reducer, lanes };
+        let reduction = Reduction::new(core.spec.train.reduce, &group, &core.model.params).expect("a reducer");
+        let mut peering = Peering { group: &group, reduction, lanes };
         let losses = (0..5).map(|step| {
             let own: Vec<Batch> = lanes.lanes_of(Rank(rank)).map(|lane| batch(step, lane)).collect();
             core.step(&mut peering, &own, Step(step), Asked::Nothing).expect("a step").losses.total
@@ -152,6 +149,21 @@ fn losses_and_state_do_not_depend_on_the_world_size() {
     }
 }
 
+#[test]
+fn an_exact_reduction_gives_the_same_bits_whatever_the_world_size() {
+    for preset in ["loss.preset=\"default\"", "loss.preset=\"fineclip\""] {
+        let overrides = [preset, "train.reduce=\"exact\""];
+        let alone = &trained(1, &overrides)[0];
+        for world in [2, 3, 4] {
+            for rank in trained(world, &overrides) {
+                assert!(rank == *alone, "{preset}, world {world}: {:?} and {:?}", rank.0, alone.0);
+            }
+        }
+        let fast = &trained(1, &[preset])[0];
+        assert_close(&alone.0, &fast.0, 1e-5, "the same sums in another order");
+    }
+}
+
 fn values(core: &mut Core) -> Vec<(String, Vec<f32>)> {
     let all = state::named(core).into_iter();
     all.map(|(name, t)| (name, Vec::<f32>::try_from(t.reshape([-1])).expect("numbers"))).collect()
@@ -162,9 +174,8 @@ fn stepped(core: &mut Core, steps: std::ops::Range<u64>) -> Losses {
     let store: Arc<dyn RendezvousStore> = Arc::new(HashStore::new());
     let group = Group::new(Backend::Gloo, store, GroupConfig::loopback(0, 1, 1)).expect("a group");
     let lanes = LaneMap::new(LANES, LANE_SIZE, 1).expect("one rank");
-    let trainable = core.model.params.trainable().map(|p| (p.name(), p.tensor()));
-    let reducer = Reducer::new(&group, trainable).expect("a reducer");
-    let mut peering = Peering { group: &group, reducer, lanes };
+    let reduction = Reduction::new(core.spec.train.reduce, &group, &core.model.params).expect("a reducer");
+    let mut peering = Peering { group: &group, reduction, lanes };
     let run = |step| {
         let own: Vec<Batch> = (0..LANES).map(|lane| batch(step, lane)).collect();
         core.step(&mut peering, &own, Step(step), Asked::Nothing).expect("a step").losses.total
