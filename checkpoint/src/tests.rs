@@ -6,6 +6,9 @@ use super::*;
 use bytes::Bytes;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
 use pixfleet_cluster::{Class, Generation, Manifest, PartEntry, Rank, RunId, Step};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn state(fill: u8) -> Vec<HostTensor> {
     let sizes = [3usize, 1, 700, 40, 41, 5, 0, 300, 20, 90];
@@ -49,7 +52,7 @@ async fn write(run: &Location, step: u64, world: u32, tensors: &[HostTensor]) ->
     for rank in (0..world).map(Rank) {
         let own = tensors[share(&sizes, rank, world)].to_vec();
         let key = PartKey { step: Step(step), generation: Generation(1), rank, world };
-        parts.push(write_part(run, key, own).await.expect("written"));
+        parts.push(write_part(run, key, own, PATIENCE).await.expect("written"));
     }
     let manifest = manifest(step, world, parts);
     commit(run, &manifest).await;
@@ -77,7 +80,7 @@ async fn suite(run: &Location) {
 
     // Parts without a manifest are no checkpoint.
     let key = PartKey { step: Step(11), generation: Generation(1), rank: Rank(0), world: 1 };
-    write_part(run, key, state(3)).await.expect("written");
+    write_part(run, key, state(3), PATIENCE).await.expect("written");
     assert_eq!(newest_good(run).await.expect("readable").expect("there").manifest, second);
 
     // One flipped byte in one part: the older checkpoint serves.

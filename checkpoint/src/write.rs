@@ -15,9 +15,6 @@ use object_store::{Error, ObjectStore, PutMode};
 use pixfleet_cluster::{Generation, Manifest, PartEntry, Rank, Step};
 use std::time::Duration;
 
-/// How long a store that fails is asked for an object of a part. Its client has its own patience within each attempt.
-const PATIENCE: Duration = Duration::from_secs(30);
-
 /// Which part of which checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PartKey {
@@ -40,12 +37,18 @@ impl PartKey {
 }
 
 /// Packs and puts one rank's share; returns what the manifest says of it. Packing and hashing run on a thread of the
-/// runtime's blocking pool, so no other future waits for them. Writing the same share again succeeds.
+/// runtime's blocking pool, so no other future waits for them. Writing the same share again succeeds. A store that fails is
+/// asked again for as long as `patience`, for each object.
 ///
 /// # Errors
 /// [`CheckpointError::Taken`] if other bytes lie there, [`CheckpointError::Store`] if the store refuses or goes on
 /// failing, [`CheckpointError::Part`] if a tensor contradicts its own shape.
-pub async fn write_part(run: &Location, key: PartKey, tensors: Vec<HostTensor>) -> Result<PartEntry, CheckpointError> {
+pub async fn write_part(
+    run: &Location,
+    key: PartKey,
+    tensors: Vec<HostTensor>,
+    patience: Duration,
+) -> Result<PartEntry, CheckpointError> {
     let path = key.path();
     let name = path.clone();
     let part = tokio::task::spawn_blocking(move || encode(&name, &tensors))
@@ -55,7 +58,7 @@ pub async fn write_part(run: &Location, key: PartKey, tensors: Vec<HostTensor>) 
     futures::stream::iter(chunks(&path, length))
         .map(|(key, range)| {
             let bytes = part.bytes.slice(range.start as usize..range.end as usize);
-            async move { create(run, &key, bytes, Patience::lasting(PATIENCE)).await }
+            async move { create(run, &key, bytes, Patience::lasting(patience)).await }
         })
         .buffer_unordered(CHUNKS_IN_FLIGHT)
         .try_collect::<()>()

@@ -7,8 +7,7 @@
 //! ```
 //!
 //! All of it lies in a namespace that this process has entered by starting itself again ([`enter`]), so the machine's
-//! own network is not touched, and nothing is left behind when the process is gone. It needs root, `unshare` and
-//! `nsenter` (util-linux), and `ip` (iproute2).
+//! own network is not touched. It needs root, `unshare` and `nsenter` (util-linux), and `ip` (iproute2).
 
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
@@ -34,7 +33,7 @@ pub struct Host {
     cable: String,
 }
 
-/// Hosts by the name of the process that runs there. Dropping it removes them.
+/// Hosts by the name of the process that runs there. They go with this process.
 #[derive(Debug)]
 pub struct Hosts {
     live: BTreeMap<String, Host>,
@@ -43,8 +42,7 @@ pub struct Hosts {
 
 /// Whether this machine lets this process make hosts.
 pub fn possible() -> bool {
-    let tried = Command::new("unshare").args(["--net", "ip", "link", "set", "lo", "up"]).output();
-    tried.is_ok_and(|output| output.status.success())
+    alone().arg("true").output().is_ok_and(|output| output.status.success())
 }
 
 /// Starts this program again in a network of its own, in the place of this one. Returns when that has happened.
@@ -53,12 +51,21 @@ pub fn possible() -> bool {
 /// If the program cannot be started again.
 pub fn enter() -> Result<()> {
     if std::env::var_os(ENTERED).is_some() {
-        return ip("link set lo up");
+        return Ok(());
     }
     let own = std::env::current_exe().context("a program has a path")?;
+    let error = alone().arg(own).args(std::env::args_os().skip(1)).env(ENTERED, "1").exec();
+    Err(error).context("cannot start `unshare` of util-linux")
+}
+
+/// Starts what is appended to it in a network of its own. Names of namespaces are files, so it also gets a folder of its
+/// own for them: all of it goes with the process, even if that is killed.
+fn alone() -> Command {
+    const SETUP: &str =
+        "mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && ip link set lo up && exec \"$0\" \"$@\"";
     let mut command = Command::new("unshare");
-    command.arg("--net").arg(own).args(std::env::args_os().skip(1)).env(ENTERED, "1");
-    Err(command.exec()).context("cannot start `unshare` of util-linux")
+    command.args(["--net", "--mount", "sh", "-c", SETUP]);
+    command
 }
 
 impl Hosts {
@@ -68,7 +75,8 @@ impl Hosts {
     /// If this process has not entered a network of its own; whatever `ip` says.
     pub fn new() -> Result<Self> {
         ensure!(std::env::var_os(ENTERED).is_some(), "the machine's own network is not to be touched");
-        ip(&format!("link add {BRIDGE} type bridge"))?;
+        // Without an address of its own it takes the lowest of its ports, and all hosts lose it when that one comes or goes.
+        ip(&format!("link add {BRIDGE} address 02:00:00:00:00:01 type bridge"))?;
         ip(&format!("addr add {GATEWAY}/{PREFIX} dev {BRIDGE}"))?;
         ip(&format!("link set {BRIDGE} up"))?;
         Ok(Self { live: BTreeMap::new(), made: 1 })
@@ -84,11 +92,10 @@ impl Hosts {
     /// # Errors
     /// Whatever `ip` says.
     pub fn add(&mut self, name: &str) -> Result<Host> {
-        self.remove(name)?;
         self.made = self.made.checked_add(1).context("no address is left")?;
         let [high, low] = self.made.to_be_bytes();
         let address = Ipv4Addr::new(10, 77, high, low);
-        let namespace = format!("pixfleet-{}-{}", std::process::id(), self.made);
+        let namespace = format!("host-{}", self.made);
         let cable = format!("px{}", self.made);
         let host = Host { address, namespace, cable };
         let Host { namespace, cable, .. } = &host;
@@ -102,28 +109,12 @@ impl Hosts {
         Ok(host)
     }
 
-    /// The host of the process called `name`.
-    pub fn of(&self, name: &str) -> Option<&Host> {
-        self.live.get(name)
-    }
-
-    /// The process called `name` is gone, and its host with it.
-    ///
-    /// # Errors
-    /// Whatever `ip` says.
-    pub fn remove(&mut self, name: &str) -> Result<()> {
-        let Some(host) = self.live.remove(name) else { return Ok(()) };
-        // The veth pair goes with either of its ends; the namespace itself with its last process.
-        ip(&format!("link del {}", host.cable))?;
-        ip(&format!("netns del {}", host.namespace))
-    }
-
     /// Takes the link of a host down, or up again; what `ip` says of it then.
     ///
     /// # Errors
     /// If there is no such host; whatever `ip` says.
     pub fn set_link(&self, name: &str, up: bool) -> Result<String> {
-        let host = self.of(name).with_context(|| format!("{name} has no host of its own"))?;
+        let host = self.live.get(name).with_context(|| format!("{name} has no host of its own"))?;
         let state = if up { "up" } else { "down" };
         ip(&format!("link set {} {state}", host.cable))?;
         let said = ip_says(&format!("-brief link show {}", host.cable))?;
@@ -144,16 +135,6 @@ impl Host {
             };
         }
         here
-    }
-}
-
-impl Drop for Hosts {
-    fn drop(&mut self) {
-        for name in self.live.keys().cloned().collect::<Vec<_>>() {
-            if let Err(error) = self.remove(&name) {
-                tracing::warn!(name, error = format!("{error:#}"), "a host is left behind");
-            }
-        }
     }
 }
 

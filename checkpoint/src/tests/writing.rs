@@ -141,7 +141,7 @@ async fn keys(run: &Location) -> Vec<(String, u64)> {
 #[tokio::test]
 async fn a_long_part_is_several_objects_and_reads_as_one() {
     let run = Faulty::new([]).location();
-    let entry = write_part(&run, KEY, long(0)).await.expect("written");
+    let entry = write_part(&run, KEY, long(0), PATIENCE).await.expect("written");
     let expected: Vec<(String, u64)> =
         chunks(&entry.path, entry.bytes).map(|(key, range)| (key, range.end - range.start)).collect();
     assert_eq!(expected.len(), 3);
@@ -188,7 +188,7 @@ async fn faults_of_the_store_are_outlasted() {
     ] {
         let store = Faulty::new(faults.clone());
         let run = store.location();
-        let entry = write_part(&run, KEY, state(fill)).await.expect("written in the end");
+        let entry = write_part(&run, KEY, state(fill), PATIENCE).await.expect("written in the end");
         assert_eq!(store.fired(), faults);
         assert_eq!(load(&run, &manifest(4, 1, vec![entry])).await.expect("whole"), state(fill));
     }
@@ -199,7 +199,7 @@ async fn faults_of_single_chunks_are_outlasted() {
     let faults = [Fault::AnswerLost, Fault::Unreached];
     let store = Faulty::new(faults);
     let run = store.location();
-    let entry = write_part(&run, KEY, long(1)).await.expect("written in the end");
+    let entry = write_part(&run, KEY, long(1), PATIENCE).await.expect("written in the end");
     assert_eq!(store.fired(), faults);
     assert_eq!(load(&run, &manifest(4, 1, vec![entry])).await.expect("whole"), long(1));
 }
@@ -220,7 +220,7 @@ async fn a_store_that_goes_on_failing_is_given_up() {
 #[tokio::test]
 async fn a_store_that_forbids_is_not_asked_again() {
     let store = Faulty::new([Fault::Denied, Fault::Denied]);
-    let error = write_part(&store.location(), KEY, state(0)).await.expect_err("forbidden");
+    let error = write_part(&store.location(), KEY, state(0), PATIENCE).await.expect_err("forbidden");
     assert_eq!(error.class(), Class::Fatal);
     assert_eq!(store.fired(), [Fault::Denied]);
 }
@@ -229,15 +229,15 @@ async fn a_store_that_forbids_is_not_asked_again() {
 async fn who_wakes_up_late_changes_nothing() {
     for own in [state(1), long(1)] {
         let run = Faulty::new([]).location();
-        let entry = write_part(&run, KEY, own.clone()).await.expect("written");
+        let entry = write_part(&run, KEY, own.clone(), PATIENCE).await.expect("written");
         let manifest = manifest(4, 1, vec![entry.clone()]);
         commit(&run, &manifest).await;
 
         // The same bytes again: what an upload that was thought lost does.
-        assert_eq!(write_part(&run, KEY, own.clone()).await.expect("the same"), entry);
+        assert_eq!(write_part(&run, KEY, own.clone(), PATIENCE).await.expect("the same"), entry);
         // Other bytes, of the same length.
         let other = if own.len() == 1 { long(2) } else { state(2) };
-        let error = write_part(&run, KEY, other).await.expect_err("taken");
+        let error = write_part(&run, KEY, other, PATIENCE).await.expect_err("taken");
         assert_eq!(error.class(), Class::Fatal);
         assert!(!error.is_damage());
         assert!(matches!(&error, CheckpointError::Taken { key, .. } if key.starts_with(&entry.path)), "{error}");

@@ -63,8 +63,15 @@ impl Run {
 
     /// Forms a generation if a gathering has what it waits for.
     pub(super) fn gathered(&mut self, now: Now) {
+        if self.phase != Phase::Gathering {
+            return;
+        }
+        if self.leavers_hold_the_most() {
+            return self.form(now, &self.waiting());
+        }
+        self.let_leavers_go();
         let here = self.candidates().len();
-        if self.phase != Phase::Gathering || here == 0 {
+        if here == 0 {
             return;
         }
         if here >= self.enough() && self.gathers_until().is_none_or(|until| now >= until) {
@@ -264,22 +271,34 @@ impl Run {
         for done in self.steps.flush(self.world) {
             self.record_step(done);
         }
-        // Those who leave help to save what would go with them.
+        // Those who leave help to save what would go with them: they checkpoint, or hand over to those who stay.
         let waiting = self.waiting();
-        let furthest = waiting.iter().filter_map(|c| c.next_step).max();
-        let unsaved = furthest.is_some_and(|step| self.checkpoint.as_ref().is_none_or(|c| c.step < step) && step.0 > 0);
         let enough = self.candidates().len() >= self.enough();
-        if !enough && unsaved {
+        if self.leavers_hold_the_most() || (!enough && self.unsaved(furthest(&waiting))) {
             return self.form(now, &waiting);
         }
-        let leavers: Vec<_> = self.members.iter().filter(|(_, m)| m.leaving.is_some()).map(|(&id, _)| id).collect();
-        for leaver in leavers {
-            self.depart(leaver);
-        }
+        self.let_leavers_go();
         if enough {
             return self.form(now, &self.candidates());
         }
         self.await_members(now);
+    }
+
+    fn let_leavers_go(&mut self) {
+        let leavers: Vec<_> = self.members.iter().filter(|(_, m)| m.leaving.is_some()).map(|(&id, _)| id).collect();
+        for leaver in leavers {
+            self.depart(leaver);
+        }
+    }
+
+    /// Whether steps would go with those who leave that nobody else holds and no checkpoint has.
+    fn leavers_hold_the_most(&self) -> bool {
+        let held = furthest(&self.waiting());
+        held > furthest(&self.candidates()) && self.unsaved(held)
+    }
+
+    fn unsaved(&self, held: Option<Step>) -> bool {
+        held.is_some_and(|step| step.0 > 0 && self.checkpoint.as_ref().is_none_or(|c| c.step < step))
     }
 
     fn await_members(&mut self, now: Now) {
@@ -322,7 +341,9 @@ impl Run {
         self.joiners_since = (room && waiting > 0 && !ending).then(|| self.joiners_since.unwrap_or(now));
         let staying = self.members.values().filter(|m| m.leaving.is_none() && (m.is_active() || m.is_candidate()));
         let leaves = self.members.values().any(|m| m.leaving.is_some() && m.is_active());
-        let wanted = if self.draining || (leaves && staying.count() < self.enough()) {
+        // To whom those who leave can leave their weights.
+        let heirs = self.members.values().any(|m| m.leaving.is_none() && m.is_active());
+        let wanted = if self.draining || (leaves && (!heirs || staying.count() < self.enough())) {
             Asked::Checkpoint
         } else if leaves || self.joiners_due().is_some_and(|due| now >= due) {
             Asked::Boundary
@@ -341,4 +362,9 @@ impl Run {
             self.emit(Effect::Send { member, order: Order::Yield { generation, checkpoint } });
         }
     }
+}
+
+/// The furthest step that any of them holds.
+fn furthest(of: &[Candidate]) -> Option<Step> {
+    of.iter().filter_map(|c| c.next_step).max()
 }

@@ -83,6 +83,9 @@ impl Run {
         let order = Order::Stop { outcome: Outcome::Drained, message: String::new() };
         self.emit(Effect::Send { member, order });
         let Some(gone) = self.remove(member) else { return };
+        if self.phase == Phase::Gathering && self.members.is_empty() {
+            self.phase_since = None;
+        }
         let (name, reason) = (gone.join.name, gone.leaving.unwrap_or_default());
         let generation = self.generation.unwrap_or_default();
         self.emit(Effect::Ledger(Record::Left { generation, member, reason: reason.clone() }));

@@ -131,3 +131,56 @@ fn if_all_leave_at_one_boundary_they_checkpoint_before_they_go() {
     let stops = effects.iter().filter(|e| matches!(e, Effect::Send { order: Order::Stop { .. }, .. })).count();
     assert_eq!((stops, desk.run.phase()), (2, Phase::Gathering));
 }
+
+#[test]
+fn the_only_one_that_trains_checkpoints_for_those_who_wait() {
+    let mut desk = Desk::training(1, 3);
+    desk.join(2);
+    assert_eq!(yields(&desk.say(1, Report::Leaving { reason: "SIGTERM".into() })), [(1, true)]);
+    desk.commit(1, 1, 3);
+    desk.part(1, 1, 4, 0);
+    desk.finish(1, 1, 4);
+    let effects = desk.stored(1, 4);
+    let stop = Order::Stop { outcome: Outcome::Drained, message: String::new() };
+    assert!(effects.contains(&Effect::Send { member: MemberId(1), order: stop }));
+    let formed = forms(&effects);
+    assert_eq!((formed.len(), formed[0].1.start_step), (1, Step(4)), "no step is done again");
+    assert_eq!(formed[0].1.resume_from.as_deref(), Some("m4"));
+}
+
+/// The boundary was meant for those who wait; whoever trained leaves at it.
+#[test]
+fn who_leaves_last_hands_over_first() {
+    let mut desk = Desk::training(1, 3);
+    desk.join(2);
+    desk.now += BRIEF;
+    assert_eq!(yields(&desk.event(Event::Tick)), [(1, false)]);
+    desk.commit(1, 1, 3);
+    let mut formed = forms(&desk.leave(1, 1, Some(4), LeaveKind::Boundary));
+    assert_eq!((formed.len(), formed[0].1.start_step), (2, Step(4)));
+    desk.say(1, Report::Leaving { reason: "SIGTERM".into() });
+    // Both are in place: the other holds what it needs, and the leaver goes at the next boundary.
+    desk.ready(1, 2, 4);
+    let asked = desk.ready(2, 2, 4);
+    assert_eq!(yields(&asked), [(1, false), (2, false)]);
+    for m in 1..=2 {
+        desk.commit(m, 2, 4);
+    }
+    desk.leave(2, 2, Some(5), LeaveKind::Boundary);
+    formed = forms(&desk.leave(1, 2, Some(5), LeaveKind::Boundary));
+    assert_eq!((formed.len(), formed[0].0, formed[0].1.start_step), (1, MemberId(2), Step(5)));
+}
+
+/// SIGTERM reaches the only one that trains while it leaves its generation for those who wait.
+#[test]
+fn weights_do_not_go_with_a_leaver_that_leaves_at_a_boundary_for_others() {
+    let mut desk = Desk::training(2, 3);
+    desk.join(3);
+    // Rank 1 is lost, rank 0 has committed one step more, and is told to go before all are out.
+    desk.commit(1, 1, 3);
+    desk.lose(2);
+    desk.say(1, Report::Leaving { reason: "SIGTERM".into() });
+    let formed = forms(&desk.leave(1, 1, Some(4), LeaveKind::Collective));
+    assert_eq!((formed.len(), formed[0].1.start_step), (2, Step(4)), "it hands over before it goes: {formed:?}");
+    assert!(formed.iter().all(|(_, f)| f.receivers.len() == 1 && !f.checkpoint_only));
+}

@@ -287,7 +287,8 @@ impl Worker {
         let spec = RunSpec::parse(&self.welcome.spec_toml, &[]).expect("the coordinator's own");
         let key =
             pixfleet_checkpoint::PartKey { step, generation: form.generation, rank: form.rank, world: form.world() };
-        let entry: PartEntry = pixfleet_checkpoint::write_part(&run(&spec), key, vec![]).await.expect("a store");
+        let entry: PartEntry =
+            pixfleet_checkpoint::write_part(&run(&spec), key, vec![], Duration::ZERO).await.expect("a store");
         self.say(Report::Part(PartReport { generation: form.generation, step, entry })).await;
     }
 

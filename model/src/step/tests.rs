@@ -110,7 +110,12 @@ fn what_does_not_learn_is_left_alone() {
     let leaves = Leaves::of_lanes(&lanes, vec![true; 6]).unwrap();
     let objective = ThreeBranch::new(&LossSpec::preset(LossPreset::Alphaclip));
     let outcome = objective.step_losses(&leaves, 2.0, &mut Alone::new(6)).unwrap();
-    let pull = Pull { grads: &outcome.grads, logit_scale: &model.logit_scale, grad_logit_scale: &outcome.grad_logit_scale, factor: 1.0 };
+    let pull = Pull {
+        grads: &outcome.grads,
+        logit_scale: &model.logit_scale,
+        grad_logit_scale: &outcome.grad_logit_scale,
+        factor: 1.0,
+    };
     backward(&lanes, pull, |_| Ok::<(), ModelError>(())).unwrap();
     assert!(model.image.grad().defined() && !model.text.grad().defined() && !model.logit_scale.grad().defined());
 }
@@ -122,7 +127,12 @@ fn gradients_of_other_rows_are_refused() {
     let leaves = Leaves::of_lanes(&lanes, vec![true; 6]).unwrap();
     let objective = ThreeBranch::new(&LossSpec::preset(LossPreset::Alphaclip));
     let outcome = objective.step_losses(&leaves, 2.0, &mut Alone::new(6)).unwrap();
-    let pull = Pull { grads: &outcome.grads, logit_scale: &model.logit_scale, grad_logit_scale: &outcome.grad_logit_scale, factor: 1.0 };
+    let pull = Pull {
+        grads: &outcome.grads,
+        logit_scale: &model.logit_scale,
+        grad_logit_scale: &outcome.grad_logit_scale,
+        factor: 1.0,
+    };
     let error = backward(&[model.features(0, 5)], pull, |_| Ok::<(), ModelError>(())).unwrap_err();
     assert!(error.to_string().contains("[5, width] for the rows of all lanes, found [6, 8]"), "{error}");
 }

@@ -1,5 +1,6 @@
 //! A run of real processes under random faults, and the proof that nothing came of them: the weights are those of a run
-//! that nobody disturbed, bit for bit (`train.reduce = "exact"`), every sample was used once, and no process is left behind. `make chaos`.
+//! that nobody disturbed, bit for bit (`train.reduce = "exact"`), every sample was used once, and no process is left
+//! behind. `make chaos`.
 //!
 //! What is injected: processes that die, stop, leave and come; coordinators that die and that are two; connections that
 //! break, are late, or fall silent; a store that refuses, is slow, or does what it is asked without saying so. What no run

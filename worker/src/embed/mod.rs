@@ -22,6 +22,10 @@ const TEXTS_PER_BATCH: usize = 64;
 
 /// What was typed.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  pixfleet shards embed s3://bucket/mini --weights .cache/minilm
+  pixfleet shards embed file:///data/mini --split train,test --weights .cache/minilm --precision bf16")]
 pub(crate) struct Args {
     /// URL of the dataset.
     url: String,

@@ -24,6 +24,9 @@ use std::sync::Arc;
 
 /// What was typed.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  pixfleet encode s3://bucket/runs/base --split test --out embeddings.parquet")]
 pub(crate) struct Args {
     #[command(flatten)]
     subject: SubjectArgs,

@@ -26,6 +26,11 @@ use subject::{Subject, SubjectArgs};
 
 /// What was typed.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  pixfleet eval s3://bucket/runs/base                             # its newest checkpoint, split test
+  pixfleet eval file:///runs/base --text long --out report/       # a page with a gallery
+  pixfleet eval file:///runs/base --limit 100 --json")]
 pub(crate) struct Args {
     #[command(flatten)]
     subject: SubjectArgs,

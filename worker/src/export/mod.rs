@@ -11,6 +11,10 @@ use crate::load::{StoredRun, Weights};
 
 /// What was typed.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  pixfleet export s3://bucket/runs/base --out model.safetensors
+  pixfleet export file:///runs/base --ema --out teacher.safetensors")]
 pub(crate) struct Args {
     /// URL of the run, <store>/<name>.
     run: String,

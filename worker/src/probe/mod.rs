@@ -25,6 +25,9 @@ use tch::{Device, Kind, Tensor};
 
 /// What was typed.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  pixfleet probe --model eva02-b16 --weights model.safetensors --tensors in.safetensors --out out.safetensors")]
 pub(crate) struct Args {
     /// Vision tower.
     #[arg(long, value_enum)]

@@ -39,6 +39,12 @@ use switches::Stopped;
 
 /// What was typed.
 #[derive(Debug, Clone, clap::Args)]
+#[command(after_help = "\
+Examples:
+  pixfleet worker --coordinator 10.0.0.1:7000 --name $(hostname) --host $(hostname -i)
+  pixfleet worker --coordinator node-a:7000,node-b:7000 --device cuda:3      # whichever of them leads
+
+Exit code 0: the run is done. 75: this worker was drained and may be started again. Else: a fault that the last line names.")]
 pub(crate) struct Args {
     /// Addresses of the coordinator, host:port, comma-separated. Once the run is known, its store says where the
     /// coordinator is, and these are tried after that.

@@ -60,12 +60,7 @@ impl Reduction {
     ///
     /// # Errors
     /// Those of the reducer and of libtorch.
-    pub(crate) fn before(
-        &mut self,
-        i: usize,
-        lanes: &std::ops::Range<u32>,
-        params: &Params,
-    ) -> Result<(), TrainError> {
+    pub(crate) fn before(&mut self, i: usize, lanes: &std::ops::Range<u32>, params: &Params) -> Result<(), TrainError> {
         match self {
             Self::Fast(reducer) if i + 1 == lanes.len() => Ok(reducer.prepare_for_backward()?),
             Self::Fast(_) => Ok(()),

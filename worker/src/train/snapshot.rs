@@ -1,15 +1,16 @@
 //! A checkpoint in two halves: the trainer copies its share of the state to the host, the runtime packs and uploads
 //! it. Between the two the trainer is free; that is the seam for asynchronous staging.
 
-use pixfleet_checkpoint::{Dtype, HostTensor, Location, PartKey, share, write_part};
+use std::time::Duration;
+
+use pixfleet_checkpoint::{Dtype, HostTensor, PartKey, share, write_part};
 use pixfleet_cluster::peer::Word;
 use pixfleet_cluster::run::PartReport;
 use tch::{Device, Kind, Tensor};
-use tokio::runtime::Handle;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::error::TrainError;
+use super::trainer::Link;
 
 /// One rank's share of the state in host memory.
 #[derive(Debug)]
@@ -32,11 +33,12 @@ impl Snapshot {
         Ok(Self { key, tensors })
     }
 
-    /// Packs and uploads on `runtime`, then reports the part.
-    pub(crate) fn upload(self, runtime: &Handle, run: Location, words: mpsc::Sender<Word>) -> Upload {
+    /// Packs and uploads on the runtime, then reports the part. A store that fails is asked for as long as `patience`.
+    pub(crate) fn upload(self, link: &Link, patience: Duration) -> Upload {
+        let (run, words) = (link.run.clone(), link.words.clone());
         let Self { key, tensors } = self;
-        Upload(runtime.spawn(async move {
-            let entry = write_part(&run, key, tensors).await?;
+        Upload(link.runtime.spawn(async move {
+            let entry = write_part(&run, key, tensors, patience).await?;
             let part = PartReport { generation: key.generation, step: key.step, entry };
             words.send(Word::Part(part)).await.map_err(|_| TrainError::Dismissed)
         }))

@@ -130,7 +130,6 @@ pub(crate) fn trainer(setting: Setting) -> Result<Trainer, TrainError> {
     Ok(Trainer::new(core, source, link, step_log))
 }
 
-
 async fn source(known: &Known, args: &Args) -> Result<Source, TrainError> {
     let spec = &known.spec;
     let location = pixfleet_shards::store::Location::parse(&spec.data.url).map_err(FeedError::from)?;

@@ -9,11 +9,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pixfleet_checkpoint::{Location, PartKey, load_at};
+use pixfleet_checkpoint::{CheckpointError, HostTensor, Location, PartKey, Patience, load_at};
 use pixfleet_cluster::ledger::Substitution;
 use pixfleet_cluster::peer::Word;
 use pixfleet_cluster::run::{Form, LeaveKind, Left, StepReport};
-use pixfleet_cluster::{Generation, LaneMap, Rank, Step};
+use pixfleet_cluster::{Generation, LaneMap, Manifest, Rank, Step};
 use pixfleet_collective::{AbortHandle, Backend, CollectiveError, Group, GroupConfig};
 use pixfleet_proto::Way;
 use tch::Device;
@@ -192,7 +192,7 @@ impl Trainer {
                 self.held = None;
                 match &form.resume_from {
                     Some(key) => {
-                        let load = load_at(&self.link.run, key);
+                        let load = patient_load(&self.link.run, key, self.patience());
                         let (_, tensors) = self.link.wait(form.generation, "loading a checkpoint", load)?;
                         state::restore(&mut self.core, &tensors, step)?;
                     }
@@ -326,12 +326,32 @@ impl Trainer {
         self.wait_for_upload(form.generation)?;
         let key = PartKey { step, generation: form.generation, rank: form.rank, world: form.world() };
         let snapshot = Snapshot::take(key, &state::named(&mut self.core))?;
-        self.upload = Some(snapshot.upload(&self.link.runtime, self.link.run.clone(), self.link.words.clone()));
+        self.upload = Some(snapshot.upload(&self.link, self.patience()));
         Ok(())
+    }
+
+    /// With a store that fails.
+    fn patience(&self) -> Duration {
+        Duration::from_millis(self.core.spec.run.store_patience_ms)
     }
 
     fn wait_for_upload(&mut self, generation: Generation) -> Result<(), TrainError> {
         let Some(mut upload) = self.upload.take() else { return Ok(()) };
         self.link.wait(generation, "uploading a checkpoint", upload.finished())
+    }
+}
+
+/// The checkpoint whose manifest is `key`.
+async fn patient_load(
+    run: &Location,
+    key: &str,
+    patience: Duration,
+) -> Result<(Manifest, Vec<HostTensor>), CheckpointError> {
+    let mut attempts = Patience::lasting(patience);
+    loop {
+        match load_at(run, key).await {
+            Err(error) if attempts.outlasts(&error, error.class()).await => {}
+            answer => return answer,
+        }
     }
 }
