@@ -36,7 +36,7 @@ impl Run {
         self.candidates_where(|m| m.place == Place::Waiting && m.away.is_none())
     }
 
-    fn candidates_where(&self, counts: impl Fn(&Member) -> bool) -> Vec<Candidate> {
+    pub(super) fn candidates_where(&self, counts: impl Fn(&Member) -> bool) -> Vec<Candidate> {
         let members = self.members.iter().filter(|(_, m)| counts(m));
         let told = self.steps.first_untold();
         // Weights with a step in them that no ledger will ever hold are as good as none.
@@ -79,15 +79,15 @@ impl Run {
         }
     }
 
-    /// Until when a gathering that has enough members waits for more: for those that are expected, and for those that
-    /// may still hold what would otherwise be done again.
+    /// Until when a gathering that has enough members waits for more: for those that are expected, and for those of the
+    /// last generation, who may come back with steps that would otherwise be done again.
     pub(super) fn gathers_until(&self) -> Option<Now> {
         let since = self.phase_since?;
-        // After the first generation nobody is expected: the run goes on as soon as it may.
-        let wanted = self.config.expect.min(self.world_max()) as usize;
-        let expects = !self.has_formed && !self.draining && self.candidates().len() < wanted;
+        let here = self.candidates().len();
+        let lacks = |wanted: u32| !self.draining && here < wanted.min(self.world_max()) as usize;
+        let expects = !self.has_formed && lacks(self.config.expect);
         let redoes = self.next_start() < self.steps.first_untold();
-        let window = match (expects, redoes) {
+        let window = match (expects, redoes || lacks(self.world)) {
             (true, _) => self.config.join_window,
             (false, true) => self.config.adopt_window,
             (false, false) => return None,
@@ -365,6 +365,6 @@ impl Run {
 }
 
 /// The furthest step that any of them holds.
-fn furthest(of: &[Candidate]) -> Option<Step> {
+pub(super) fn furthest(of: &[Candidate]) -> Option<Step> {
     of.iter().filter_map(|c| c.next_step).max()
 }

@@ -19,16 +19,19 @@ pub(super) enum Invariant {
     TrainingIsWhole,
     /// Nobody is ready before it can have heard of its generation.
     ClaimBeforeOrder,
+    /// Whoever leaves takes no step with it: somebody else holds it, or a checkpoint does.
+    LeaversTakeNothing,
 }
 
 impl Invariant {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::RanksHaveLanes,
         Self::OneMemberARank,
         Self::NoRankWithoutGeneration,
         Self::PhaseIsNewest,
         Self::TrainingIsWhole,
         Self::ClaimBeforeOrder,
+        Self::LeaversTakeNothing,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -39,6 +42,7 @@ impl Invariant {
             Self::PhaseIsNewest => "phase_is_newest",
             Self::TrainingIsWhole => "training_is_whole",
             Self::ClaimBeforeOrder => "claim_before_order",
+            Self::LeaversTakeNothing => "leavers_take_nothing",
         }
     }
 
@@ -65,6 +69,7 @@ impl Invariant {
                 let early = active().any(|m| matches!(m.place, Place::Active { ready: true, .. }));
                 !matches!(run.phase, Phase::Claiming(_)) || !early
             }
+            Self::LeaversTakeNothing => !run.steps_gone,
         }
     }
 }

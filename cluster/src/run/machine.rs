@@ -151,6 +151,8 @@ pub struct Run {
     pub(super) pace: Pace,
     pub(super) checkpoint: Option<Resume>,
     pub(super) fruitless: u32,
+    /// Steps went with a member that left.
+    pub(super) steps_gone: bool,
     pub(super) losses: u64,
     /// Why the current generation is given up; for whoever stays silent.
     pub(super) failure: String,
@@ -186,6 +188,7 @@ impl Run {
             pace: Pace::default(),
             checkpoint,
             fruitless: 0,
+            steps_gone: false,
             losses: 0,
             failure: String::new(),
             message: String::new(),
@@ -346,6 +349,7 @@ impl Run {
             Event::Tick => {}
         }
         self.overdue(now);
+        self.let_standby_go();
         self.all_out(now);
         self.gathered(now);
         self.wishes(now);

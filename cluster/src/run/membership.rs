@@ -1,9 +1,10 @@
 //! Who is a member: the one place where members come, and the one where they go.
 
 use super::event::{Effect, LossCause, Notice, Now, Refusal};
+use super::forming::furthest;
 use super::machine::{Away, Member, Phase, Place, Run};
 use super::messages::{Join, Order, Outcome};
-use crate::ids::MemberId;
+use crate::ids::{MemberId, Step};
 use crate::ledger::Record;
 
 impl Run {
@@ -82,6 +83,7 @@ impl Run {
     pub(super) fn depart(&mut self, member: MemberId) {
         let order = Order::Stop { outcome: Outcome::Drained, message: String::new() };
         self.emit(Effect::Send { member, order });
+        self.steps_gone |= self.takes_steps(member);
         let Some(gone) = self.remove(member) else { return };
         if self.phase == Phase::Gathering && self.members.is_empty() {
             self.phase_since = None;
@@ -90,6 +92,28 @@ impl Run {
         let generation = self.generation.unwrap_or_default();
         self.emit(Effect::Ledger(Record::Left { generation, member, reason: reason.clone() }));
         self.emit(Effect::Announce(Notice::Left { member, name, reason }));
+    }
+
+    /// Whether `member` holds a step that nobody else is known to hold, and no checkpoint has.
+    fn takes_steps(&self, member: MemberId) -> bool {
+        let (own, others): (Vec<_>, Vec<_>) =
+            self.candidates_where(|_| true).into_iter().partition(|c| c.member == member);
+        let saved = self.checkpoint.as_ref().map(|c| c.step).max(self.commits.storing());
+        furthest(&own) > furthest(&others).max(saved).max(Some(Step(0)))
+    }
+
+    /// Members without a rank that want to go, while the others train: at once, unless a step would go with them; then
+    /// they stay until somebody else is known to hold it, or the generation is over.
+    pub(super) fn let_standby_go(&mut self) {
+        if !matches!(self.phase, Phase::Claiming(_) | Phase::Forming(_) | Phase::Training(_)) {
+            return;
+        }
+        let leavers = self.members.iter().filter(|(_, m)| m.leaving.is_some() && !m.is_active()).map(|(&id, _)| id);
+        for leaver in leavers.collect::<Vec<_>>() {
+            if !self.takes_steps(leaver) {
+                self.depart(leaver);
+            }
+        }
     }
 
     /// The one place where a member goes.

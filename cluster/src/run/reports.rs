@@ -245,14 +245,8 @@ impl Run {
 
     fn leaving(&mut self, now: Now, member: MemberId, reason: String) {
         let m = self.members.get_mut(&member).expect("looked up by the caller");
+        // When it goes is decided after every event, with everybody else in view.
         m.leaving.get_or_insert(reason);
-        let active = m.is_active();
-        match self.phase {
-            // It goes once all are out and no step goes with it.
-            Phase::Reforming(_) | Phase::Gathering => {}
-            _ if active => {}
-            _ => self.depart(member),
-        }
         self.all_finished(now);
     }
 
