@@ -32,12 +32,13 @@ impl Run {
     }
 
     /// A session broke. Who trains may come back and nothing has happened; in any other place it costs nothing to
-    /// begin anew.
+    /// begin anew. Who had been silent before has used up some of its time.
     pub(super) fn disconnected(&mut self, now: Now, member: MemberId, how: String) {
         let training = matches!(self.phase, Phase::Training(_));
         match self.members.get_mut(&member) {
             Some(m) if training && m.is_active() => {
-                m.away.get_or_insert(Away { how, until: now + self.config.reconnect_grace });
+                let until = (now + self.config.reconnect_grace).min(m.heard + self.config.heartbeat_timeout);
+                m.away.get_or_insert(Away { how, until });
             }
             _ => self.lose(now, member, LossCause::StreamClosed { how }),
         }

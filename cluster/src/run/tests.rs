@@ -7,7 +7,7 @@ use crate::ledger::{Record, StateSource};
 use std::time::Duration;
 
 pub(super) const GRACE: Duration = Duration::from_secs(60);
-const SILENCE: Duration = Duration::from_secs(5);
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
 const WINDOW: Duration = Duration::from_secs(30);
 pub(super) const BRIEF: Duration = Duration::from_secs(2);
 

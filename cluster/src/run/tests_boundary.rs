@@ -1,6 +1,6 @@
 //! Members that come and go while a generation trains, sessions that break, and runs that pause.
 
-use super::tests::{BRIEF, Desk, aborted, config, forms};
+use super::tests::{BRIEF, Desk, SILENCE, aborted, config, forms};
 use super::*;
 use crate::ids::{Generation, MemberId, Step};
 use crate::ledger::Record;
@@ -183,4 +183,18 @@ fn weights_do_not_go_with_a_leaver_that_leaves_at_a_boundary_for_others() {
     let formed = forms(&desk.leave(1, 1, Some(4), LeaveKind::Collective));
     assert_eq!((formed.len(), formed[0].1.start_step), (2, Step(4)), "it hands over before it goes: {formed:?}");
     assert!(formed.iter().all(|(_, f)| f.receivers.len() == 1 && !f.checkpoint_only));
+}
+
+/// A stopped process: its session ends by a keep-alive just before its heartbeats are missed.
+#[test]
+fn a_session_that_breaks_late_gives_no_more_time_than_silence_does() {
+    let mut desk = Desk::training(2, 3);
+    let heard = desk.now;
+    desk.now = heard + SILENCE - BRIEF / 4;
+    desk.say(1, Report::Heartbeat { next_step: Some(Step(3)) });
+    desk.event(Event::Disconnected { member: MemberId(2), how: "keep-alive timed out".into() });
+    assert_eq!(desk.run.losses(), 0);
+    desk.now = heard + SILENCE;
+    assert_eq!(aborted(&desk.event(Event::Tick)), [1]);
+    assert_eq!(desk.run.losses(), 1);
 }
