@@ -377,7 +377,7 @@ pub(crate) async fn audited(spec: &RunSpec) -> Vec<Record> {
             _ => None,
         })
         .expect("opened");
-    let verdict = audit(&records, Plan { order, global_batch: 8, seed: 5, dataset_digest });
+    let verdict = audit(&records, Plan { order, steps: spec.schedule.steps, global_batch: 8, seed: 5, dataset_digest });
     assert!(verdict.is_clean(), "{:?}", verdict.findings);
     records
 }

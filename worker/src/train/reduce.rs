@@ -145,7 +145,7 @@ fn put_gradients(params: &Params, flat: &Tensor) -> Result<(), tch::TchError> {
     for param in params.trainable() {
         let shape = param.tensor().size();
         let length = shape.iter().product::<i64>();
-        let _ = param.tensor().grad().f_copy_(&flat.f_narrow(0, start, length)?.f_reshape(&shape)?)?;
+        param.tensor().grad().f_copy_(&flat.f_narrow(0, start, length)?.f_reshape(&shape)?)?;
         start += length;
     }
     Ok(())
