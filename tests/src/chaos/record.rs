@@ -39,6 +39,28 @@ pub(super) struct Fault {
 }
 
 impl Fault {
+    /// One that has just been decided on; nothing is known of it yet, nor of the run.
+    pub(super) fn new(number: usize, kind: Kind, target: String, at: u64) -> Self {
+        Self {
+            number,
+            kind,
+            target,
+            pid: None,
+            at,
+            generation: 0,
+            world: 0,
+            step: 0,
+            overlaps: Vec::new(),
+            fired: None,
+            evidence: String::new(),
+            lifted: None,
+            healed: None,
+            healed_s: None,
+            pause_s: 0.0,
+            redone: 0,
+        }
+    }
+
     /// It fired, and says by what that is known.
     pub(super) fn fired(&mut self, evidence: impl Into<String>) {
         self.fired = Some(true);
@@ -95,24 +117,7 @@ mod tests {
     }
 
     fn fault(kind: Kind, at: u64, generation: u64) -> Fault {
-        Fault {
-            number: 0,
-            kind,
-            target: "w0".into(),
-            pid: None,
-            at,
-            generation,
-            world: 2,
-            step: 0,
-            overlaps: Vec::new(),
-            fired: None,
-            evidence: String::new(),
-            lifted: None,
-            healed: None,
-            healed_s: None,
-            pause_s: 0.0,
-            redone: 0,
-        }
+        Fault { generation, world: 2, ..Fault::new(0, kind, "w0".into(), at) }
     }
 
     const S: u64 = 1_000_000_000;

@@ -78,22 +78,12 @@ impl Storm {
         let commits = self.logs.commits();
         let (generation, members) = steps::newest(commits);
         self.faults.push(Fault {
-            number,
-            kind,
             pid: self.fleet.pid(&target).ok(),
-            at: steps::now(),
             generation,
             world: members.len(),
             step: commits.last().map_or(0, |c| c.step),
             overlaps: self.faults.iter().filter(|f| f.lasts()).map(|f| f.number).collect(),
-            target: target.clone(),
-            fired: None,
-            evidence: String::new(),
-            lifted: None,
-            healed: None,
-            healed_s: None,
-            pause_s: 0.0,
-            redone: 0,
+            ..Fault::new(number, kind, target.clone(), steps::now())
         });
         match kind {
             Kind::Kill => self.kill_worker(number, &target)?,
