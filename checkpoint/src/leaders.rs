@@ -3,7 +3,7 @@
 //! lost their coordinator look here.
 
 use crate::error::CheckpointError;
-use crate::store::Location;
+use crate::store::Folder;
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 use pixfleet_cluster::run::Outcome;
@@ -33,7 +33,7 @@ const OUTCOMES: [(Outcome, &str); 3] =
 ///
 /// # Errors
 /// [`CheckpointError::Store`] if the store refuses.
-pub async fn announce(run: &Location, number: u64, address: &str) -> Result<(), CheckpointError> {
+pub async fn announce(run: &Folder, number: u64, address: &str) -> Result<(), CheckpointError> {
     let leader = Leader { number, address: address.into(), closed: None };
     put(run, &format!("leaders/{number:020}.json"), &leader).await
 }
@@ -42,12 +42,12 @@ pub async fn announce(run: &Location, number: u64, address: &str) -> Result<(), 
 ///
 /// # Errors
 /// [`CheckpointError::Store`] if the store refuses.
-pub async fn close(run: &Location, number: u64, outcome: Outcome) -> Result<(), CheckpointError> {
+pub async fn close(run: &Folder, number: u64, outcome: Outcome) -> Result<(), CheckpointError> {
     let word = OUTCOMES.iter().find(|(o, _)| *o == outcome).map_or("fault", |(_, word)| word);
     put(run, &format!("leaders/{number:020}-closed.json"), &Closed { outcome: word.into() }).await
 }
 
-async fn put(run: &Location, key: &str, value: &impl Serialize) -> Result<(), CheckpointError> {
+async fn put(run: &Folder, key: &str, value: &impl Serialize) -> Result<(), CheckpointError> {
     let json = serde_json::to_vec(value).expect("only JSON types");
     // Only this leader writes this key, and it would write the same again.
     run.store().put(&run.path(key), json.into()).await.map_err(CheckpointError::store("write", key))?;
@@ -58,7 +58,7 @@ async fn put(run: &Location, key: &str, value: &impl Serialize) -> Result<(), Ch
 ///
 /// # Errors
 /// [`CheckpointError::Store`] if the store fails, [`CheckpointError::Manifest`] if the object is not one of ours.
-pub async fn newest(run: &Location) -> Result<Option<Leader>, CheckpointError> {
+pub async fn newest(run: &Folder) -> Result<Option<Leader>, CheckpointError> {
     let listed: Vec<_> = run
         .store()
         .list(Some(&run.path("leaders")))
@@ -82,7 +82,7 @@ pub async fn newest(run: &Location) -> Result<Option<Leader>, CheckpointError> {
     Ok(Some(Leader { closed, ..leader }))
 }
 
-async fn get<T: for<'de> Deserialize<'de>>(run: &Location, key: &str) -> Result<T, CheckpointError> {
+async fn get<T: for<'de> Deserialize<'de>>(run: &Folder, key: &str) -> Result<T, CheckpointError> {
     let failed = || CheckpointError::store("read", key);
     let bytes = run.store().get(&run.path(key)).await.map_err(failed())?.bytes().await.map_err(failed())?;
     serde_json::from_slice(&bytes).map_err(|source| CheckpointError::Manifest { key: key.into(), source })
@@ -94,7 +94,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_newest_leader_is_found_and_says_whether_the_run_is_over() {
-        let run = Location::in_memory().join("r");
+        let run = Folder::in_memory().join("r");
         assert_eq!(newest(&run).await.expect("readable"), None);
         announce(&run, 1, "a:1").await.expect("writable");
         close(&run, 1, Outcome::Drained).await.expect("writable");

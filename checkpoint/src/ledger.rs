@@ -1,6 +1,6 @@
 //! A run's ledger, read back from its store: all segments in order, each chained to the one before.
 
-use crate::store::Location;
+use crate::store::Folder;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -97,7 +97,7 @@ impl LedgerError {
 ///
 /// # Errors
 /// [`LedgerError`] names the segment that is missing, damaged or not chained to the one before.
-pub async fn read_ledger(location: &Location) -> Result<Ledger, LedgerError> {
+pub async fn read_ledger(location: &Folder) -> Result<Ledger, LedgerError> {
     let mut ledger = Ledger::default();
     ledger.catch_up(location).await?;
     Ok(ledger)
@@ -108,7 +108,7 @@ impl Ledger {
     ///
     /// # Errors
     /// As [`read_ledger`].
-    pub async fn catch_up(&mut self, location: &Location) -> Result<(), LedgerError> {
+    pub async fn catch_up(&mut self, location: &Folder) -> Result<(), LedgerError> {
         let (next, digest) = (self.next_segment, self.last_digest.clone());
         segments_from(location, next, digest, |segment| {
             self.records.extend(segment.records);
@@ -124,13 +124,13 @@ impl Ledger {
 ///
 /// # Errors
 /// [`LedgerError`] names the segment that is missing, damaged or not chained to the one before.
-pub async fn each_segment(location: &Location, visit: impl FnMut(Segment)) -> Result<(), LedgerError> {
+pub async fn each_segment(location: &Folder, visit: impl FnMut(Segment)) -> Result<(), LedgerError> {
     segments_from(location, 0, String::new(), visit).await
 }
 
 /// The segments from number `first` on, whose predecessor has the digest `previous`.
 async fn segments_from(
-    location: &Location,
+    location: &Folder,
     first: u64,
     mut previous: String,
     mut visit: impl FnMut(Segment),
@@ -155,7 +155,7 @@ async fn segments_from(
 }
 
 /// One past the last segment; from `first` on there is no gap.
-async fn end(location: &Location, first: u64) -> Result<u64, LedgerError> {
+async fn end(location: &Folder, first: u64) -> Result<u64, LedgerError> {
     let folder = location.path("ledger");
     let listed = match first.checked_sub(1) {
         Some(last) => location.store().list_with_offset(Some(&folder), &location.path(&Record::segment_key(last))),
@@ -170,12 +170,12 @@ async fn end(location: &Location, first: u64) -> Result<u64, LedgerError> {
     }
 }
 
-async fn fetch(location: &Location, number: u64) -> Result<Bytes, LedgerError> {
+async fn fetch(location: &Folder, number: u64) -> Result<Bytes, LedgerError> {
     let failed = |source| store_failed(location, source);
     let path = location.path(&Record::segment_key(number));
     location.store().get(&path).await.map_err(failed)?.bytes().await.map_err(failed)
 }
 
-fn store_failed(location: &Location, source: object_store::Error) -> LedgerError {
+fn store_failed(location: &Folder, source: object_store::Error) -> LedgerError {
     LedgerError::Store { url: format!("{}/ledger", location.url()), source }
 }

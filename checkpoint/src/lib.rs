@@ -6,12 +6,12 @@
 //! The seam for asynchronous staging: [`encode`] turns host tensors into the bytes of a part and [`write_part`] is a
 //! future that owns them, so nothing here needs the trainer to wait.
 
+mod attempts;
 mod chunk;
 mod error;
 pub mod leaders;
 mod ledger;
 mod part;
-mod patience;
 mod read;
 mod retention;
 mod store;
@@ -20,12 +20,12 @@ mod write;
 #[cfg(test)]
 mod tests;
 
+pub use attempts::Attempts;
 pub use error::CheckpointError;
 pub use ledger::{Ledger, LedgerError, Segment, each_segment, read_ledger};
 pub use part::{EncodedPart, HostTensor, decode, encode, share};
-pub use patience::Patience;
 pub use read::{Found, load, load_at, newest_good, newest_good_where, read_manifest, verify};
 pub use retention::{Doomed, doomed, sweep};
 pub use safetensors::Dtype;
-pub use store::Location;
+pub use store::Folder;
 pub use write::{PartKey, write_part};

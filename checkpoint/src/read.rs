@@ -5,7 +5,7 @@
 use crate::chunk::{CHUNKS_IN_FLIGHT, chunks};
 use crate::error::CheckpointError;
 use crate::part::{HostTensor, decode};
-use crate::store::Location;
+use crate::store::Folder;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -24,7 +24,7 @@ pub struct Found {
 }
 
 /// Keys of all manifests of the run, relative to its folder, newest first (by step, then generation).
-pub(crate) async fn manifest_keys(run: &Location) -> Result<Vec<String>, CheckpointError> {
+pub(crate) async fn manifest_keys(run: &Folder) -> Result<Vec<String>, CheckpointError> {
     let folder = run.path("manifests");
     let listed: Vec<_> =
         run.store().list(Some(&folder)).try_collect().await.map_err(CheckpointError::store("list", "manifests"))?;
@@ -42,7 +42,7 @@ pub(crate) async fn manifest_keys(run: &Location) -> Result<Vec<String>, Checkpo
 /// # Errors
 /// [`CheckpointError::Manifest`] or [`CheckpointError::Version`] if it is not one of ours, [`CheckpointError::Store`] if
 /// the store refuses.
-pub async fn read_manifest(run: &Location, key: &str) -> Result<Manifest, CheckpointError> {
+pub async fn read_manifest(run: &Folder, key: &str) -> Result<Manifest, CheckpointError> {
     let bytes = get(run, key).await?;
     let manifest: Manifest =
         serde_json::from_slice(&bytes).map_err(|source| CheckpointError::Manifest { key: key.into(), source })?;
@@ -56,7 +56,7 @@ pub async fn read_manifest(run: &Location, key: &str) -> Result<Manifest, Checkp
 ///
 /// # Errors
 /// [`CheckpointError::Damaged`] names the first bad part; [`CheckpointError::Store`] if the store refuses.
-pub async fn verify(run: &Location, manifest: &Manifest) -> Result<(), CheckpointError> {
+pub async fn verify(run: &Folder, manifest: &Manifest) -> Result<(), CheckpointError> {
     futures::stream::iter(manifest.parts.clone())
         .map(|part| async move { fetch(run, &part).await.map(drop) })
         .buffered(PARTS_IN_FLIGHT)
@@ -69,7 +69,7 @@ pub async fn verify(run: &Location, manifest: &Manifest) -> Result<(), Checkpoin
 ///
 /// # Errors
 /// [`CheckpointError::Store`] if the store itself fails: that is no reason to go back to an older checkpoint.
-pub async fn newest_good(run: &Location) -> Result<Option<Found>, CheckpointError> {
+pub async fn newest_good(run: &Folder) -> Result<Option<Found>, CheckpointError> {
     newest_good_where(run, |_, _| true).await
 }
 
@@ -79,7 +79,7 @@ pub async fn newest_good(run: &Location) -> Result<Option<Found>, CheckpointErro
 /// # Errors
 /// As [`newest_good`].
 pub async fn newest_good_where(
-    run: &Location,
+    run: &Folder,
     counts: impl Fn(Step, Generation) -> bool,
 ) -> Result<Option<Found>, CheckpointError> {
     let mut keys = manifest_keys(run).await?;
@@ -105,7 +105,7 @@ pub async fn newest_good_where(
 ///
 /// # Errors
 /// As [`verify`]; [`CheckpointError::Part`] if a part is not safetensors.
-pub async fn load(run: &Location, manifest: &Manifest) -> Result<Vec<HostTensor>, CheckpointError> {
+pub async fn load(run: &Folder, manifest: &Manifest) -> Result<Vec<HostTensor>, CheckpointError> {
     let parts: Vec<Vec<HostTensor>> = futures::stream::iter(manifest.parts.clone())
         .map(|part| async move { decode(&part.path, &fetch(run, &part).await?) })
         .buffered(PARTS_IN_FLIGHT)
@@ -120,13 +120,13 @@ pub async fn load(run: &Location, manifest: &Manifest) -> Result<Vec<HostTensor>
 ///
 /// # Errors
 /// As those two.
-pub async fn load_at(run: &Location, key: &str) -> Result<(Manifest, Vec<HostTensor>), CheckpointError> {
+pub async fn load_at(run: &Folder, key: &str) -> Result<(Manifest, Vec<HostTensor>), CheckpointError> {
     let manifest = read_manifest(run, key).await?;
     let tensors = load(run, &manifest).await?;
     Ok((manifest, tensors))
 }
 
-async fn fetch(run: &Location, part: &PartEntry) -> Result<Bytes, CheckpointError> {
+async fn fetch(run: &Folder, part: &PartEntry) -> Result<Bytes, CheckpointError> {
     let damaged =
         |expected: String, found: String| CheckpointError::Damaged { key: part.path.clone(), expected, found };
     let bytes = gather(run, part).await?;
@@ -141,7 +141,7 @@ async fn fetch(run: &Location, part: &PartEntry) -> Result<Bytes, CheckpointErro
 }
 
 /// A part's bytes, out of its objects.
-async fn gather(run: &Location, part: &PartEntry) -> Result<Bytes, CheckpointError> {
+async fn gather(run: &Folder, part: &PartEntry) -> Result<Bytes, CheckpointError> {
     let mut pieces: Vec<Bytes> = futures::stream::iter(chunks(&part.path, part.bytes))
         .map(|(key, _)| async move { get(run, &key).await })
         .buffered(CHUNKS_IN_FLIGHT)
@@ -153,7 +153,7 @@ async fn gather(run: &Location, part: &PartEntry) -> Result<Bytes, CheckpointErr
     }
 }
 
-pub(crate) async fn get(run: &Location, key: &str) -> Result<Bytes, CheckpointError> {
+pub(crate) async fn get(run: &Folder, key: &str) -> Result<Bytes, CheckpointError> {
     let failed = || CheckpointError::store("read", key);
     run.store().get(&run.path(key)).await.map_err(failed())?.bytes().await.map_err(failed())
 }

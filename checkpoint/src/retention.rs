@@ -2,7 +2,7 @@
 
 use crate::error::CheckpointError;
 use crate::read::manifest_keys;
-use crate::store::Location;
+use crate::store::Folder;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use pixfleet_cluster::{Generation, Manifest, Step};
@@ -24,7 +24,7 @@ pub fn doomed(committed: &[Doomed], keep: usize) -> Vec<Doomed> {
 ///
 /// # Errors
 /// [`CheckpointError::Store`] if the store refuses; the run can go on, nothing that is needed was touched.
-pub async fn sweep(run: &Location, keep: usize) -> Result<Vec<Doomed>, CheckpointError> {
+pub async fn sweep(run: &Folder, keep: usize) -> Result<Vec<Doomed>, CheckpointError> {
     let keys = manifest_keys(run).await?;
     let committed: Vec<Doomed> = keys.iter().filter_map(|key| Manifest::parse_key(key)).collect();
     let gone = doomed(&committed, keep);
@@ -48,7 +48,7 @@ fn part_of(path: &object_store::path::Path) -> Option<Doomed> {
     Some((Step(step.parse().ok()?), Generation(generation.parse().ok()?)))
 }
 
-async fn delete(run: &Location, paths: Vec<object_store::path::Path>) -> Result<(), CheckpointError> {
+async fn delete(run: &Folder, paths: Vec<object_store::path::Path>) -> Result<(), CheckpointError> {
     let paths = futures::stream::iter(paths.into_iter().map(Ok)).boxed();
     let mut done = run.store().delete_stream(paths);
     while let Some(result) = done.next().await {

@@ -10,13 +10,13 @@ use url::Url;
 
 /// A store and a folder within it. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Location {
+pub struct Folder {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
     url: Url,
 }
 
-impl Location {
+impl Folder {
     /// Opens `file://`, `s3://`, `gs://` or `az://`; credentials come from the environment (`AWS_*`, `GOOGLE_*`,
     /// `AZURE_*`). A folder of `file://` is made when the first object is put.
     ///
@@ -26,10 +26,10 @@ impl Location {
         Self::parse_with(url, std::env::vars())
     }
 
-    /// As [`Location::parse`], with these variables instead of the environment's.
+    /// As [`Folder::parse`], with these variables instead of the environment's.
     ///
     /// # Errors
-    /// As [`Location::parse`].
+    /// As [`Folder::parse`].
     pub fn parse_with(url: &str, variables: impl Iterator<Item = (String, String)>) -> Result<Self, CheckpointError> {
         let refuse =
             |source: Box<dyn std::error::Error + Send + Sync>| CheckpointError::Url { url: url.into(), source };

@@ -46,7 +46,7 @@ fn manifest(step: u64, world: u32, parts: Vec<PartEntry>) -> Manifest {
     }
 }
 
-async fn write(run: &Location, step: u64, world: u32, tensors: &[HostTensor]) -> Manifest {
+async fn write(run: &Folder, step: u64, world: u32, tensors: &[HostTensor]) -> Manifest {
     let sizes: Vec<u64> = tensors.iter().map(|t| t.bytes.len() as u64).collect();
     let mut parts = Vec::new();
     for rank in (0..world).map(Rank) {
@@ -60,14 +60,14 @@ async fn write(run: &Location, step: u64, world: u32, tensors: &[HostTensor]) ->
 }
 
 /// As the coordinator does.
-async fn commit(run: &Location, manifest: &Manifest) {
+async fn commit(run: &Folder, manifest: &Manifest) {
     let key = Manifest::key(manifest.step, manifest.generation);
     let json = serde_json::to_vec(manifest).expect("a manifest has only JSON types");
     run.store().put_opts(&run.path(&key), json.into(), PutMode::Create.into()).await.expect("committed");
 }
 
 /// Every property that a store must give us, on an empty `run`.
-async fn suite(run: &Location) {
+async fn suite(run: &Folder) {
     assert_eq!(newest_good(run).await.expect("an empty store is no error"), None);
 
     // What three ranks wrote, anybody reads.
@@ -117,7 +117,7 @@ async fn suite(run: &Location) {
 async fn a_folder_passes_the_suite() {
     let folder = tempfile::tempdir().expect("a folder");
     let url = format!("file://{}", folder.path().display());
-    let run = Location::parse(&url).expect("a URL").join("run");
+    let run = Folder::parse(&url).expect("a URL").join("run");
     assert_eq!(run.local_folder(), Some(folder.path().join("run")));
     suite(&run).await;
     assert!(!folder.path().join("run/checkpoints/000000000009-g1").exists(), "no empty folder stays behind");
@@ -126,7 +126,7 @@ async fn a_folder_passes_the_suite() {
 
 #[tokio::test]
 async fn a_store_in_memory_passes_the_suite() {
-    suite(&Location::in_memory().join("run")).await;
+    suite(&Folder::in_memory().join("run")).await;
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn the_same_tensors_give_the_same_bytes() {
 
 #[test]
 fn a_wrong_url_says_what_would_be_right() {
-    let error = Location::parse("ftp://host/x").expect_err("no such store");
+    let error = Folder::parse("ftp://host/x").expect_err("no such store");
     assert_eq!(
         error.to_string(),
         "`ftp://host/x` is not a place for checkpoints; expected file:///folder, s3://bucket/folder, gs:// or az://"

@@ -3,12 +3,12 @@
 //! Invariant: every object is created, none is ever written over. What a manifest names stays what it was, whoever wakes
 //! up late and writes what he was about to write.
 
+use crate::attempts::Attempts;
 use crate::chunk::{CHUNKS_IN_FLIGHT, chunks};
 use crate::error::CheckpointError;
 use crate::part::{HostTensor, encode};
-use crate::patience::Patience;
 use crate::read::get;
-use crate::store::Location;
+use crate::store::Folder;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{Error, ObjectStore, PutMode};
@@ -44,7 +44,7 @@ impl PartKey {
 /// [`CheckpointError::Taken`] if other bytes lie there, [`CheckpointError::Store`] if the store refuses or goes on
 /// failing, [`CheckpointError::Part`] if a tensor contradicts its own shape.
 pub async fn write_part(
-    run: &Location,
+    run: &Folder,
     key: PartKey,
     tensors: Vec<HostTensor>,
     patience: Duration,
@@ -58,7 +58,7 @@ pub async fn write_part(
     futures::stream::iter(chunks(&path, length))
         .map(|(key, range)| {
             let bytes = part.bytes.slice(range.start as usize..range.end as usize);
-            async move { create(run, &key, bytes, Patience::lasting(patience)).await }
+            async move { create(run, &key, bytes, Attempts::lasting(patience)).await }
         })
         .buffer_unordered(CHUNKS_IN_FLIGHT)
         .try_collect::<()>()
@@ -68,14 +68,14 @@ pub async fn write_part(
 
 /// Creates an object, trying again for a while if the store fails.
 pub(crate) async fn create(
-    run: &Location,
+    run: &Folder,
     key: &str,
     bytes: Bytes,
-    mut patience: Patience,
+    mut attempts: Attempts,
 ) -> Result<(), CheckpointError> {
     loop {
         match create_once(run, key, &bytes).await {
-            Err(error) if patience.outlasts(&error, error.class()).await => {}
+            Err(error) if attempts.outlasts(&error, error.class()).await => {}
             answer => return answer,
         }
     }
@@ -83,7 +83,7 @@ pub(crate) async fn create(
 
 /// An object that lies there with the same bytes is as good as created: it is what an attempt left whose answer got
 /// lost.
-async fn create_once(run: &Location, key: &str, bytes: &Bytes) -> Result<(), CheckpointError> {
+async fn create_once(run: &Folder, key: &str, bytes: &Bytes) -> Result<(), CheckpointError> {
     let failed = |source| CheckpointError::Store { verb: "create", key: key.into(), source };
     let exists = match run.store().put_opts(&run.path(key), bytes.clone().into(), PutMode::Create.into()).await {
         Ok(_) => return Ok(()),

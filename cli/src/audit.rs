@@ -5,10 +5,10 @@ use crate::progress;
 use anyhow::{Context, Result, anyhow};
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
 use object_store::ObjectStoreExt;
-use pixfleet_checkpoint::{Location, each_segment};
+use pixfleet_checkpoint::{Folder, each_segment};
 use pixfleet_cluster::audit::{Audit, Finding, NAMED_MAX, Plan, Trail, prove};
 use pixfleet_cluster::index::DatasetIndex;
-use pixfleet_cluster::{Order, RunSpec};
+use pixfleet_cluster::{RunSpec, SampleOrder};
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -45,25 +45,25 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
 
 /// What the ledger of the run at `url` says was done, and what its run file and dataset say should have been.
 async fn read_run(url: &str) -> Result<(Trail, Plan)> {
-    let run = Location::parse(url)?;
+    let run = Folder::parse(url)?;
     let file = read(&run, "run.toml").await.with_context(|| format!("there is no run at {url}"))?;
     let spec = RunSpec::parse(&file, &[]).with_context(|| format!("{url}/run.toml"))?;
     let trail = read_trail(&run).await?;
     // The version that the run was started on, not the newest: an index is never rewritten.
     let digest = trail.dataset_digest().ok_or_else(|| anyhow!("the ledger of {url} is empty"))?.to_owned();
-    let dataset = Location::parse(&spec.data.url)?;
+    let dataset = Folder::parse(&spec.data.url)?;
     let path = format!("index/{digest}.json");
     let index = read(&dataset, &path).await.with_context(|| format!("the index of dataset version {digest}"))?;
     let index: DatasetIndex =
         serde_json::from_str(&index).with_context(|| format!("{}/{path} is not an index", spec.data.url))?;
     let split = index.split(&spec.data.split).ok_or_else(|| anyhow!("{path} has no split `{}`", spec.data.split))?;
-    let order = Order::new(spec.run.seed, split.shape(), spec.data.window_row_groups)
+    let order = SampleOrder::new(spec.run.seed, split.shape(), spec.data.window_row_groups)
         .ok_or_else(|| anyhow!("split `{}` has no rows", spec.data.split))?;
     let (seed, steps, global_batch) = (spec.run.seed, spec.schedule.steps, spec.train.global_batch);
     Ok((trail, Plan { order, steps, global_batch, seed, dataset_digest: digest }))
 }
 
-async fn read_trail(run: &Location) -> Result<Trail> {
+async fn read_trail(run: &Folder) -> Result<Trail> {
     let bar = progress::bar("ledger", "segments");
     let mut trail = Trail::default();
     each_segment(run, |segment| {
@@ -75,7 +75,7 @@ async fn read_trail(run: &Location) -> Result<Trail> {
     Ok(trail)
 }
 
-async fn read(location: &Location, path: &str) -> Result<String> {
+async fn read(location: &Folder, path: &str) -> Result<String> {
     let object = location.store().get(&location.path(path)).await.with_context(|| format!("cannot read {path}"))?;
     let bytes = object.bytes().await.with_context(|| format!("cannot read {path}"))?;
     String::from_utf8(bytes.to_vec()).with_context(|| format!("{path} is not UTF-8"))

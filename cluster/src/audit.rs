@@ -14,7 +14,7 @@ mod trail;
 
 use crate::ids::Step;
 use crate::ledger::{Record, Substitution};
-use crate::order::Order;
+use crate::order::SampleOrder;
 use finding::Findings;
 use replay::Replay;
 use std::collections::BTreeMap;
@@ -73,7 +73,7 @@ impl Audit {
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The order of samples.
-    pub order: Order,
+    pub order: SampleOrder,
     /// Steps of the run: no record may speak of a later one.
     pub steps: u64,
     /// Samples in a step.

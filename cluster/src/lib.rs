@@ -27,5 +27,5 @@ pub use commit::{Manifest, PartEntry};
 pub use fault::Class;
 pub use ids::{Generation, Lane, MemberId, Position, Rank, RunId, Step};
 pub use lanes::LaneMap;
-pub use order::{DatasetShape, Order, SampleId};
+pub use order::{DatasetShape, SampleId, SampleOrder};
 pub use spec::RunSpec;

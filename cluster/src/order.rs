@@ -49,7 +49,7 @@ impl fmt::Display for SampleId {
 
 /// The order of all epochs of one run.
 #[derive(Debug, Clone)]
-pub struct Order {
+pub struct SampleOrder {
     seed: u64,
     total: u64,
     /// Rows before each row group, in index order; one more entry than row groups.
@@ -57,7 +57,7 @@ pub struct Order {
     epochs: Epochs,
 }
 
-impl Order {
+impl SampleOrder {
     /// `window` row groups are shuffled together. `None` for a dataset without rows.
     #[must_use]
     pub fn new(seed: u64, shape: DatasetShape, window: u32) -> Option<Self> {
@@ -79,7 +79,7 @@ impl Order {
         self.epochs.at(epoch).window(offset).locate(offset)
     }
 
-    /// Hands the numbers of the rows at `positions`, as [`Order::locate`] and [`Order::row_number`] give them, to
+    /// Hands the numbers of the rows at `positions`, as [`SampleOrder::locate`] and [`SampleOrder::row_number`] give them, to
     /// `visit`, in order and many at a time: for who walks whole epochs.
     pub fn walk(&mut self, positions: Range<u64>, mut visit: impl FnMut(&[u64])) {
         let mut next = positions.start;

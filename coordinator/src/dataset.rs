@@ -2,7 +2,7 @@
 
 use crate::error::CoordinatorError;
 use object_store::ObjectStoreExt;
-use pixfleet_checkpoint::Location;
+use pixfleet_checkpoint::Folder;
 use pixfleet_cluster::DatasetShape;
 use pixfleet_cluster::index::{DatasetIndex, LATEST, Latest};
 use serde::de::DeserializeOwned;
@@ -21,7 +21,7 @@ pub struct Dataset {
 /// # Errors
 /// [`CoordinatorError::NoIndex`], [`CoordinatorError::NoSplit`] and their kin say what to do.
 pub async fn open_dataset(url: &str, split: &str) -> Result<Dataset, CoordinatorError> {
-    let location = Location::parse(url).map_err(CoordinatorError::Checkpoint)?;
+    let location = Folder::parse(url).map_err(CoordinatorError::Checkpoint)?;
     let latest: Latest = read(&location, url, LATEST).await?;
     let index: DatasetIndex = read(&location, url, &latest.path).await?;
     let Some(found) = index.split(split) else {
@@ -36,7 +36,7 @@ pub async fn open_dataset(url: &str, split: &str) -> Result<Dataset, Coordinator
     Ok(Dataset { digest: index.digest, shape })
 }
 
-async fn read<T: DeserializeOwned>(location: &Location, url: &str, path: &str) -> Result<T, CoordinatorError> {
+async fn read<T: DeserializeOwned>(location: &Folder, url: &str, path: &str) -> Result<T, CoordinatorError> {
     let failed = |source| match source {
         object_store::Error::NotFound { .. } => CoordinatorError::NoIndex { url: url.into() },
         source => CoordinatorError::store("read", format!("{url}/{path}"), source),

@@ -4,10 +4,10 @@
 use crate::metrics;
 use crate::rendezvous::Rendezvous;
 use crate::sessions::{Orders, Seat, Sessions, Unsent};
-use crate::stage::{Stage, Standing};
+use crate::stage::{Stage, StageSetter};
 use crate::store;
 use crate::view::{Frame, Tally};
-use pixfleet_checkpoint::Location;
+use pixfleet_checkpoint::Folder;
 use pixfleet_cluster::MemberId;
 use pixfleet_cluster::create::Answer;
 use pixfleet_cluster::lead::{Effect, Event, Lead, Opening, Request};
@@ -44,7 +44,7 @@ pub(crate) enum Input {
 
 /// What a driver is made from, besides the machine.
 pub(crate) struct Parts {
-    pub(crate) location: Location,
+    pub(crate) location: Folder,
     /// Checkpoints to keep.
     pub(crate) keep: usize,
     pub(crate) frame: Frame,
@@ -54,12 +54,12 @@ pub(crate) struct Parts {
     pub(crate) address: String,
     pub(crate) rendezvous: Arc<Rendezvous>,
     pub(crate) notices: broadcast::Sender<pb::Notice>,
-    pub(crate) standing: Arc<Standing>,
+    pub(crate) stage: Arc<StageSetter>,
 }
 
 /// How a driver ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum LeadEnd {
     /// The run is over, and all its records are in the store.
     Over(Outcome, String),
     /// Another coordinator leads the run. `led`: this one did before.
@@ -68,7 +68,7 @@ pub(crate) enum End {
     Broken(String),
 }
 
-pub(crate) struct Driver {
+pub(crate) struct LeadDriver {
     parts: Parts,
     lead: Lead,
     started: Instant,
@@ -77,10 +77,10 @@ pub(crate) struct Driver {
     tally: Tally,
     asks: JoinSet<(Request, Answer)>,
     chores: JoinSet<()>,
-    end: Option<End>,
+    end: Option<LeadEnd>,
 }
 
-impl Driver {
+impl LeadDriver {
     /// A coordinator that begins by writing the record that makes it the leader.
     pub(crate) fn new(parts: Parts, opening: Opening) -> Self {
         let (lead, first) = Lead::open(Duration::ZERO, opening);
@@ -102,10 +102,10 @@ impl Driver {
     }
 
     /// Drives the run to its end; the sessions that are left end on return.
-    pub(crate) async fn run(mut self, inputs: &mut mpsc::Receiver<Input>) -> End {
+    pub(crate) async fn run(mut self, inputs: &mut mpsc::Receiver<Input>) -> LeadEnd {
         loop {
             if let Some(end) = self.end.take() {
-                if matches!(end, End::Over(..)) {
+                if matches!(end, LeadEnd::Over(..)) {
                     self.finish_chores().await;
                 }
                 return end;
@@ -120,7 +120,7 @@ impl Driver {
             tokio::select! {
                 Some(answered) = self.asks.join_next() => match answered {
                     Ok((request, answer)) => self.event(Event::Answered(request, answer)),
-                    Err(error) => self.end = Some(End::Broken(format!("a task that asks the store ended: {error}"))),
+                    Err(error) => self.end = Some(LeadEnd::Broken(format!("a task that asks the store ended: {error}"))),
                 },
                 Some(_) = self.chores.join_next() => {}
                 Some(input) = inputs.recv() => self.take(input),
@@ -206,7 +206,7 @@ impl Driver {
                 let leader = self.parts.welcome.leader;
                 tracing::info!(leader, address = self.parts.address, "this coordinator leads the run");
                 self.led = true;
-                self.parts.standing.enter(Stage::Leading);
+                self.parts.stage.enter(Stage::Leading);
                 let (location, address) = (self.parts.location.clone(), self.parts.address.clone());
                 self.chores.spawn(store::announce(location, leader, address));
             }
@@ -215,9 +215,9 @@ impl Driver {
             }
             Effect::Depose => {
                 self.parts.rendezvous.close();
-                self.end = Some(End::Deposed { led: self.led });
+                self.end = Some(LeadEnd::Deposed { led: self.led });
             }
-            Effect::Break { message } => self.end = Some(End::Broken(message)),
+            Effect::Break { message } => self.end = Some(LeadEnd::Broken(message)),
         }
         None
     }
@@ -236,7 +236,7 @@ impl Driver {
             run::Effect::Announce(notice) => self.announce(notice),
             run::Effect::Finish { outcome, message } => {
                 tracing::info!(?outcome, message, "run over");
-                self.end = Some(End::Over(outcome, message));
+                self.end = Some(LeadEnd::Over(outcome, message));
             }
             run::Effect::Ledger(_) | run::Effect::Claim { .. } | run::Effect::StoreManifest { .. } => {
                 unreachable!("the machine keeps these to itself: see lead::Effect::Run")

@@ -3,7 +3,7 @@
 
 use crate::error::CoordinatorError;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
-use pixfleet_checkpoint::Location;
+use pixfleet_checkpoint::Folder;
 use pixfleet_cluster::RunSpec;
 
 /// The run file as it was at the first start.
@@ -35,7 +35,7 @@ const NEUTRAL: [&str; 18] = [
 ///
 /// # Errors
 /// [`CoordinatorError::OtherSpec`] names the keys that differ; [`CoordinatorError::Permission`] if the store refuses.
-pub(crate) async fn claim(location: &Location, spec: &RunSpec) -> Result<(), CoordinatorError> {
+pub(crate) async fn claim(location: &Folder, spec: &RunSpec) -> Result<(), CoordinatorError> {
     let url = format!("{}/{OBJECT}", location.url());
     let path = location.path(OBJECT);
     let put = location.store().put_opts(&path, spec.to_toml().into(), PutMode::Create.into()).await;
@@ -90,7 +90,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_run_keeps_its_file_but_for_neutral_keys() {
-        let location = Location::in_memory();
+        let location = Folder::in_memory();
         let spec = |set: &[&str]| {
             let set: Vec<String> = set.iter().map(|s| (*s).to_string()).collect();
             RunSpec::parse(FILE, &set).expect("valid")

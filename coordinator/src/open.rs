@@ -7,7 +7,7 @@ use crate::error::CoordinatorError;
 use crate::identity;
 use futures::{FutureExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt};
-use pixfleet_checkpoint::{Found, Ledger, Location, Patience, newest_good_where};
+use pixfleet_checkpoint::{Attempts, Folder, Found, Ledger, newest_good_where};
 use pixfleet_cluster::ledger::{History, Record};
 use pixfleet_cluster::run::Resume;
 use pixfleet_cluster::takeover::Takeover;
@@ -21,7 +21,7 @@ const LOOKS_MAX: u32 = 20;
 /// A run that is ready to be led.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    pub(crate) location: Location,
+    pub(crate) location: Folder,
     pub(crate) dataset: Dataset,
     ledger: Ledger,
     /// Keys of the manifests among which `found` was chosen; `None`: not looked yet.
@@ -44,7 +44,7 @@ pub(crate) struct Glance {
 /// Each says what to do; nothing has been written but a new run's `run.toml`.
 pub(crate) async fn open(spec: &RunSpec, fresh: bool) -> Result<Opened, CoordinatorError> {
     let dataset = patiently(spec, || open_dataset(&spec.data.url, &spec.data.split)).await?;
-    let store = Location::parse(&spec.run.store).map_err(CoordinatorError::Checkpoint)?;
+    let store = Folder::parse(&spec.run.store).map_err(CoordinatorError::Checkpoint)?;
     let location = store.join(&spec.run.name);
     let exists = patiently(spec, || exists(&location)).await?;
     if fresh && exists {
@@ -59,17 +59,17 @@ async fn patiently<T, F: Future<Output = Result<T, CoordinatorError>>>(
     spec: &RunSpec,
     attempt: impl Fn() -> F,
 ) -> Result<T, CoordinatorError> {
-    let mut patience = patience(spec);
+    let mut attempts = attempts(spec);
     loop {
         match attempt().await {
-            Err(error) if patience.outlasts(&error, error.class()).await => {}
+            Err(error) if attempts.outlasts(&error, error.class()).await => {}
             answer => return answer,
         }
     }
 }
 
-fn patience(spec: &RunSpec) -> Patience {
-    Patience::lasting(Duration::from_millis(spec.run.store_patience_ms))
+fn attempts(spec: &RunSpec) -> Attempts {
+    Attempts::lasting(Duration::from_millis(spec.run.store_patience_ms))
 }
 
 impl Opened {
@@ -78,10 +78,10 @@ impl Opened {
     /// # Errors
     /// A ledger that cannot be read, another dataset, a store that goes on failing.
     pub(crate) async fn look(&mut self, spec: &RunSpec) -> Result<Glance, CoordinatorError> {
-        let mut patience = patience(spec);
+        let mut attempts = attempts(spec);
         loop {
             match self.look_once(spec).await {
-                Err(error) if patience.outlasts(&error, error.class()).await => {}
+                Err(error) if attempts.outlasts(&error, error.class()).await => {}
                 answer => return answer,
             }
         }
@@ -116,7 +116,7 @@ impl Opened {
     }
 }
 
-async fn exists(location: &Location) -> Result<bool, CoordinatorError> {
+async fn exists(location: &Folder) -> Result<bool, CoordinatorError> {
     match location.store().head(&location.path("run.toml")).await {
         Ok(_) => Ok(true),
         Err(object_store::Error::NotFound { .. }) => Ok(false),
@@ -125,7 +125,7 @@ async fn exists(location: &Location) -> Result<bool, CoordinatorError> {
 }
 
 /// All manifests, of whatever leader: the last segment of a ledger may never have been written.
-async fn manifests(location: &Location) -> Result<Vec<(Step, Generation)>, CoordinatorError> {
+async fn manifests(location: &Folder) -> Result<Vec<(Step, Generation)>, CoordinatorError> {
     let failed = |source| CoordinatorError::store("read", format!("{}/manifests", location.url()), source);
     let listed: Vec<_> =
         location.store().list(Some(&location.path("manifests"))).try_collect().await.map_err(failed)?;

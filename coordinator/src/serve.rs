@@ -1,7 +1,7 @@
 //! A coordinator from start to end: listen, open the run, lead it until it is over, make its records durable. Calls are
 //! answered from the start, if only with "not ready".
 
-use crate::driver::{Driver, End, Input};
+use crate::driver::{Input, LeadDriver, LeadEnd};
 use crate::error::CoordinatorError;
 use crate::metrics;
 use crate::open::{Opened, open};
@@ -96,14 +96,14 @@ pub async fn serve(
 ) -> Result<Ended, CoordinatorError> {
     let (inputs, mut from_service) = mpsc::channel(INPUTS_QUEUED_MAX);
     let (notices, _) = broadcast::channel(NOTICES_MAX);
-    let (standing, asked) = stage();
+    let (stage, gate) = stage();
     let watched = Arc::new(Mutex::new(Some(notices.clone())));
-    let shared = Shared { rendezvous: Arc::new(Rendezvous::default()), notices, standing: Arc::new(standing) };
+    let shared = Shared { rendezvous: Arc::new(Rendezvous::default()), notices, stage: Arc::new(stage) };
     let service = Service {
         inputs: inputs.clone(),
         rendezvous: Arc::clone(&shared.rendezvous),
         notices: Arc::clone(&watched),
-        stage: asked,
+        gate,
     };
     let (stop_serving, server) = start_server(doors.fleet, service);
     let metrics = doors.metrics.map(|listener| tokio::spawn(metrics::serve(listener, inputs.clone())));
@@ -148,20 +148,20 @@ async fn lead(config: &Config, shared: &Shared, inputs: &mut mpsc::Receiver<Inpu
         let glance = opened.look(spec).boxed().await?;
         let number = glance.takeover.leader;
         let parts = setup::parts(config, &opened, &glance, shared.clone());
-        let driver = Driver::new(parts, setup::opening(config, &opened, &glance));
+        let driver = LeadDriver::new(parts, setup::opening(config, &opened, &glance));
         match driver.run(inputs).boxed().await {
-            End::Over(outcome, message) => {
-                shared.standing.enter(Stage::Over);
+            LeadEnd::Over(outcome, message) => {
+                shared.stage.enter(Stage::Over);
                 close(&opened, number, outcome).await;
                 return Ok(Ended { outcome, message });
             }
-            End::Deposed { led: true } => {
-                shared.standing.enter(Stage::Aside { what: "another coordinator leads the run" });
+            LeadEnd::Deposed { led: true } => {
+                shared.stage.enter(Stage::Aside { what: "another coordinator leads the run" });
                 return Err(deposed(&opened, number).await);
             }
-            End::Deposed { led: false } => tracing::info!("another coordinator was quicker, opening the run again"),
-            End::Broken(cause) => {
-                shared.standing.enter(Stage::Aside { what: "its store does not take the run's ledger" });
+            LeadEnd::Deposed { led: false } => tracing::info!("another coordinator was quicker, opening the run again"),
+            LeadEnd::Broken(cause) => {
+                shared.stage.enter(Stage::Aside { what: "its store does not take the run's ledger" });
                 return Err(CoordinatorError::Unwritable { cause });
             }
         }

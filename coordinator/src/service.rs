@@ -3,7 +3,7 @@
 use crate::driver::Input;
 use crate::rendezvous::Rendezvous;
 use crate::sessions::Seat;
-use crate::stage::Ask;
+use crate::stage::StageGate;
 use futures::Stream;
 use pixfleet_cluster::run::{Event, Report};
 use pixfleet_proto::pb::fleet_server::Fleet;
@@ -31,7 +31,7 @@ pub(crate) struct Service {
     /// Taken away when the run is over, so that all watchers' streams end.
     pub(crate) notices: Arc<Mutex<Option<broadcast::Sender<pb::Notice>>>>,
     /// Whether this coordinator may speak for the run.
-    pub(crate) stage: Ask,
+    pub(crate) gate: StageGate,
 }
 
 impl Service {
@@ -40,11 +40,11 @@ impl Service {
     }
 
     fn gone(&self) -> Status {
-        self.stage.gone().into()
+        self.gate.gone().into()
     }
 
     fn leads(&self) -> Result<(), Status> {
-        self.stage.refusal().map_or(Ok(()), |error| Err(error.into()))
+        self.gate.refusal().map_or(Ok(()), |error| Err(error.into()))
     }
 }
 

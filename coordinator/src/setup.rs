@@ -4,7 +4,7 @@ use crate::driver::Parts;
 use crate::open::{Glance, Opened};
 use crate::rendezvous::Rendezvous;
 use crate::serve::Config;
-use crate::stage::Standing;
+use crate::stage::StageSetter;
 use crate::view::Frame;
 use pixfleet_cluster::journal::{Journal, Nonces};
 use pixfleet_cluster::lead::Opening;
@@ -31,7 +31,7 @@ const FORMING_SLACK: Duration = Duration::from_secs(5);
 pub(crate) struct Shared {
     pub(crate) rendezvous: Arc<Rendezvous>,
     pub(crate) notices: broadcast::Sender<pb::Notice>,
-    pub(crate) standing: Arc<Standing>,
+    pub(crate) stage: Arc<StageSetter>,
 }
 
 /// The machine's beginning.
@@ -89,7 +89,7 @@ pub(crate) fn parts(config: &Config, opened: &Opened, glance: &Glance, shared: S
         address: config.advertise.clone(),
         rendezvous: shared.rendezvous,
         notices: shared.notices,
-        standing: shared.standing,
+        stage: shared.stage,
     }
 }
 

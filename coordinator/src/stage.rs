@@ -21,26 +21,26 @@ pub(crate) enum Stage {
 
 /// The saying side.
 #[derive(Debug)]
-pub(crate) struct Standing(watch::Sender<Stage>);
+pub(crate) struct StageSetter(watch::Sender<Stage>);
 
 /// The asking side.
 #[derive(Debug, Clone)]
-pub(crate) struct Ask(watch::Receiver<Stage>);
+pub(crate) struct StageGate(watch::Receiver<Stage>);
 
 /// Both sides, at [`Stage::Opening`].
-pub(crate) fn stage() -> (Standing, Ask) {
+pub(crate) fn stage() -> (StageSetter, StageGate) {
     let (sender, receiver) = watch::channel(Stage::Opening);
-    (Standing(sender), Ask(receiver))
+    (StageSetter(sender), StageGate(receiver))
 }
 
-impl Standing {
+impl StageSetter {
     /// From now on.
     pub(crate) fn enter(&self, stage: Stage) {
         self.0.send_replace(stage);
     }
 }
 
-impl Ask {
+impl StageGate {
     /// What a caller is told instead of an answer, if it must come later or go elsewhere.
     pub(crate) fn refusal(&self) -> Option<FleetError> {
         match &*self.0.borrow() {
@@ -64,14 +64,14 @@ mod tests {
 
     #[test]
     fn only_the_end_of_the_run_is_final() {
-        let (standing, ask) = stage();
-        let class = || ask.refusal().map(|error| error.class());
+        let (setter, gate) = stage();
+        let class = || gate.refusal().map(|error| error.class());
         assert_eq!(class(), Some(Class::Retry));
-        standing.enter(Stage::Leading);
-        assert_eq!((class(), ask.gone().class()), (None, Class::Retry));
-        standing.enter(Stage::Aside { what: "another coordinator leads the run" });
-        assert_eq!((class(), ask.gone().class()), (Some(Class::Retry), Class::Retry));
-        standing.enter(Stage::Over);
-        assert_eq!((class(), ask.gone().class()), (Some(Class::Fatal), Class::Fatal));
+        setter.enter(Stage::Leading);
+        assert_eq!((class(), gate.gone().class()), (None, Class::Retry));
+        setter.enter(Stage::Aside { what: "another coordinator leads the run" });
+        assert_eq!((class(), gate.gone().class()), (Some(Class::Retry), Class::Retry));
+        setter.enter(Stage::Over);
+        assert_eq!((class(), gate.gone().class()), (Some(Class::Fatal), Class::Fatal));
     }
 }

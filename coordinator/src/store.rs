@@ -2,7 +2,7 @@
 
 use crate::error::CoordinatorError;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode};
-use pixfleet_checkpoint::{Location, Patience, leaders, sweep};
+use pixfleet_checkpoint::{Attempts, Folder, leaders, sweep};
 use pixfleet_cluster::Class;
 use pixfleet_cluster::create::{Answer, Ask};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 const ANNOUNCING: Duration = Duration::from_secs(600);
 
 /// Asks the store once. Whether to ask again is for the machine to say.
-pub(crate) async fn ask(run: Location, ask: Ask) -> Answer {
+pub(crate) async fn ask(run: Folder, ask: Ask) -> Answer {
     match ask {
         Ask::Create { key, body } => {
             let put = run.store().put_opts(&run.path(&key), body.into(), PutMode::Create.into()).await;
@@ -36,7 +36,7 @@ pub(crate) async fn ask(run: Location, ask: Ask) -> Answer {
     }
 }
 
-fn failed(run: &Location, verb: &'static str, key: &str, source: object_store::Error) -> Answer {
+fn failed(run: &Folder, verb: &'static str, key: &str, source: object_store::Error) -> Answer {
     let error = CoordinatorError::store(verb, format!("{}/{key}", run.url()), source);
     let retry = error.class() == Class::Retry;
     tracing::warn!(key, retry, error = error.sentence(), "the store failed");
@@ -44,7 +44,7 @@ fn failed(run: &Location, verb: &'static str, key: &str, source: object_store::E
 }
 
 /// Removes checkpoints beyond the newest `keep`. A failure costs space and nothing else.
-pub(crate) async fn clean(run: Location, keep: usize) {
+pub(crate) async fn clean(run: Folder, keep: usize) {
     match sweep(&run, keep).await {
         Ok(gone) if gone.is_empty() => {}
         Ok(gone) => tracing::debug!(gone = gone.len(), "old checkpoints removed"),
@@ -53,10 +53,10 @@ pub(crate) async fn clean(run: Location, keep: usize) {
 }
 
 /// Says where leader `number` is. Without that nobody who lost its coordinator finds this one, so it is tried again.
-pub(crate) async fn announce(run: Location, number: u64, address: String) {
-    let mut patience = Patience::lasting(ANNOUNCING);
+pub(crate) async fn announce(run: Folder, number: u64, address: String) {
+    let mut attempts = Attempts::lasting(ANNOUNCING);
     while let Err(error) = leaders::announce(&run, number, &address).await {
-        if !patience.outlasts(&error, error.class()).await {
+        if !attempts.outlasts(&error, error.class()).await {
             tracing::warn!(%error, "workers that lose their coordinator will not learn of this one");
             return;
         }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use object_store::ObjectStoreExt;
-use pixfleet_checkpoint::{HostTensor, Location, load, newest_good};
+use pixfleet_checkpoint::{Folder, HostTensor, load, newest_good};
 use pixfleet_cluster::commit::RUN_FILE;
 use pixfleet_cluster::spec::RunSpec;
 use pixfleet_cluster::{Manifest, Step};
@@ -39,7 +39,7 @@ impl StoredRun {
     /// # Errors
     /// If there is no run or no checkpoint, with what to do about it.
     pub(crate) async fn open(url: &str) -> Result<Self> {
-        let run = Location::parse(url)?;
+        let run = Folder::parse(url)?;
         let found = newest_good(&run).await.with_context(|| format!("looking for checkpoints in {url}"))?;
         let Some(found) = found else {
             bail!("{url} holds no checkpoint; expected the folder <store>/<name> of a run that has reached one");

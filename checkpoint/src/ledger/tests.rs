@@ -4,9 +4,9 @@ use pixfleet_cluster::ledger::LEDGER_SCHEMA;
 const SEGMENTS: u64 = 100;
 
 /// A ledger of [`SEGMENTS`] segments with one record each; `break_at` names another predecessor.
-async fn ledger(break_at: Option<u64>) -> (tempfile::TempDir, Location) {
+async fn ledger(break_at: Option<u64>) -> (tempfile::TempDir, Folder) {
     let folder = tempfile::tempdir().expect("temporary");
-    let location = Location::parse(&format!("file://{}", folder.path().display())).expect("a URL");
+    let location = Folder::parse(&format!("file://{}", folder.path().display())).expect("a URL");
     let mut previous = String::new();
     for number in 0..SEGMENTS {
         if break_at == Some(number) {
@@ -54,6 +54,6 @@ async fn a_broken_chain_ends_the_reading_there() {
 #[tokio::test]
 async fn a_ledger_that_was_never_begun_has_no_segments() {
     let folder = tempfile::tempdir().expect("temporary");
-    let location = Location::parse(&format!("file://{}", folder.path().display())).expect("a URL");
+    let location = Folder::parse(&format!("file://{}", folder.path().display())).expect("a URL");
     assert_eq!(read_ledger(&location).await.expect("empty"), Ledger::default());
 }

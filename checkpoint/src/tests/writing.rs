@@ -45,8 +45,8 @@ impl Faulty {
         Arc::new(Self { inner: InMemory::new(), planned, fired: Mutex::default() })
     }
 
-    fn location(self: &Arc<Self>) -> Location {
-        Location::of(Arc::clone(self) as Arc<dyn ObjectStore>)
+    fn location(self: &Arc<Self>) -> Folder {
+        Folder::of(Arc::clone(self) as Arc<dyn ObjectStore>)
     }
 
     /// The next fault, if it is one of `these`.
@@ -131,7 +131,7 @@ fn long(fill: u8) -> Vec<HostTensor> {
     vec![HostTensor { name: "long".into(), dtype: Dtype::U8, shape: vec![bytes], bytes: content.into() }]
 }
 
-async fn keys(run: &Location) -> Vec<(String, u64)> {
+async fn keys(run: &Folder) -> Vec<(String, u64)> {
     let listed: Vec<ObjectMeta> = run.store().list(None).try_collect().await.expect("listed");
     let mut keys: Vec<_> = listed.into_iter().map(|object| (object.location.to_string(), object.size)).collect();
     keys.sort_unstable();
@@ -208,8 +208,8 @@ async fn faults_of_single_chunks_are_outlasted() {
 async fn a_store_that_goes_on_failing_is_given_up() {
     let store = Faulty::new([Fault::Unreached; 99]);
     let run = store.location();
-    let patience = Patience::lasting(Duration::from_millis(150));
-    let error = create(&run, "k", Bytes::from_static(b"x"), patience).await.expect_err("given up");
+    let attempts = Attempts::lasting(Duration::from_millis(150));
+    let error = create(&run, "k", Bytes::from_static(b"x"), attempts).await.expect_err("given up");
     assert_eq!(error.class(), Class::Retry);
     assert_eq!(error.to_string(), "cannot create k in the run's store");
     let tries = store.fired().len();

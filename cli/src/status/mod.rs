@@ -4,7 +4,7 @@ mod json;
 mod table;
 
 use anyhow::{Context, Result, bail};
-use pixfleet_checkpoint::{Location, leaders};
+use pixfleet_checkpoint::{Folder, leaders};
 use pixfleet_cluster::run::Outcome;
 use pixfleet_proto::{FleetError, Patience, connect, pb};
 use std::io::{IsTerminal, Write};
@@ -108,7 +108,7 @@ async fn look(address: &str) -> Result<View> {
     if !is_run {
         return ask(address).await;
     }
-    let Some(leader) = leaders::newest(&Location::parse(address)?).await? else {
+    let Some(leader) = leaders::newest(&Folder::parse(address)?).await? else {
         bail!("nobody has led a run at {address} yet; give the folder of one run, <run.store>/<run.name>");
     };
     match leader.closed {
@@ -174,7 +174,7 @@ mod tests {
         let url = format!("file://{}", folder.path().display());
         let error = look(&url).await.expect_err("nobody leads it");
         assert!(error.to_string().starts_with(&format!("nobody has led a run at {url} yet")), "{error}");
-        let run = Location::parse(&url).expect("a URL");
+        let run = Folder::parse(&url).expect("a URL");
         leaders::announce(&run, 3, "127.0.0.1:9").await.expect("writable");
         let error = look(&url).await.expect_err("nobody listens there");
         assert!(format!("{error:#}").contains("no coordinator answers at 127.0.0.1:9"), "{error:#}");

@@ -1,7 +1,7 @@
 //! The wire to the coordinator that leads the run: found again, wherever it is, when it breaks.
 
 use anyhow::Result;
-use pixfleet_checkpoint::{Location, leaders};
+use pixfleet_checkpoint::{Folder, leaders};
 use pixfleet_cluster::RunSpec;
 use pixfleet_cluster::run::Outcome;
 use pixfleet_proto::pb::fleet_client::FleetClient;
@@ -59,7 +59,7 @@ pub(crate) enum Found {
 
 /// Looks once: at the address where the leader was, and at the one that the run's store names.
 pub(crate) async fn find(spec: &RunSpec, last: &str) -> Found {
-    let newest = match Location::parse(&spec.run.store) {
+    let newest = match Folder::parse(&spec.run.store) {
         Ok(store) => leaders::newest(&store.join(&spec.run.name)).await,
         Err(error) => Err(error),
     };

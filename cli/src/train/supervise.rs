@@ -41,7 +41,7 @@ pub(crate) struct Plan {
 }
 
 pub(crate) async fn run(plan: Plan) -> Result<ExitCode> {
-    let folder = Folder::new()?;
+    let folder = TempFolder::new()?;
     let mut children = Children::new(&logs(&plan.spec, &folder))?;
     let (own, address) = match &plan.coordinator {
         Some(address) => (None, address.clone()),
@@ -79,8 +79,8 @@ pub(crate) async fn run(plan: Plan) -> Result<ExitCode> {
 }
 
 /// Where children write: beside the run if it lies on this machine's disk, else in a folder that stays.
-fn logs(spec: &RunSpec, folder: &Folder) -> PathBuf {
-    let local = pixfleet_checkpoint::Location::parse(&spec.run.store).ok().and_then(|l| l.local_folder());
+fn logs(spec: &RunSpec, folder: &TempFolder) -> PathBuf {
+    let local = pixfleet_checkpoint::Folder::parse(&spec.run.store).ok().and_then(|l| l.local_folder());
     match local {
         Some(store) => store.join(&spec.run.name).join("logs"),
         None => folder.0.with_extension("logs"),
@@ -88,9 +88,9 @@ fn logs(spec: &RunSpec, folder: &Folder) -> PathBuf {
 }
 
 /// A folder for the run file and the address, removed at the end.
-struct Folder(PathBuf);
+struct TempFolder(PathBuf);
 
-impl Folder {
+impl TempFolder {
     fn new() -> Result<Self> {
         let path = std::env::temp_dir().join(format!("pixfleet-{}", std::process::id()));
         std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
@@ -98,7 +98,7 @@ impl Folder {
     }
 }
 
-impl Drop for Folder {
+impl Drop for TempFolder {
     fn drop(&mut self) {
         // What stays in a temporary folder harms nobody.
         let _ = std::fs::remove_dir_all(&self.0);

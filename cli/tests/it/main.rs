@@ -3,7 +3,7 @@
 mod synthetic;
 
 use pixfleet_cluster::ledger::{Record, Substitution};
-use pixfleet_cluster::{DatasetShape, Order, SampleId};
+use pixfleet_cluster::{DatasetShape, SampleId, SampleOrder};
 use serde_json::{Value, json};
 use std::process::{Command, Output};
 use synthetic::Synthetic;
@@ -14,8 +14,8 @@ fn small() -> Synthetic {
     Synthetic { rows: SMALL.to_vec(), window: 2, batch: 6, segment: 3 }
 }
 
-fn order() -> Order {
-    Order::new(Synthetic::SEED, DatasetShape { rows: SMALL.to_vec() }, 2).expect("has rows")
+fn order() -> SampleOrder {
+    SampleOrder::new(Synthetic::SEED, DatasetShape { rows: SMALL.to_vec() }, 2).expect("has rows")
 }
 
 fn pixfleet(args: &[&str]) -> Output {

@@ -5,7 +5,7 @@ use super::finding::{Finding, Findings, NAMED_MAX};
 use super::trail::{Stretch, Trail};
 use super::{EpochAudit, Plan};
 use crate::ids::Step;
-use crate::order::Order;
+use crate::order::SampleOrder;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -35,7 +35,7 @@ impl Rows {
 
 /// A replay on its way.
 pub(super) struct Replay<'a> {
-    order: Order,
+    order: SampleOrder,
     batch: u64,
     /// Of the run: a record beyond them, which may be far beyond, brings no epochs with it.
     steps: u64,

@@ -6,7 +6,7 @@ use crate::order::DatasetShape;
 const BATCH: u32 = 6;
 
 fn plan() -> Plan {
-    let order = Order::new(3, DatasetShape { rows: vec![5, 7, 4] }, 2).expect("has rows");
+    let order = SampleOrder::new(3, DatasetShape { rows: vec![5, 7, 4] }, 2).expect("has rows");
     Plan { order, steps: 7, global_batch: BATCH, seed: 3, dataset_digest: "d".into() }
 }
 

@@ -147,7 +147,7 @@ fn same(records: &[Record], plan: Plan, what: &str) -> Audit {
 }
 
 fn plan(seed: u64, shape: DatasetShape, window: u32, global_batch: u32) -> Plan {
-    let order = Order::new(seed, shape, window).expect("has rows");
+    let order = SampleOrder::new(seed, shape, window).expect("has rows");
     Plan { order, steps: u64::MAX, global_batch, seed, dataset_digest: "d".into() }
 }
 
@@ -166,7 +166,7 @@ fn step(number: u64, batch: u64) -> StepRecord {
     }
 }
 
-fn substitution(order: &mut Order, position: u64) -> Substitution {
+fn substitution(order: &mut SampleOrder, position: u64) -> Substitution {
     let wanted = order.locate(position);
     Substitution { position, wanted, used: order.substitute(wanted, 1), reason: "corrupt".into() }
 }

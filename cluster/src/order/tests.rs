@@ -9,7 +9,7 @@ proptest! {
         let shape = DatasetShape { rows };
         prop_assume!(shape.total() > 0);
         let total = shape.total();
-        let mut order = Order::new(seed, shape.clone(), window).expect("has rows");
+        let mut order = SampleOrder::new(seed, shape.clone(), window).expect("has rows");
         for epoch in 0..2 {
             let seen: HashSet<_> = (0..total).map(|q| order.locate(epoch * total + q)).collect();
             prop_assert_eq!(seen.len() as u64, total);
@@ -31,7 +31,7 @@ proptest! {
         prop_assume!(shape.total() > 0);
         let share = |part: f64| (part * shape.total() as f64) as u64;
         let positions = share(from)..share(from) + share(part);
-        let mut order = Order::new(seed, shape.clone(), window).expect("has rows");
+        let mut order = SampleOrder::new(seed, shape.clone(), window).expect("has rows");
         let mut walked = Vec::new();
         order.walk(positions.clone(), |rows| walked.extend_from_slice(rows));
         let one_by_one = positions.map(|p| {
@@ -58,7 +58,7 @@ proptest! {
 
     #[test]
     fn a_substitute_is_another_row(rows in prop::collection::vec(1u32..9, 2..9), seed: u64, attempt in 1u32..5) {
-        let mut order = Order::new(seed, DatasetShape { rows }, 4).expect("has rows");
+        let mut order = SampleOrder::new(seed, DatasetShape { rows }, 4).expect("has rows");
         let bad = order.locate(0);
         prop_assert_ne!(order.substitute(bad, attempt), bad);
     }
@@ -68,7 +68,7 @@ proptest! {
 fn epochs_and_seeds_differ() {
     let shape = DatasetShape { rows: vec![50; 20] };
     let list = |seed: u64, epoch: u64| {
-        let mut order = Order::new(seed, shape.clone(), 4).expect("has rows");
+        let mut order = SampleOrder::new(seed, shape.clone(), 4).expect("has rows");
         (0..1000).map(|q| order.locate(epoch * 1000 + q)).map(|s| (s.row_group, s.row)).collect::<Vec<_>>()
     };
     assert_ne!(list(1, 0), list(1, 1));
@@ -80,7 +80,7 @@ fn epochs_and_seeds_differ() {
 #[test]
 fn the_order_stays_as_it_is() {
     let rows = (0..40).map(|i| (i * 37) % 90).collect();
-    let mut order = Order::new(2026, DatasetShape { rows }, 6).expect("has rows");
+    let mut order = SampleOrder::new(2026, DatasetShape { rows }, 6).expect("has rows");
     let mut hash = blake3::Hasher::new();
     for position in 0..3 * order.epoch_len() {
         let sample = order.locate(position);

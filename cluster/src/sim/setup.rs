@@ -3,7 +3,7 @@
 use super::clock::Dice;
 use crate::LaneMap;
 use crate::ids::{Generation, Rank, Step};
-use crate::order::{DatasetShape, Order};
+use crate::order::{DatasetShape, SampleOrder};
 use crate::peer::Limits;
 use crate::run::{Now, RunConfig};
 use std::time::Duration;
@@ -106,8 +106,8 @@ impl Setup {
     }
 
     /// The order that the ledger is audited against: epochs end in the midst of batches.
-    pub(super) fn order(&self) -> Order {
-        Order::new(self.seed, DatasetShape { rows: vec![17, 29, 5, 41, 23] }, 2).expect("the shape has rows")
+    pub(super) fn order(&self) -> SampleOrder {
+        SampleOrder::new(self.seed, DatasetShape { rows: vec![17, 29, 5, 41, 23] }, 2).expect("the shape has rows")
     }
 
     pub(super) fn global_batch(&self) -> u32 {

@@ -1,7 +1,7 @@
 //! A dataset's index, a run file, a coordinator, and workers that say what a test makes them say.
 
 use pixfleet_checkpoint::leaders::{self, Leader};
-use pixfleet_checkpoint::{Location, read_ledger};
+use pixfleet_checkpoint::{Folder, read_ledger};
 use pixfleet_cluster::audit::{Plan, audit};
 use pixfleet_cluster::index::{DatasetIndex, FileIndex, LATEST, RowGroupIndex, SplitIndex};
 use pixfleet_cluster::ledger::{Losses, Record};
@@ -330,8 +330,8 @@ impl Worker {
 }
 
 /// The run's folder in its store.
-pub(crate) fn run(spec: &RunSpec) -> Location {
-    Location::parse(&spec.run.store).expect("a URL").join(&spec.run.name)
+pub(crate) fn run(spec: &RunSpec) -> Folder {
+    Folder::parse(&spec.run.store).expect("a URL").join(&spec.run.name)
 }
 
 /// Who leads the run by the word of its store, once `good` accepts it.
@@ -369,7 +369,7 @@ pub(crate) async fn watch(fleet: &Fleet) -> JoinHandle<Vec<pb::notice::Kind>> {
 pub(crate) async fn audited(spec: &RunSpec) -> Vec<Record> {
     let records = records(spec).await;
     let shape = DatasetShape { rows: vec![8, 7, 5] };
-    let order = pixfleet_cluster::Order::new(5, shape, spec.data.window_row_groups).expect("has rows");
+    let order = pixfleet_cluster::SampleOrder::new(5, shape, spec.data.window_row_groups).expect("has rows");
     let dataset_digest = records
         .iter()
         .find_map(|r| match r {

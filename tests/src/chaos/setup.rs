@@ -9,7 +9,7 @@ use crate::steps;
 use crate::{compose, pixfleet, run_file, succeed, url};
 use anyhow::{Context, Result, bail, ensure};
 use object_store::ObjectStoreExt;
-use pixfleet_checkpoint::Location;
+use pixfleet_checkpoint::Folder;
 use pixfleet_cluster::RunSpec;
 use pixfleet_cluster::spec::Reduce;
 use serde::Serialize;
@@ -129,8 +129,8 @@ impl Setting {
     ///
     /// # Errors
     /// If it is no URL of a store.
-    pub(super) fn location(&self, url: &str) -> Result<Location> {
-        Ok(Location::parse_with(url, self.envs(None).into_iter())?)
+    pub(super) fn location(&self, url: &str) -> Result<Folder> {
+        Ok(Folder::parse_with(url, self.envs(None).into_iter())?)
     }
 
     /// What a process needs to reach the store: through `proxy`, or past any.
@@ -212,7 +212,7 @@ fn composed(out: &Path) -> Result<PathBuf> {
 }
 
 /// Puts all files of `folder` at `location`.
-async fn upload(folder: &Path, location: &Location) -> Result<()> {
+async fn upload(folder: &Path, location: &Folder) -> Result<()> {
     let mut folders = vec![folder.to_path_buf()];
     while let Some(next) = folders.pop() {
         for entry in std::fs::read_dir(&next).with_context(|| format!("cannot list {}", next.display()))? {

@@ -5,7 +5,7 @@ use crate::report::plots::{PALETTE, Plot, Series};
 use anyhow::{Context, Result};
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
-use pixfleet_checkpoint::Location;
+use pixfleet_checkpoint::Folder;
 use pixfleet_cluster::ledger::{History, Record, StepRecord, parse_lines};
 
 /// Training as the ledger has it.
@@ -25,7 +25,7 @@ impl Training {
     /// # Errors
     /// If the store cannot be read, or a line is not a record.
     pub(crate) async fn read(url: &str) -> Result<Self> {
-        let run = Location::parse(url)?;
+        let run = Folder::parse(url)?;
         let folder = run.path("ledger");
         let listed: Vec<_> =
             run.store().list(Some(&folder)).try_collect().await.with_context(|| format!("cannot list {url}/ledger"))?;

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use pixfleet_checkpoint::{Location, leaders};
+use pixfleet_checkpoint::{Folder, leaders};
 use pixfleet_cluster::run::Outcome;
 use pixfleet_proto::{Client, FleetError, Patience, connect};
 
@@ -24,7 +24,7 @@ pub(crate) enum Missed {
 }
 
 /// Tries each place once. `run` is the run's folder, once that is known.
-pub(crate) fn dial(told: Vec<String>, run: Option<Location>) -> Dialling {
+pub(crate) fn dial(told: Vec<String>, run: Option<Folder>) -> Dialling {
     Box::pin(async move {
         let newest = match run {
             Some(run) => newest(&run).await,
@@ -50,7 +50,7 @@ pub(crate) fn dial(told: Vec<String>, run: Option<Location>) -> Dialling {
     })
 }
 
-async fn newest(run: &Location) -> Option<leaders::Leader> {
+async fn newest(run: &Folder) -> Option<leaders::Leader> {
     match tokio::time::timeout(STORE_PATIENCE, leaders::newest(run)).await {
         Ok(Ok(newest)) => newest,
         Ok(Err(error)) => {
@@ -79,7 +79,7 @@ mod tests {
     async fn the_leader_that_the_store_names_is_tried_before_the_places_that_were_told() {
         let (told, told_at) = listener().await;
         let (leading, leads_at) = listener().await;
-        let run = Location::in_memory().join("r");
+        let run = Folder::in_memory().join("r");
         leaders::announce(&run, 1, &leads_at).await.expect("writable");
         let dialled = dial(vec![told_at.clone()], Some(run.clone())).await;
         assert!(dialled.is_ok());

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use pixfleet_cluster::run::StepReport;
 
-use record::{Event, Summary, Value, write_record};
+use record::{TfEvent, TfSummary, Value, write_record};
 
 /// Steps between flushes: a curve that is watched moves about once a second.
 const FLUSH_STEPS: u64 = 10;
@@ -29,7 +29,7 @@ impl Events {
         let folder = run.join("tb");
         std::fs::create_dir_all(&folder)?;
         let mut file = BufWriter::new(new_file(&folder)?);
-        let version = Event { wall_time: now(), file_version: Some("brain.Event:2".into()), ..Event::default() };
+        let version = TfEvent { wall_time: now(), file_version: Some("brain.Event:2".into()), ..TfEvent::default() };
         write_record(&mut file, &version)?;
         file.flush()?;
         Ok(Self { file: Some(file) })
@@ -38,11 +38,11 @@ impl Events {
     /// The curves of one step.
     pub(crate) fn write(&mut self, report: &StepReport) {
         let step = report.step.0;
-        let event = Event {
+        let event = TfEvent {
             wall_time: now(),
             step: i64::try_from(step).unwrap_or(i64::MAX),
-            summary: Some(Summary { values: curves(report) }),
-            ..Event::default()
+            summary: Some(TfSummary { values: curves(report) }),
+            ..TfEvent::default()
         };
         self.attempt(|file| write_record(file, &event));
         if step.is_multiple_of(FLUSH_STEPS) {

@@ -10,10 +10,10 @@ use pixfleet_model::objective::Exchange;
 use tch::Tensor;
 
 use super::error::TrainError;
-use super::switches::Asked;
+use super::switches::Wish;
 
 /// Wishes as numbers, which every type of features holds exactly.
-const WISHES: [(Asked, f64); 3] = [(Asked::Nothing, 0.0), (Asked::Boundary, 1.0), (Asked::Checkpoint, 2.0)];
+const WISHES: [(Wish, f64); 3] = [(Wish::Nothing, 0.0), (Wish::Boundary, 1.0), (Wish::Checkpoint, 2.0)];
 
 /// One step's gathers.
 pub(crate) struct Peers<'g> {
@@ -22,15 +22,15 @@ pub(crate) struct Peers<'g> {
     rows: Vec<i64>,
     own: Range<i64>,
     /// Of this rank.
-    own_wish: Asked,
+    own_wish: Wish,
     /// What the first gather said: the highest of all ranks'.
-    wish: Option<Asked>,
+    wish: Option<Wish>,
     seconds: f64,
 }
 
 impl<'g> Peers<'g> {
     /// For one step; `own_wish` is what this rank was asked.
-    pub(crate) fn new(group: &'g Group, lanes: &LaneMap, own_wish: Asked) -> Self {
+    pub(crate) fn new(group: &'g Group, lanes: &LaneMap, own_wish: Wish) -> Self {
         let rows_of = |rank: u32| {
             let rows = lanes.rows_of(Rank(rank));
             i64::from(rows.start)..i64::from(rows.end)
@@ -40,7 +40,7 @@ impl<'g> Peers<'g> {
     }
 
     /// What all ranks do after this step. Nothing before the first gather.
-    pub(crate) fn asked(&self) -> Asked {
+    pub(crate) fn asked(&self) -> Wish {
         self.wish.unwrap_or_default()
     }
 

@@ -21,7 +21,7 @@ const SLOW: Duration = Duration::from_millis(100);
 
 /// Places within a step where a fault can strike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
+pub(crate) enum Point {
     /// Samples are there, nothing was computed.
     Feed,
     /// Features stand, nothing was exchanged.
@@ -34,12 +34,12 @@ pub(crate) enum Phase {
     Optimizer,
 }
 
-const PHASES: [(&str, Phase); 5] = [
-    ("feed", Phase::Feed),
-    ("forward", Phase::Forward),
-    ("exchange", Phase::Exchange),
-    ("backward", Phase::Backward),
-    ("optimizer", Phase::Optimizer),
+const POINTS: [(&str, Point); 5] = [
+    ("feed", Point::Feed),
+    ("forward", Point::Forward),
+    ("exchange", Point::Exchange),
+    ("backward", Point::Backward),
+    ("optimizer", Point::Optimizer),
 ];
 
 /// What strikes.
@@ -80,7 +80,7 @@ fn named<T: Copy>(names: &[(&str, T)], name: &str) -> Option<T> {
 pub(crate) struct Fault {
     worker: String,
     step: Step,
-    after: Phase,
+    after: Point,
     with: Means,
     struck: AtomicBool,
 }
@@ -108,8 +108,8 @@ impl Faults {
     }
 
     /// Strikes if the time has come.
-    pub(crate) fn strike(&self, worker: &str, step: Step, phase: Phase) {
-        for fault in self.0.iter().filter(|fault| fault.is_due(worker, step, phase)) {
+    pub(crate) fn strike(&self, worker: &str, step: Step, point: Point) {
+        for fault in self.0.iter().filter(|fault| fault.is_due(worker, step, point)) {
             tracing::warn!(worker, %step, ?fault, "a fault on purpose");
             fault.with.strike(step);
         }
@@ -125,7 +125,7 @@ impl Fault {
         for word in words {
             match word.split_once('=').ok_or_else(bad)? {
                 ("step", n) => step = Some(Step(n.parse().map_err(|_| bad())?)),
-                ("after", name) => after = named(&PHASES, name),
+                ("after", name) => after = named(&POINTS, name),
                 ("with", name) => with = named(&MEANS, name).ok_or_else(bad)?,
                 _ => return Err(bad()),
             }
@@ -135,10 +135,10 @@ impl Fault {
     }
 
     /// Once, but for those that last.
-    fn is_due(&self, worker: &str, step: Step, phase: Phase) -> bool {
+    fn is_due(&self, worker: &str, step: Step, point: Point) -> bool {
         let lasts = self.with == Means::Slow;
         let now = if lasts { step >= self.step } else { step == self.step };
-        let here = self.worker == worker && now && self.after == phase;
+        let here = self.worker == worker && now && self.after == point;
         here && (!self.struck.swap(true, Ordering::Relaxed) || lasts)
     }
 }
@@ -175,7 +175,7 @@ mod tests {
     fn a_fault_strikes_once_and_a_slow_worker_stays_slow() {
         let due = |text: &str| {
             let fault = Fault::parse(text).expect("well-formed");
-            [4, 5, 5, 6].map(|step| fault.is_due("w1", Step(step), Phase::Feed))
+            [4, 5, 5, 6].map(|step| fault.is_due("w1", Step(step), Point::Feed))
         };
         assert_eq!(due("w1:step=5:after=feed:with=hold"), [false, true, false, false]);
         assert_eq!(due("w1:step=5:after=feed:with=slow"), [false, true, true, true]);
@@ -187,8 +187,8 @@ mod tests {
     fn a_fault_is_a_worker_a_step_a_phase_and_a_means() {
         let fault = |text: &str| Fault::parse(text).map(|f| (f.worker, f.step, f.after, f.with));
         let w1 = || "w1".to_string();
-        assert_eq!(fault("w1:step=5:after=forward"), Ok((w1(), Step(5), Phase::Forward, Means::Kill)));
-        assert_eq!(fault("w1:step=5:after=feed:with=hang"), Ok((w1(), Step(5), Phase::Feed, Means::Hang)));
+        assert_eq!(fault("w1:step=5:after=forward"), Ok((w1(), Step(5), Point::Forward, Means::Kill)));
+        assert_eq!(fault("w1:step=5:after=feed:with=hang"), Ok((w1(), Step(5), Point::Feed, Means::Hang)));
         let incomplete = ["", "w1", "w1:step=5", "w1:after=forward"];
         let nonsense =
             ["w1:step=x:after=forward", "w1:step=5:after=lunch", "w1:when=now", "w1:step=5:after=feed:with=joy"];

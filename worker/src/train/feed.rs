@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
-use pixfleet_checkpoint::Patience;
-use pixfleet_cluster::{Class, Lane, LaneMap, Order, Position, SampleId, Step};
+use pixfleet_checkpoint::Attempts;
+use pixfleet_cluster::{Class, Lane, LaneMap, Position, SampleId, SampleOrder, Step};
 use pixfleet_shards::batch::{Batch, BatchError, Substitution, assemble};
 use pixfleet_shards::error::ShardError;
 use pixfleet_shards::reader::RowGroupReader;
@@ -72,11 +72,11 @@ pub(crate) struct StepBatches {
 }
 
 /// Where samples come from; outlives generations, and with it the reader's cache.
-pub(crate) struct Source {
+pub(crate) struct FeedSource {
     /// Rows by row group.
     pub(crate) reader: RowGroupReader,
     /// The run's order of samples.
-    pub(crate) order: Order,
+    pub(crate) order: SampleOrder,
     /// How rows become samples.
     pub(crate) config: SampleConfig,
     /// The run's seed.
@@ -89,7 +89,7 @@ pub(crate) struct Source {
 
 /// Which steps and lanes a feed is for.
 #[derive(Debug, Clone)]
-pub(crate) struct Stretch {
+pub(crate) struct FeedRange {
     pub(crate) map: LaneMap,
     pub(crate) lanes: Range<u32>,
     pub(crate) steps: Range<u64>,
@@ -105,12 +105,12 @@ pub(crate) struct Feed {
 
 impl Feed {
     /// Starts reading ahead.
-    pub(crate) fn start(runtime: &Handle, source: Arc<Source>, stretch: Stretch) -> Self {
-        let (sender, ready) = mpsc::channel(stretch.ahead.max(1));
+    pub(crate) fn start(runtime: &Handle, source: Arc<FeedSource>, range: FeedRange) -> Self {
+        let (sender, ready) = mpsc::channel(range.ahead.max(1));
         let task = runtime.spawn(async move {
             let mut order = source.order.clone();
-            for step in stretch.steps.clone().map(Step) {
-                let batches = step_batches(&source, &mut order, &stretch, step).await;
+            for step in range.steps.clone().map(Step) {
+                let batches = step_batches(&source, &mut order, &range, step).await;
                 let failed = batches.is_err();
                 if sender.send(batches).await.is_err() || failed {
                     return;
@@ -146,12 +146,12 @@ struct Dealt {
 }
 
 async fn step_batches(
-    source: &Arc<Source>,
-    order: &mut Order,
-    stretch: &Stretch,
+    source: &Arc<FeedSource>,
+    order: &mut SampleOrder,
+    range: &FeedRange,
     step: Step,
 ) -> Result<StepBatches, FeedError> {
-    let positions = stretch.lanes.clone().flat_map(|lane| stretch.map.positions(step, Lane(lane)));
+    let positions = range.lanes.clone().flat_map(|lane| range.map.positions(step, Lane(lane)));
     let dealt: Vec<Dealt> = positions.map(|position| Dealt { position, id: order.locate(position) }).collect();
     let rows = fetch(source, dealt.iter().map(|d| d.id)).await?;
     let first = decode(source, dealt.iter().map(|d| d.id).zip(rows).collect(), order).await?;
@@ -170,9 +170,9 @@ async fn step_batches(
         };
         samples.push((id, sample));
     }
-    let size = stretch.map.lane_size() as usize;
-    let lanes = samples.chunks(size).zip(stretch.lanes.clone()).map(|(part, lane)| {
-        let places = stretch.map.positions(step, Lane(lane));
+    let size = range.map.lane_size() as usize;
+    let lanes = samples.chunks(size).zip(range.lanes.clone()).map(|(part, lane)| {
+        let places = range.map.positions(step, Lane(lane));
         let own = substitutions.iter().filter(|s| places.contains(&s.position.0)).cloned().collect();
         assemble(part, own)
     });
@@ -184,7 +184,7 @@ type RowRead = Result<ImageRow, String>;
 
 /// The rows of `ids`, in their order. A row that cannot be read as such is an `Err` of its own; only the store and the
 /// dataset as a whole fail the call.
-async fn fetch(source: &Source, ids: impl Iterator<Item = SampleId>) -> Result<Vec<RowRead>, FeedError> {
+async fn fetch(source: &FeedSource, ids: impl Iterator<Item = SampleId>) -> Result<Vec<RowRead>, FeedError> {
     let mut groups: BTreeMap<u32, Vec<(usize, u32)>> = BTreeMap::new();
     let mut count = 0;
     for (place, id) in ids.enumerate() {
@@ -194,7 +194,7 @@ async fn fetch(source: &Source, ids: impl Iterator<Item = SampleId>) -> Result<V
     let read = futures::stream::iter(groups)
         .map(|(group, wanted)| async move {
             let rows: Vec<u32> = wanted.iter().map(|&(_, row)| row).collect();
-            let mut attempts = Patience::lasting(source.patience);
+            let mut attempts = Attempts::lasting(source.patience);
             let read = loop {
                 match source.reader.read_each(group, &rows, Columns::TRAIN).await {
                     Ok(read) => break read.into_iter().map(|row| row.map_err(|e| e.to_string())).collect(),
@@ -220,9 +220,9 @@ async fn fetch(source: &Source, ids: impl Iterator<Item = SampleId>) -> Result<V
 
 /// Samples of rows, on the decoding threads; `Err` says what is wrong with a row.
 async fn decode(
-    source: &Arc<Source>,
+    source: &Arc<FeedSource>,
     rows: Vec<(SampleId, RowRead)>,
-    order: &Order,
+    order: &SampleOrder,
 ) -> Result<Vec<Result<Sample, String>>, FeedError> {
     let (done, samples) = tokio::sync::oneshot::channel();
     let keyed: Vec<_> = rows
@@ -243,8 +243,8 @@ async fn decode(
 
 /// The first of the order's stand-ins that can be decoded.
 async fn substitute(
-    source: &Arc<Source>,
-    order: &Order,
+    source: &Arc<FeedSource>,
+    order: &SampleOrder,
     dealt: Dealt,
     reason: &str,
 ) -> Result<(SampleId, Sample), FeedError> {

@@ -33,7 +33,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use error::TrainError;
-use session::{Driver, TrainerEnd};
+use session::{PeerDriver, TrainerEnd};
 use start::{Contract, Setting};
 use switches::Stopped;
 
@@ -98,7 +98,7 @@ async fn work(args: Args, runtime: Handle) -> Result<Stopped> {
     };
     let told = args.coordinator.clone();
     let hire = move |contract| spawn_trainer(Setting { args, device, runtime, contract });
-    Ok(Driver::new(told, join, Box::new(hire))?.run().await?)
+    Ok(PeerDriver::new(told, join, Box::new(hire))?.run().await?)
 }
 
 /// The thread that owns every tensor. Its end comes through the channel; a panic drops the sender.

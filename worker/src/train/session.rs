@@ -19,7 +19,7 @@ use super::dial::{Dialling, Missed, dial};
 use super::error::TrainError;
 use super::spot;
 use super::start::{Contract, Known};
-use super::switches::{Asked, Command, Stopped, Switches};
+use super::switches::{Command, Stopped, Switches, Wish};
 
 /// Orders that wait for the trainer; a healthy one reads them at once.
 const ORDERS_QUEUED_MAX: usize = 64;
@@ -41,18 +41,18 @@ enum Line {
     Dialling(Dialling),
     /// The peer has not said who it is yet.
     Silent(Client),
-    Opening(Opening),
+    Opening(OpeningSession),
     Open(Session),
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Session, FleetError>> + Send>>;
+type OpeningSession = Pin<Box<dyn Future<Output = Result<Session, FleetError>> + Send>>;
 
 /// What there is once a coordinator has said what the run is.
-struct Run {
+struct Hired {
     known: Known,
     orders: mpsc::Sender<Command>,
     trainer: TrainerEnd,
-    notice: Pin<Box<dyn Future<Output = spot::Notice> + Send>>,
+    notice: Pin<Box<dyn Future<Output = spot::SpotNotice> + Send>>,
     /// The generation that the trainer was told to take part in, until it has left it.
     generation: Option<Generation>,
     /// Since when it is to leave that.
@@ -60,20 +60,20 @@ struct Run {
 }
 
 /// What wakes the task.
-enum Input {
+enum Wake {
     Dialled(Result<Client, Missed>),
     Opened(Result<Session, FleetError>),
     Said(Result<Option<Order>, FleetError>),
     Word(Word),
     /// A signal, by name.
     Signal(&'static str),
-    Spot(spot::Notice),
+    Spot(spot::SpotNotice),
     TrainerEnded(Result<Result<(), TrainError>, oneshot::error::RecvError>),
     Tick,
 }
 
 /// See the module.
-pub(crate) struct Driver {
+pub(crate) struct PeerDriver {
     /// Where to look for a coordinator as long as the store does not say better.
     told: Vec<String>,
     hire: Option<Hire>,
@@ -85,14 +85,14 @@ pub(crate) struct Driver {
     words: mpsc::Receiver<Word>,
     /// Handed to the trainer.
     mouth: mpsc::Sender<Word>,
-    run: Option<Run>,
+    run: Option<Hired>,
     signals: [(Signal, &'static str); 2],
     leaving: bool,
     /// What the last attempt to reach a coordinator met.
     missed: Option<FleetError>,
 }
 
-impl Driver {
+impl PeerDriver {
     /// A worker that looks for its coordinator at `told`, introduces itself with `join` and starts its trainer with
     /// `hire` once it knows the run.
     ///
@@ -139,7 +139,7 @@ impl Driver {
         ended
     }
 
-    async fn next(&mut self) -> Input {
+    async fn next(&mut self) -> Wake {
         let deadline = self.peer.deadline().map(|at| tokio::time::Instant::from_std(self.started + at));
         let tick = async {
             match deadline {
@@ -150,17 +150,17 @@ impl Driver {
         let line = async {
             match &mut self.line {
                 Line::Down | Line::Silent(_) => pending().await,
-                Line::Dialling(dialling) => Input::Dialled(dialling.await),
-                Line::Opening(opening) => Input::Opened(opening.await),
-                Line::Open(session) => Input::Said(session.next().await),
+                Line::Dialling(dialling) => Wake::Dialled(dialling.await),
+                Line::Opening(opening) => Wake::Opened(opening.await),
+                Line::Open(session) => Wake::Said(session.next().await),
             }
         };
         let run = async {
             match &mut self.run {
                 None => pending().await,
                 Some(run) => tokio::select! {
-                    ended = &mut run.trainer => Input::TrainerEnded(ended),
-                    notice = &mut run.notice => Input::Spot(notice),
+                    ended = &mut run.trainer => Wake::TrainerEnded(ended),
+                    notice = &mut run.notice => Wake::Spot(notice),
                 },
             }
         };
@@ -169,42 +169,42 @@ impl Driver {
             input = line => input,
             input = run => input,
             // The driver holds a sender itself, so words never end.
-            Some(word) = self.words.recv() => Input::Word(word),
-            Some(()) = terminate.recv() => Input::Signal(terminated),
-            Some(()) = interrupt.recv() => Input::Signal(interrupted),
-            () = tick => Input::Tick,
+            Some(word) = self.words.recv() => Wake::Word(word),
+            Some(()) = terminate.recv() => Wake::Signal(terminated),
+            Some(()) = interrupt.recv() => Wake::Signal(interrupted),
+            () = tick => Wake::Tick,
         }
     }
 
     /// Turns an input into an event of the peer and performs what comes out; `Some` when the run is over.
-    fn take(&mut self, input: Input) -> Result<Option<Stopped>, TrainError> {
+    fn take(&mut self, input: Wake) -> Result<Option<Stopped>, TrainError> {
         let event = match input {
-            Input::Dialled(Ok(client)) => {
+            Wake::Dialled(Ok(client)) => {
                 self.way.lead(Some(client.clone()));
                 self.line = Line::Silent(client);
                 Event::Connected
             }
-            Input::Opened(Ok(session)) => {
+            Wake::Opened(Ok(session)) => {
                 self.line = Line::Open(session);
                 return Ok(None);
             }
-            Input::Dialled(Err(Missed::Closed(outcome))) => Event::RunClosed { outcome },
-            Input::Dialled(Err(Missed::Nobody(error))) => self.broken(error),
-            Input::Said(Ok(Some(Order::Welcome(welcome)))) => self.welcomed(welcome)?,
-            Input::Said(Ok(Some(order))) => Event::Ordered(order),
-            Input::Said(Ok(None)) => self.broken(disconnected("the coordinator closed the session")),
-            Input::Opened(Err(error)) | Input::Said(Err(error)) => self.refused(error)?,
-            Input::Word(word) => self.heard(word),
-            Input::Signal(name) if self.leaving || self.run.is_none() => return Ok(Some(gone(name))),
-            Input::Signal(name) => self.leave(name.into()),
-            Input::Spot(notice) => {
+            Wake::Dialled(Err(Missed::Closed(outcome))) => Event::RunClosed { outcome },
+            Wake::Dialled(Err(Missed::Nobody(error))) => self.broken(error),
+            Wake::Said(Ok(Some(Order::Welcome(welcome)))) => self.welcomed(welcome)?,
+            Wake::Said(Ok(Some(order))) => Event::Ordered(order),
+            Wake::Said(Ok(None)) => self.broken(disconnected("the coordinator closed the session")),
+            Wake::Opened(Err(error)) | Wake::Said(Err(error)) => self.refused(error)?,
+            Wake::Word(word) => self.heard(word),
+            Wake::Signal(name) if self.leaving || self.run.is_none() => return Ok(Some(gone(name))),
+            Wake::Signal(name) => self.leave(name.into()),
+            Wake::Spot(notice) => {
                 if let Some(run) = &mut self.run {
                     run.notice = Box::pin(pending());
                 }
                 self.leave(notice.to_string())
             }
-            Input::TrainerEnded(ended) => return Err(why(ended)),
-            Input::Tick => Event::Tick,
+            Wake::TrainerEnded(ended) => return Err(why(ended)),
+            Wake::Tick => Event::Tick,
         };
         self.event(event)
     }
@@ -247,7 +247,7 @@ impl Driver {
                 }
             }
             Effect::Yield { generation, checkpoint } => {
-                self.switches.ask(generation, if checkpoint { Asked::Checkpoint } else { Asked::Boundary });
+                self.switches.ask(generation, if checkpoint { Wish::Checkpoint } else { Wish::Boundary });
             }
             // Taken by the caller.
             Effect::Exit { .. } => {}
@@ -270,7 +270,7 @@ impl Driver {
         }
     }
 
-    fn tell(&mut self, command: Command) -> Result<&mut Run, TrainError> {
+    fn tell(&mut self, command: Command) -> Result<&mut Hired, TrainError> {
         let run = self.run.as_mut().ok_or(TrainError::Dismissed)?;
         // A full queue: the trainer reads nothing any more. A closed one: its end is the next input.
         match run.orders.try_send(command) {
@@ -306,7 +306,7 @@ impl Driver {
             heartbeat_timeout: Duration::from_millis(train.heartbeat_timeout_ms),
         });
         let notice = Box::pin(async move { spot::watch(&spot).await });
-        self.run = Some(Run { known, orders, trainer, notice, generation: None, ended: None });
+        self.run = Some(Hired { known, orders, trainer, notice, generation: None, ended: None });
         Ok(Event::Ordered(Order::Welcome(welcome)))
     }
 
@@ -360,7 +360,7 @@ impl Driver {
     /// A trainer that cannot be got out of a generation that is over is of no use to any other: this process ends, so
     /// that whoever started it can start another.
     fn trainer_leaves_in_time(&self) -> Result<(), TrainError> {
-        let Some(Run { ended: Some(since), known, .. }) = &self.run else { return Ok(()) };
+        let Some(Hired { ended: Some(since), known, .. }) = &self.run else { return Ok(()) };
         if since.elapsed() < known.reaction {
             return Ok(());
         }

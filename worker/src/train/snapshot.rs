@@ -10,7 +10,7 @@ use tch::{Device, Kind, Tensor};
 use tokio::task::JoinHandle;
 
 use super::error::TrainError;
-use super::trainer::Link;
+use super::trainer::Channels;
 
 /// One rank's share of the state in host memory.
 #[derive(Debug)]
@@ -34,10 +34,10 @@ impl Snapshot {
     }
 
     /// Packs and uploads on the runtime, then reports the part. A store that fails is asked for as long as `patience`.
-    pub(crate) fn upload(self, link: &Link, patience: Duration) -> Upload {
-        let (run, words) = (link.run.clone(), link.words.clone());
+    pub(crate) fn upload(self, channels: &Channels, patience: Duration) -> Upload {
+        let (run, words) = (channels.run.clone(), channels.words.clone());
         let Self { key, tensors } = self;
-        Upload(link.runtime.spawn(async move {
+        Upload(channels.runtime.spawn(async move {
             let entry = write_part(&run, key, tensors, patience).await?;
             let part = PartReport { generation: key.generation, step: key.step, entry };
             words.send(Word::Part(part)).await.map_err(|_| TrainError::Dismissed)

@@ -16,7 +16,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// The machine is about to be taken back.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Notice {
+pub(crate) struct SpotNotice {
     /// Who says so.
     pub(crate) provider: SpotProvider,
     /// What will happen, in the provider's word: `terminate`, `preempted`, `Preempt`.
@@ -25,7 +25,7 @@ pub(crate) struct Notice {
     pub(crate) when: Option<String>,
 }
 
-impl std::fmt::Display for Notice {
+impl std::fmt::Display for SpotNotice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let when = self.when.as_deref().unwrap_or("at any moment");
         write!(f, "spot notice of {:?}: {}, {when}", self.provider, self.what)
@@ -34,11 +34,11 @@ impl std::fmt::Display for Notice {
 
 /// Waits for a notice. Never ends without one: a metadata service that fails is asked again, and with
 /// [`SpotProvider::None`] nobody is asked.
-pub(crate) async fn watch(spot: &SpotSpec) -> Notice {
+pub(crate) async fn watch(spot: &SpotSpec) -> SpotNotice {
     watch_within(spot, ANSWER_WITHIN).await
 }
 
-async fn watch_within(spot: &SpotSpec, answer_within: Duration) -> Notice {
+async fn watch_within(spot: &SpotSpec, answer_within: Duration) -> SpotNotice {
     let Some(mut metadata) = Metadata::of(spot, answer_within) else {
         return pending().await;
     };
@@ -71,7 +71,7 @@ enum News {
 }
 
 impl Hearing {
-    fn hear(&mut self, answer: &Result<Option<Notice>, Trouble>) -> News {
+    fn hear(&mut self, answer: &Result<Option<SpotNotice>, Trouble>) -> News {
         let before = self.trouble;
         self.trouble = answer.as_ref().err().map(Trouble::kind);
         match (answer, before) {
@@ -84,10 +84,10 @@ impl Hearing {
 }
 
 impl News {
-    fn log(&self, spot: &SpotSpec, answer: &Result<Option<Notice>, Trouble>) {
+    fn log(&self, spot: &SpotSpec, answer: &Result<Option<SpotNotice>, Trouble>) {
         let provider = spot.provider;
         match (self, answer) {
-            (Self::Notice, Ok(Some(Notice { what, when, .. }))) => {
+            (Self::Notice, Ok(Some(SpotNotice { what, when, .. }))) => {
                 tracing::warn!(?provider, what, when, "this machine is about to be taken back");
             }
             (Self::Trouble, Err(error)) => {

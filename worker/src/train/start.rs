@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use object_store::ObjectStoreExt;
-use pixfleet_checkpoint::{Location, Patience};
-use pixfleet_cluster::Order;
+use pixfleet_checkpoint::{Attempts, Folder};
+use pixfleet_cluster::SampleOrder;
 use pixfleet_cluster::peer::Word;
 use pixfleet_cluster::run::Welcome;
 use pixfleet_cluster::spec::RunSpec;
@@ -24,12 +24,12 @@ use tokio::sync::mpsc;
 use super::Args;
 use super::error::TrainError;
 use super::fault::Faults;
-use super::feed::{FeedError, Source};
+use super::feed::{FeedError, FeedSource};
 use super::state::Numbers;
 use super::step::Core;
 use super::step_log::StepLog;
 use super::switches::{Command, Switches};
-use super::trainer::{Link, Trainer};
+use super::trainer::{Channels, Trainer};
 
 /// The variable that stands in for `--dump-gradients`.
 const DUMP_VARIABLE: &str = "PIXFLEET_DUMP_GRADIENTS";
@@ -41,7 +41,7 @@ pub(crate) struct Known {
     pub(crate) spec_digest: String,
     pub(crate) dataset_digest: String,
     /// The run's folder in its store.
-    pub(crate) folder: Location,
+    pub(crate) folder: Folder,
     /// How long a trainer may take to leave a generation that is over: it may be in the midst of a forward.
     pub(crate) reaction: Duration,
 }
@@ -57,7 +57,7 @@ impl Known {
         if found != expected {
             return Err(TrainError::SpecDigest { found, expected });
         }
-        let folder = Location::parse(&spec.run.store)?.join(&spec.run.name);
+        let folder = Folder::parse(&spec.run.store)?.join(&spec.run.name);
         // The coordinator gives it up after the collective's timeout and names it; that goes first.
         let reaction = Duration::from_millis(spec.train.collective_timeout_ms) * 2;
         Ok(Self { spec, spec_digest: expected, dataset_digest: welcome.dataset_digest.clone(), folder, reaction })
@@ -125,16 +125,16 @@ pub(crate) fn trainer(setting: Setting) -> Result<Trainer, TrainError> {
     let core = core(known.spec, &setting, weights)?;
     let Contract { orders, words, switches, way, .. } = setting.contract;
     let step_log = StepLog::from_env(&setting.args.name)?;
-    let link =
-        Link { runtime: setting.runtime, orders, words, switches, way, run: known.folder, host: setting.args.host };
-    Ok(Trainer::new(core, source, link, step_log))
+    let channels =
+        Channels { runtime: setting.runtime, orders, words, switches, way, run: known.folder, host: setting.args.host };
+    Ok(Trainer::new(core, source, channels, step_log))
 }
 
-async fn source(known: &Known, args: &Args) -> Result<Source, TrainError> {
+async fn source(known: &Known, args: &Args) -> Result<FeedSource, TrainError> {
     let spec = &known.spec;
     let location = pixfleet_shards::store::Location::parse(&spec.data.url).map_err(FeedError::from)?;
     let patience = Duration::from_millis(spec.run.store_patience_ms);
-    let mut attempts = Patience::lasting(patience);
+    let mut attempts = Attempts::lasting(patience);
     let index = loop {
         match pixfleet_shards::index::open(&location).await {
             Err(error) if attempts.outlasts(&error, error.class()).await => {}
@@ -148,7 +148,7 @@ async fn source(known: &Known, args: &Args) -> Result<Source, TrainError> {
     let reader = RowGroupReader::new(location, &index, &spec.data.split, Some(&spec.data.vectors));
     let reader = reader.map_err(FeedError::from)?;
     let shape = reader.split().shape();
-    let order = Order::new(spec.run.seed, shape, spec.data.window_row_groups)
+    let order = SampleOrder::new(spec.run.seed, shape, spec.data.window_row_groups)
         .ok_or_else(|| TrainError::NoRows { split: spec.data.split.clone() })?;
     let config = SampleConfig {
         data: spec.data.clone(),
@@ -160,7 +160,7 @@ async fn source(known: &Known, args: &Args) -> Result<Source, TrainError> {
     let threads = if args.decode_threads == 0 { cores.div_ceil(2) } else { args.decode_threads };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("decode-{i}"));
     let pool = pool.build().map_err(TrainError::Threads)?;
-    Ok(Source { reader, order, config, seed: spec.run.seed, patience, pool })
+    Ok(FeedSource { reader, order, config, seed: spec.run.seed, patience, pool })
 }
 
 async fn initial_weights(spec: &RunSpec) -> Result<Option<Vec<u8>>, TrainError> {
@@ -173,7 +173,7 @@ async fn initial_weights(spec: &RunSpec) -> Result<Option<Vec<u8>>, TrainError> 
             .map(Some)
             .map_err(|source| TrainError::Weights { at: at.into(), source: source.into() });
     }
-    let file = Location::parse(at)?;
+    let file = Folder::parse(at)?;
     let failed = |source: object_store::Error| TrainError::Weights { at: at.into(), source: source.into() };
     let bytes = file.store().get(&file.path("")).await.map_err(failed)?.bytes().await.map_err(failed)?;
     Ok(Some(bytes.to_vec()))

@@ -22,9 +22,9 @@ use tch::{Device, Tensor};
 
 use super::error::TrainError;
 use super::exchange::Peers;
-use super::fault::{Faults, Phase};
+use super::fault::{Faults, Point};
 use super::reduce::Reduction;
-use super::switches::Asked;
+use super::switches::Wish;
 
 /// What a rank computes with; lives as long as the process.
 pub(crate) struct Core {
@@ -57,7 +57,7 @@ pub(crate) struct Stepped {
     pub(crate) metrics: BTreeMap<String, f64>,
     pub(crate) collective_s: f64,
     /// What all ranks do next.
-    pub(crate) asked: Asked,
+    pub(crate) asked: Wish,
 }
 
 impl Core {
@@ -70,14 +70,14 @@ impl Core {
         peering: &mut Peering<'_>,
         lanes: &[Batch],
         step: Step,
-        own_wish: Asked,
+        own_wish: Wish,
     ) -> Result<Stepped, TrainError> {
-        self.strike(step, Phase::Feed);
+        self.strike(step, Point::Feed);
         let mut clock = Clock::start();
         self.model.params.zero_grad();
         let features = lanes.iter().map(|batch| self.forward(batch)).collect::<Result<Vec<_>, _>>()?;
         clock.lap("forward_s");
-        self.strike(step, Phase::Forward);
+        self.strike(step, Point::Forward);
 
         let mut peers = Peers::new(peering.group, &peering.lanes, own_wish);
         let crop_valid = lanes.iter().flat_map(|batch| batch.crop_valid.iter().copied()).collect();
@@ -85,19 +85,19 @@ impl Core {
         let logit_scale = scalar(self.model.logit_scale())?;
         let outcome = self.objective.step_losses(&leaves, logit_scale, &mut peers)?;
         clock.lap("exchange_s");
-        self.strike(step, Phase::Exchange);
+        self.strike(step, Point::Exchange);
 
         self.backward(peering, &features, &outcome)?;
         drop(features);
         clock.lap("backward_s");
-        self.strike(step, Phase::Backward);
+        self.strike(step, Point::Backward);
 
         self.dump(peering.group, step)?;
         let factor = self.spec.schedule.factor(step.0);
         let optimized = self.optimizer.step(&self.model.params, factor)?;
         self.after_optimizer()?;
         clock.lap("optimizer_s");
-        self.strike(step, Phase::Optimizer);
+        self.strike(step, Point::Optimizer);
 
         let mut metrics = clock.laps;
         let reduce_wait_s = peering.reduction.waited_s();
@@ -164,8 +164,8 @@ impl Core {
         }
     }
 
-    fn strike(&self, step: Step, phase: Phase) {
-        self.faults.strike(&self.name, step, phase);
+    fn strike(&self, step: Step, point: Point) {
+        self.faults.strike(&self.name, step, point);
     }
 
     /// `grad.<name>` of every trainable parameter, once.

@@ -30,7 +30,7 @@ pub(crate) struct Stopped {
 
 /// What the ranks of a generation are asked to do after the step in flight. The highest wish of any rank counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) enum Asked {
+pub(crate) enum Wish {
     /// To train on.
     #[default]
     Nothing,
@@ -46,7 +46,7 @@ pub(crate) struct Switches {
     /// One more than the highest generation that is over.
     over: watch::Sender<u64>,
     /// Of the newest generation that anything was asked of.
-    asked: Mutex<(Generation, Asked)>,
+    asked: Mutex<(Generation, Wish)>,
     abort: Mutex<Option<(Generation, AbortHandle)>>,
 }
 
@@ -56,15 +56,15 @@ impl Switches {
     }
 
     /// Asks this of `generation`, unless more is asked already.
-    pub(crate) fn ask(&self, generation: Generation, asked: Asked) {
+    pub(crate) fn ask(&self, generation: Generation, asked: Wish) {
         let mut newest = lock(&self.asked);
         *newest = (*newest).max((generation, asked));
     }
 
     /// What is asked of `generation`.
-    pub(crate) fn asked_of(&self, generation: Generation) -> Asked {
+    pub(crate) fn asked_of(&self, generation: Generation) -> Wish {
         let (newest, asked) = *lock(&self.asked);
-        if newest == generation { asked } else { Asked::Nothing }
+        if newest == generation { asked } else { Wish::Nothing }
     }
 
     /// Whether `generation` is over. A group of one has no connections whose end would tell it.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pixfleet_checkpoint::{CheckpointError, HostTensor, Location, PartKey, Patience, load_at};
+use pixfleet_checkpoint::{Attempts, CheckpointError, Folder, HostTensor, PartKey, load_at};
 use pixfleet_cluster::ledger::Substitution;
 use pixfleet_cluster::peer::Word;
 use pixfleet_cluster::run::{Form, LeaveKind, Left, StepReport};
@@ -22,17 +22,17 @@ use tokio::sync::mpsc;
 
 use super::error::TrainError;
 use super::events::Events;
-use super::feed::{Feed, Source, StepBatches, Stretch};
+use super::feed::{Feed, FeedRange, FeedSource, StepBatches};
 use super::reduce::Reduction;
 use super::rendezvous::FleetStore;
 use super::snapshot::{Snapshot, Upload};
 use super::state;
 use super::step::{Core, Peering, Stepped};
 use super::step_log::StepLog;
-use super::switches::{Asked, Command, Switches};
+use super::switches::{Command, Switches, Wish};
 
 /// The trainer's ways to the outside.
-pub(crate) struct Link {
+pub(crate) struct Channels {
     pub(crate) runtime: Handle,
     pub(crate) orders: mpsc::Receiver<Command>,
     pub(crate) words: mpsc::Sender<Word>,
@@ -40,12 +40,12 @@ pub(crate) struct Link {
     /// To the rendezvous store.
     pub(crate) way: Way,
     /// The run's folder.
-    pub(crate) run: Location,
+    pub(crate) run: Folder,
     /// The address under which peers reach this process.
     pub(crate) host: String,
 }
 
-impl Link {
+impl Channels {
     fn say(&self, word: Word) -> Result<(), TrainError> {
         self.words.blocking_send(word).map_err(|_| TrainError::Dismissed)
     }
@@ -68,7 +68,7 @@ impl Link {
 
 /// How a generation ends in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum GenerationEnd {
     /// All ranks leave after the same step.
     Boundary,
     /// All its work is done and in the store.
@@ -78,8 +78,8 @@ enum End {
 /// See the module.
 pub(crate) struct Trainer {
     core: Core,
-    source: Arc<Source>,
-    link: Link,
+    source: Arc<FeedSource>,
+    channels: Channels,
     /// The step that the held state runs next; `None`: no state, or a torn one.
     held: Option<Step>,
     /// The generation that this rank is part of.
@@ -90,8 +90,8 @@ pub(crate) struct Trainer {
 }
 
 impl Trainer {
-    pub(crate) fn new(core: Core, source: Arc<Source>, link: Link, step_log: Option<StepLog>) -> Self {
-        Self { core, source, link, held: None, current: None, upload: None, events: None, step_log }
+    pub(crate) fn new(core: Core, source: Arc<FeedSource>, channels: Channels, step_log: Option<StepLog>) -> Self {
+        Self { core, source, channels, held: None, current: None, upload: None, events: None, step_log }
     }
 
     /// Follows orders until the run is over.
@@ -99,13 +99,15 @@ impl Trainer {
     /// # Errors
     /// What no other generation mends.
     pub(crate) fn run(&mut self) -> Result<(), TrainError> {
-        while let Some(command) = self.link.orders.blocking_recv() {
+        while let Some(command) = self.channels.orders.blocking_recv() {
             match command {
                 Command::Form(form) => {
                     self.current = Some(form.generation);
                     match self.generation(&form) {
-                        Ok(End::Finished) => {}
-                        Ok(End::Boundary) => self.leave(form.generation, LeaveKind::Boundary, String::new(), None)?,
+                        Ok(GenerationEnd::Finished) => {}
+                        Ok(GenerationEnd::Boundary) => {
+                            self.leave(form.generation, LeaveKind::Boundary, String::new(), None)?
+                        }
                         Err(error) if error.ends_only_the_generation() => self.fail(form.generation, &error)?,
                         Err(error) => return Err(error),
                     }
@@ -143,11 +145,11 @@ impl Trainer {
         let started = Instant::now();
         let digest = self.held.map(|_| state::digest(&mut self.core)).transpose()?;
         tracing::info!(%generation, ?kind, message, digest_ms = started.elapsed().as_millis(), "left the generation");
-        self.link.say(Word::Left(Left { generation, next_step: self.held, digest, kind, message, lost_rank }))
+        self.channels.say(Word::Left(Left { generation, next_step: self.held, digest, kind, message, lost_rank }))
     }
 
     /// One generation, from forming the group to the last step. Group, reducer and feed live and die in here.
-    fn generation(&mut self, form: &Form) -> Result<End, TrainError> {
+    fn generation(&mut self, form: &Form) -> Result<GenerationEnd, TrainError> {
         let train = &self.core.spec.train;
         let (lanes, world) = (train.lanes, form.world());
         let map =
@@ -155,7 +157,7 @@ impl Trainer {
         // The feed reads while the group forms and the state travels.
         let feed = self.feed(form, map);
         let abort = AbortHandle::new();
-        self.link.switches.arm(form.generation, abort.clone());
+        self.channels.switches.arm(form.generation, abort.clone());
         let end = self.form_group(form, &abort).and_then(|group| {
             let end = self.take_state(form, &group).and_then(|()| self.steps(form, &group, map, feed))?;
             // Peers may still compute or upload; their connections to this rank stay open until all are done.
@@ -164,14 +166,14 @@ impl Trainer {
             }
             Ok(end)
         });
-        self.link.switches.disarm();
+        self.channels.switches.disarm();
         end
     }
 
     fn form_group(&self, form: &Form, abort: &AbortHandle) -> Result<Group, TrainError> {
         let device = self.core.device;
         let backend = if device == Device::Cpu { Backend::Gloo } else { Backend::Nccl };
-        let Link { way, switches, runtime, .. } = &self.link;
+        let Channels { way, switches, runtime, .. } = &self.channels;
         let store = FleetStore::new(way.clone(), form.generation, Arc::clone(switches), runtime.clone());
         let config = GroupConfig {
             rank: form.rank.0,
@@ -179,7 +181,7 @@ impl Trainer {
             generation: form.generation.0,
             timeout: Duration::from_millis(self.core.spec.train.collective_timeout_ms),
             device,
-            hostname: self.link.host.clone(),
+            hostname: self.channels.host.clone(),
         };
         Ok(Group::form(backend, Arc::new(store), config, abort)?)
     }
@@ -192,8 +194,8 @@ impl Trainer {
                 self.held = None;
                 match &form.resume_from {
                     Some(key) => {
-                        let load = patient_load(&self.link.run, key, self.patience());
-                        let (_, tensors) = self.link.wait(form.generation, "loading a checkpoint", load)?;
+                        let load = patient_load(&self.channels.run, key, self.patience());
+                        let (_, tensors) = self.channels.wait(form.generation, "loading a checkpoint", load)?;
                         state::restore(&mut self.core, &tensors, step)?;
                     }
                     None => state::start_afresh(&mut self.core)?,
@@ -221,18 +223,24 @@ impl Trainer {
     fn feed(&self, form: &Form, map: LaneMap) -> Option<Feed> {
         let (first, steps) = (form.start_step.0, self.core.spec.schedule.steps);
         let ahead = self.core.spec.train.prefetch_steps as usize;
-        let stretch = Stretch { map, lanes: map.lanes_of(form.rank), steps: first..steps, ahead };
+        let range = FeedRange { map, lanes: map.lanes_of(form.rank), steps: first..steps, ahead };
         let runs = !form.checkpoint_only && first < steps;
-        runs.then(|| Feed::start(&self.link.runtime, Arc::clone(&self.source), stretch))
+        runs.then(|| Feed::start(&self.channels.runtime, Arc::clone(&self.source), range))
     }
 
     /// Steps of one generation, until there are no more or the ranks are asked to stop.
-    fn steps(&mut self, form: &Form, group: &Group, map: LaneMap, feed: Option<Feed>) -> Result<End, TrainError> {
+    fn steps(
+        &mut self,
+        form: &Form,
+        group: &Group,
+        map: LaneMap,
+        feed: Option<Feed>,
+    ) -> Result<GenerationEnd, TrainError> {
         let generation = form.generation;
         let reduction = Reduction::new(self.core.spec.train.reduce, group, &self.core.model.params)?;
         let mut peering = Peering { group, reduction, lanes: map };
         let mut step = form.start_step;
-        self.link.say(Word::Ready { generation, next_step: step })?;
+        self.channels.say(Word::Ready { generation, next_step: step })?;
         // A checkpoint that was due when the last generation ended may have been cut off.
         let mut written = if form.source.is_some() { None } else { Some(step) };
         let mut started = Instant::now();
@@ -242,17 +250,17 @@ impl Trainer {
                     self.checkpoint(form, step)?;
                     written = Some(step);
                 }
-                let (batches, waited) = self.link.wait(generation, "waiting for samples", feed.next(step))?;
-                let wish = self.link.switches.asked_of(generation);
+                let (batches, waited) = self.channels.wait(generation, "waiting for samples", feed.next(step))?;
+                let wish = self.channels.switches.asked_of(generation);
                 let stepped = self.core.step(&mut peering, &batches.lanes, step, wish)?;
                 let asked = stepped.asked;
                 self.committed(form, step, &batches, (stepped, started, waited))?;
                 started = Instant::now();
                 step = step.next();
                 match asked {
-                    Asked::Nothing => {}
-                    Asked::Boundary if step.0 < self.core.spec.schedule.steps => return Ok(End::Boundary),
-                    Asked::Boundary | Asked::Checkpoint => break,
+                    Wish::Nothing => {}
+                    Wish::Boundary if step.0 < self.core.spec.schedule.steps => return Ok(GenerationEnd::Boundary),
+                    Wish::Boundary | Wish::Checkpoint => break,
                 }
             }
         }
@@ -260,8 +268,8 @@ impl Trainer {
             self.checkpoint(form, step)?;
         }
         self.wait_for_upload(generation)?;
-        self.link.say(Word::Finished { generation, next_step: step })?;
-        Ok(End::Finished)
+        self.channels.say(Word::Finished { generation, next_step: step })?;
+        Ok(GenerationEnd::Finished)
     }
 
     fn is_due(&self, step: Step) -> bool {
@@ -305,12 +313,12 @@ impl Trainer {
         if form.rank == Rank(0) {
             self.write_events(&report)?;
         }
-        self.link.say(Word::Committed(report))
+        self.channels.say(Word::Committed(report))
     }
 
     fn write_events(&mut self, report: &StepReport) -> Result<(), TrainError> {
         if self.events.is_none() {
-            let Some(folder) = self.link.run.local_folder() else { return Ok(()) };
+            let Some(folder) = self.channels.run.local_folder() else { return Ok(()) };
             let failed = |source| TrainError::File { path: PathBuf::from(&folder), source };
             self.events = Some(Events::create(&folder).map_err(failed)?);
         }
@@ -326,7 +334,7 @@ impl Trainer {
         self.wait_for_upload(form.generation)?;
         let key = PartKey { step, generation: form.generation, rank: form.rank, world: form.world() };
         let snapshot = Snapshot::take(key, &state::named(&mut self.core))?;
-        self.upload = Some(snapshot.upload(&self.link, self.patience()));
+        self.upload = Some(snapshot.upload(&self.channels, self.patience()));
         Ok(())
     }
 
@@ -337,17 +345,17 @@ impl Trainer {
 
     fn wait_for_upload(&mut self, generation: Generation) -> Result<(), TrainError> {
         let Some(mut upload) = self.upload.take() else { return Ok(()) };
-        self.link.wait(generation, "uploading a checkpoint", upload.finished())
+        self.channels.wait(generation, "uploading a checkpoint", upload.finished())
     }
 }
 
 /// The checkpoint whose manifest is `key`.
 async fn patient_load(
-    run: &Location,
+    run: &Folder,
     key: &str,
     patience: Duration,
 ) -> Result<(Manifest, Vec<HostTensor>), CheckpointError> {
-    let mut attempts = Patience::lasting(patience);
+    let mut attempts = Attempts::lasting(patience);
     loop {
         match load_at(run, key).await {
             Err(error) if attempts.outlasts(&error, error.class()).await => {}

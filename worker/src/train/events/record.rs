@@ -8,7 +8,7 @@ use prost::Message;
 
 /// `tensorflow.Event`
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Event {
+pub(super) struct TfEvent {
     /// Seconds since 1970.
     #[prost(double, tag = "1")]
     pub(super) wall_time: f64,
@@ -18,12 +18,12 @@ pub(super) struct Event {
     #[prost(string, optional, tag = "3")]
     pub(super) file_version: Option<String>,
     #[prost(message, optional, tag = "5")]
-    pub(super) summary: Option<Summary>,
+    pub(super) summary: Option<TfSummary>,
 }
 
 /// `tensorflow.Summary`
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Summary {
+pub(super) struct TfSummary {
     #[prost(message, repeated, tag = "1")]
     pub(super) values: Vec<Value>,
 }
@@ -49,7 +49,7 @@ impl Value {
 ///
 /// # Errors
 /// The writer's.
-pub(super) fn write_record(to: &mut impl Write, event: &Event) -> io::Result<()> {
+pub(super) fn write_record(to: &mut impl Write, event: &TfEvent) -> io::Result<()> {
     let message = event.encode_to_vec();
     let length = (message.len() as u64).to_le_bytes();
     to.write_all(&length)?;

@@ -42,7 +42,7 @@ fn check(bytes: &[u8], stored: [u8; 4]) {
 }
 
 /// All events of a file, every checksum checked.
-fn read(mut bytes: &[u8]) -> Vec<Event> {
+fn read(mut bytes: &[u8]) -> Vec<TfEvent> {
     let mut events = Vec::new();
     while !bytes.is_empty() {
         let length = take::<8>(&mut bytes);
@@ -50,7 +50,7 @@ fn read(mut bytes: &[u8]) -> Vec<Event> {
         let (message, rest) = bytes.split_at(u64::from_le_bytes(length) as usize);
         bytes = rest;
         check(message, take(&mut bytes));
-        events.push(Event::decode(message).expect("protobuf"));
+        events.push(TfEvent::decode(message).expect("protobuf"));
     }
     events
 }
@@ -59,7 +59,7 @@ fn files(run: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(run.join("tb")).expect("a folder").map(|entry| entry.expect("readable").path()).collect()
 }
 
-fn only_file(run: &Path) -> Vec<Event> {
+fn only_file(run: &Path) -> Vec<TfEvent> {
     let files = files(run);
     assert_eq!(files.len(), 1);
     read(&std::fs::read(&files[0]).expect("readable"))
@@ -71,9 +71,9 @@ fn records_are_those_of_tensorboard() {
     let golden = "1800000000000000a37f4b2209000000000000f83f1a0d627261696e2e4576656e743a322a28646c3a000000000000001295eae2\
                   09000000000000024010072a2d0a110a0a6c6f73732f746f74616c150000003f0a180a1173706565642f646174615f776169745f\
                   731500000000a3037970";
-    let version = Event { wall_time: 1.5, file_version: Some("brain.Event:2".into()), ..Event::default() };
+    let version = TfEvent { wall_time: 1.5, file_version: Some("brain.Event:2".into()), ..TfEvent::default() };
     let values = vec![Value::scalar("loss/total".into(), 0.5), Value::scalar("speed/data_wait_s".into(), 0.0)];
-    let step = Event { wall_time: 2.25, step: 7, summary: Some(Summary { values }), ..Event::default() };
+    let step = TfEvent { wall_time: 2.25, step: 7, summary: Some(TfSummary { values }), ..TfEvent::default() };
     let mut bytes = Vec::new();
     for event in [&version, &step] {
         write_record(&mut bytes, event).expect("a vector takes all");

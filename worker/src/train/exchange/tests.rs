@@ -34,10 +34,10 @@ fn rows_come_in_global_order_on_every_rank_of_any_world() {
         // Five lanes of two rows: ranks hold unequal shares.
         let lanes = LaneMap::new(5, 2, world).expect("fewer ranks than lanes");
         let gathered = ranks(world, |group| {
-            let mut peers = Peers::new(group, &lanes, Asked::Nothing);
+            let mut peers = Peers::new(group, &lanes, Wish::Nothing);
             let own = rows(peers.own_rows());
             let both = [peers.all_gather_rows(&own), peers.all_gather_rows(&own)].map(|all| all.expect("gathered"));
-            assert_eq!(peers.asked(), Asked::Nothing);
+            assert_eq!(peers.asked(), Wish::Nothing);
             assert_eq!(peers.total_rows(), 10);
             both.map(|all| Vec::<f32>::try_from(all.reshape([-1])).expect("numbers"))
         });
@@ -50,7 +50,7 @@ fn rows_come_in_global_order_on_every_rank_of_any_world() {
 
 #[test]
 fn the_highest_wish_of_any_rank_reaches_all_in_the_same_step() {
-    use Asked::{Boundary, Checkpoint, Nothing};
+    use Wish::{Boundary, Checkpoint, Nothing};
     let lanes = LaneMap::new(3, 2, 3).expect("as many lanes as ranks");
     let steps = [[Nothing; 3], [Nothing, Nothing, Boundary], [Checkpoint, Nothing, Boundary], [Nothing; 3]];
     let heard = ranks(3, |group| {

@@ -45,7 +45,7 @@ fn row(number: u32) -> ImageRow {
 }
 
 /// A small split in memory with one bad picture, indexed and embedded.
-async fn source() -> Arc<Source> {
+async fn source() -> Arc<FeedSource> {
     let location = Location::with_store("memory:///set", Arc::new(InMemory::new()), Path::from("set"));
     let options = WriterOptions { rows_per_group: ROWS_PER_GROUP, ..WriterOptions::default() };
     let mut part = PartWriter::new("train/part-00000.parquet", options).expect("a writer");
@@ -61,24 +61,24 @@ async fn source() -> Arc<Source> {
     };
     embed_split(job, &mut encode, &mut |_| {}).await.expect("embedded");
     let reader = RowGroupReader::new(location, &index, "train", Some(KEY)).expect("a split");
-    let order = Order::new(5, reader.split().shape(), 2).expect("rows");
+    let order = SampleOrder::new(5, reader.split().shape(), 2).expect("rows");
     let data = DataSpec { common_pair: 0.0, ..DataSpec::default() };
     let config = SampleConfig { data, size: 8, crop: true, text_dim: Some(TEXT_DIM) };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("threads");
-    Arc::new(Source { reader, order, config, seed: 5, patience: Duration::from_secs(60), pool })
+    Arc::new(FeedSource { reader, order, config, seed: 5, patience: Duration::from_secs(60), pool })
 }
 
 /// The batches of `steps` on `rank` of `world`, by (step, lane).
 fn dealt(
     runtime: &Handle,
-    source: &Arc<Source>,
+    source: &Arc<FeedSource>,
     (rank, world): (u32, u32),
     steps: Range<u64>,
 ) -> BTreeMap<(u64, u32), Batch> {
     let map = LaneMap::new(4, 3, world).expect("fewer ranks than lanes");
     let lanes = map.lanes_of(pixfleet_cluster::Rank(rank));
-    let stretch = Stretch { map, lanes: lanes.clone(), steps: steps.clone(), ahead: 2 };
-    let mut feed = Feed::start(runtime, Arc::clone(source), stretch);
+    let range = FeedRange { map, lanes: lanes.clone(), steps: steps.clone(), ahead: 2 };
+    let mut feed = Feed::start(runtime, Arc::clone(source), range);
     let mut all = BTreeMap::new();
     for step in steps {
         let (batches, _) = runtime.block_on(feed.next(Step(step))).expect("a step");

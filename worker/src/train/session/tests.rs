@@ -161,7 +161,7 @@ impl Worker {
             Ok(ended)
         });
         let join = Join { name: "w0".into(), ..Join::default() };
-        let driver = Driver::new(vec![told.address.clone()], join, hire).expect("signals");
+        let driver = PeerDriver::new(vec![told.address.clone()], join, hire).expect("signals");
         Self { contract, end: Some(end), driving: tokio::spawn(driver.run()) }
     }
 
@@ -224,7 +224,7 @@ async fn a_trainer_that_computes_delays_neither_heartbeat_nor_yield_nor_abort_no
     talk.give(Order::Yield { generation: G, checkpoint: false }).await;
     talk.give(Order::Abort { generation: G, cause: "lost w1".into() }).await;
     contract.switches.until_over(G).await;
-    assert_eq!(contract.switches.asked_of(G), Asked::Boundary);
+    assert_eq!(contract.switches.asked_of(G), Wish::Boundary);
     talk.give(Order::Stop { outcome: Outcome::Drained, message: String::new() }).await;
     contract.switches.until_over(G.next()).await;
     assert_eq!(worker.stopped().await.expect("stopped in order").outcome, Outcome::Drained);
@@ -316,7 +316,7 @@ async fn nobody_at_the_address_is_an_error_that_names_it() {
     let coordinator = Coordinator::start().await;
     let address = coordinator.address.clone();
     let mut driver =
-        Driver::new(vec![address.clone()], Join::default(), Box::new(|_| panic!("no run"))).expect("signals");
+        PeerDriver::new(vec![address.clone()], Join::default(), Box::new(|_| panic!("no run"))).expect("signals");
     coordinator.serving.abort();
     let limits = Limits { patience: Duration::from_millis(100), heartbeat_timeout: HEARTBEAT_TIMEOUT };
     driver.peer.set_limits(limits);

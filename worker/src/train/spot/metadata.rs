@@ -7,7 +7,7 @@ use pixfleet_cluster::spec::{SpotProvider, SpotSpec};
 use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use serde::Deserialize;
 
-use super::Notice;
+use super::SpotNotice;
 
 /// The link-local address at which all three providers answer.
 const ADDRESS: &str = "http://169.254.169.254";
@@ -104,7 +104,7 @@ impl Metadata {
     }
 
     /// Whether the machine is about to be taken back.
-    pub(super) async fn ask(&mut self) -> Result<Option<Notice>, Trouble> {
+    pub(super) async fn ask(&mut self) -> Result<Option<SpotNotice>, Trouble> {
         match &mut self.service {
             Service::Aws { token } => self.http.ask_aws(token).await,
             Service::Gcp => self.http.ask_gcp().await,
@@ -138,7 +138,7 @@ impl Http {
     }
 
     /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/spot-instance-termination-notices.html>
-    async fn ask_aws(&self, token: &mut Option<String>) -> Result<Option<Notice>, Trouble> {
+    async fn ask_aws(&self, token: &mut Option<String>) -> Result<Option<SpotNotice>, Trouble> {
         let known = match token {
             Some(known) => known,
             None => token.insert(self.aws_token().await?),
@@ -166,7 +166,7 @@ impl Http {
     }
 
     /// <https://cloud.google.com/compute/docs/instances/create-use-spot>
-    async fn ask_gcp(&self) -> Result<Option<Notice>, Trouble> {
+    async fn ask_gcp(&self) -> Result<Option<SpotNotice>, Trouble> {
         let (url, request) = self.request(Method::GET, "/computeMetadata/v1/instance/preempted");
         gcp_notice(&send(url, request.header("Metadata-Flavor", "Google")).await?.ok()?)
     }
@@ -174,7 +174,7 @@ impl Http {
     /// <https://learn.microsoft.com/azure/virtual-machines/linux/scheduled-events>
     ///
     /// The first question of all enables the events of a machine, and its answer may take minutes: silence until then.
-    async fn ask_azure(&self, machine: &mut Option<String>) -> Result<Option<Notice>, Trouble> {
+    async fn ask_azure(&self, machine: &mut Option<String>) -> Result<Option<SpotNotice>, Trouble> {
         let name = match machine {
             Some(name) => name,
             None => machine.insert(self.azure_name().await?),
@@ -210,7 +210,7 @@ async fn send(url: String, request: RequestBuilder) -> Result<Answer, Trouble> {
     }
 }
 
-fn aws_notice(answer: Answer) -> Result<Option<Notice>, Trouble> {
+fn aws_notice(answer: Answer) -> Result<Option<SpotNotice>, Trouble> {
     #[derive(Deserialize)]
     struct Action {
         action: String,
@@ -220,21 +220,21 @@ fn aws_notice(answer: Answer) -> Result<Option<Notice>, Trouble> {
         StatusCode::NOT_FOUND => Ok(None),
         StatusCode::OK => {
             let Action { action, time } = answer.json("{\"action\": ..., \"time\": ...}")?;
-            Ok(Some(Notice { provider: SpotProvider::Aws, what: action, when: Some(time) }))
+            Ok(Some(SpotNotice { provider: SpotProvider::Aws, what: action, when: Some(time) }))
         }
         _ => Err(answer.refused("200 OK or 404 Not Found")),
     }
 }
 
-fn gcp_notice(answer: &Answer) -> Result<Option<Notice>, Trouble> {
+fn gcp_notice(answer: &Answer) -> Result<Option<SpotNotice>, Trouble> {
     match answer.text.trim() {
         "FALSE" => Ok(None),
-        "TRUE" => Ok(Some(Notice { provider: SpotProvider::Gcp, what: "preempted".into(), when: None })),
+        "TRUE" => Ok(Some(SpotNotice { provider: SpotProvider::Gcp, what: "preempted".into(), when: None })),
         _ => Err(answer.garbage("TRUE or FALSE")),
     }
 }
 
-fn azure_notice(answer: &Answer, machine: &str) -> Result<Option<Notice>, Trouble> {
+fn azure_notice(answer: &Answer, machine: &str) -> Result<Option<SpotNotice>, Trouble> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Document {
@@ -254,7 +254,7 @@ fn azure_notice(answer: &Answer, machine: &str) -> Result<Option<Notice>, Troubl
         matches!(event.event_type.as_str(), "Preempt" | "Terminate")
             && event.resources.iter().any(|name| name.eq_ignore_ascii_case(machine.trim()))
     };
-    Ok(document.events.into_iter().find(takes_us).map(|event| Notice {
+    Ok(document.events.into_iter().find(takes_us).map(|event| SpotNotice {
         provider: SpotProvider::Azure,
         what: event.event_type,
         when: Some(event.not_before).filter(|when| !when.is_empty()),

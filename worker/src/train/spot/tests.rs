@@ -81,7 +81,7 @@ impl Server {
         Metadata::of(&self.spec(provider), DEADLINE).expect("somebody to ask")
     }
 
-    async fn watch(&self, provider: SpotProvider) -> Notice {
+    async fn watch(&self, provider: SpotProvider) -> SpotNotice {
         tokio::time::timeout(DEADLINE, watch(&self.spec(provider))).await.expect("a notice in time")
     }
 }
@@ -140,8 +140,8 @@ fn ec2(
     }
 }
 
-fn aws_notice() -> Notice {
-    Notice { provider: SpotProvider::Aws, what: "terminate".into(), when: Some("2026-03-01T08:22:00Z".into()) }
+fn aws_notice() -> SpotNotice {
+    SpotNotice { provider: SpotProvider::Aws, what: "terminate".into(), when: Some("2026-03-01T08:22:00Z".into()) }
 }
 
 #[tokio::test]
@@ -181,7 +181,7 @@ async fn compute_engine_gives_notice_to_who_names_the_flavor() {
         _ => say(403, "Forbidden"),
     })
     .await;
-    let notice = Notice { provider: SpotProvider::Gcp, what: "preempted".into(), when: None };
+    let notice = SpotNotice { provider: SpotProvider::Gcp, what: "preempted".into(), when: None };
     assert_eq!(server.watch(SpotProvider::Gcp).await, notice);
     assert_eq!(server.count(GCP), 4);
 }
@@ -216,7 +216,7 @@ async fn azure_gives_notice_of_the_events_that_take_this_machine() {
         heard.push(metadata.ask().await.expect("an answer"));
     }
     let notice = |what: &str, when: Option<&str>| {
-        Some(Notice { provider: SpotProvider::Azure, what: what.into(), when: when.map(String::from) })
+        Some(SpotNotice { provider: SpotProvider::Azure, what: what.into(), when: when.map(String::from) })
     };
     let preempt = notice("Preempt", Some("Mon, 11 Apr 2022 22:27:28 GMT"));
     assert_eq!(heard, [None, None, None, preempt, notice("Terminate", None)]);
@@ -300,7 +300,7 @@ fn the_log_hears_of_changes_alone() {
         let found = reqwest::StatusCode::from_u16(found).expect("a status");
         Err(Trouble::Status { url: "u".into(), found, expected: "e" })
     };
-    let notice = Ok(Some(Notice { provider: SpotProvider::Gcp, what: "w".into(), when: None }));
+    let notice = Ok(Some(SpotNotice { provider: SpotProvider::Gcp, what: "w".into(), when: None }));
     let script = [
         (Ok(None), News::Nothing),
         (garbage("a"), News::Trouble),

@@ -109,7 +109,7 @@ fn trained(world: u32, overrides: &[&str]) -> Vec<(Losses, Vec<Vec<f32>>)> {
         let mut peering = Peering { group: &group, reduction, lanes };
         let losses = (0..5).map(|step| {
             let own: Vec<Batch> = lanes.lanes_of(Rank(rank)).map(|lane| batch(step, lane)).collect();
-            core.step(&mut peering, &own, Step(step), Asked::Nothing).expect("a step").losses.total
+            core.step(&mut peering, &own, Step(step), Wish::Nothing).expect("a step").losses.total
         });
         let losses: Losses = losses.collect();
         drop(peering);
@@ -178,7 +178,7 @@ fn stepped(core: &mut Core, steps: std::ops::Range<u64>) -> Losses {
     let mut peering = Peering { group: &group, reduction, lanes };
     let run = |step| {
         let own: Vec<Batch> = (0..LANES).map(|lane| batch(step, lane)).collect();
-        core.step(&mut peering, &own, Step(step), Asked::Nothing).expect("a step").losses.total
+        core.step(&mut peering, &own, Step(step), Wish::Nothing).expect("a step").losses.total
     };
     steps.map(run).collect()
 }

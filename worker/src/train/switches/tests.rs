@@ -6,13 +6,13 @@ use std::sync::Arc;
 fn what_is_asked_of_a_generation_is_asked_of_no_other() {
     let switches = Switches::new();
     let [old, new] = [3, 4].map(Generation);
-    switches.ask(old, Asked::Checkpoint);
-    assert_eq!((switches.asked_of(old), switches.asked_of(new)), (Asked::Checkpoint, Asked::Nothing));
-    switches.ask(old, Asked::Boundary);
-    assert_eq!(switches.asked_of(old), Asked::Checkpoint, "more was asked already");
-    switches.ask(new, Asked::Boundary);
-    switches.ask(old, Asked::Checkpoint);
-    assert_eq!(switches.asked_of(new), Asked::Boundary, "a late word about an old generation changes nothing");
+    switches.ask(old, Wish::Checkpoint);
+    assert_eq!((switches.asked_of(old), switches.asked_of(new)), (Wish::Checkpoint, Wish::Nothing));
+    switches.ask(old, Wish::Boundary);
+    assert_eq!(switches.asked_of(old), Wish::Checkpoint, "more was asked already");
+    switches.ask(new, Wish::Boundary);
+    switches.ask(old, Wish::Checkpoint);
+    assert_eq!(switches.asked_of(new), Wish::Boundary, "a late word about an old generation changes nothing");
 }
 
 /// Two ranks; the first one's group is armed with `switches` before it forms.

@@ -12,12 +12,12 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// One piece of work that may be tried again for a while. The pauses between attempts are drawn at random around twice
 /// the last one, so that many processes that met the same failure do not come back in step.
 #[derive(Debug)]
-pub struct Patience {
+pub struct Attempts {
     pauses: ExponentialBackoff,
     until: Instant,
 }
 
-impl Patience {
+impl Attempts {
     /// For so long from now.
     #[must_use]
     pub fn lasting(limit: Duration) -> Self {
@@ -44,11 +44,11 @@ mod tests {
     #[tokio::test]
     async fn it_lasts_as_long_as_it_says_and_only_for_what_may_pass() {
         let error = std::io::Error::other("503");
-        assert!(!Patience::lasting(Duration::from_secs(9)).outlasts(&error, Class::Fatal).await);
-        assert!(!Patience::lasting(Duration::ZERO).outlasts(&error, Class::Retry).await);
-        let (mut patience, since) = (Patience::lasting(PAUSE_MIN * 3), Instant::now());
+        assert!(!Attempts::lasting(Duration::from_secs(9)).outlasts(&error, Class::Fatal).await);
+        assert!(!Attempts::lasting(Duration::ZERO).outlasts(&error, Class::Retry).await);
+        let (mut attempts, since) = (Attempts::lasting(PAUSE_MIN * 3), Instant::now());
         let mut tries = 0;
-        while patience.outlasts(&error, Class::Retry).await {
+        while attempts.outlasts(&error, Class::Retry).await {
             tries += 1;
         }
         assert!((1..=4).contains(&tries), "{tries}");
