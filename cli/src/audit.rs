@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
 use object_store::ObjectStoreExt;
 use pixfleet_checkpoint::{Folder, each_segment};
-use pixfleet_cluster::audit::{Audit, Finding, NAMED_MAX, Plan, Trail, prove};
+use pixfleet_cluster::audit::{Audit, AuditPlan, Finding, NAMED_MAX, Trail, prove};
 use pixfleet_cluster::index::DatasetIndex;
 use pixfleet_cluster::{RunSpec, SampleOrder};
 use std::io::Write;
@@ -44,7 +44,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
 }
 
 /// What the ledger of the run at `url` says was done, and what its run file and dataset say should have been.
-async fn read_run(url: &str) -> Result<(Trail, Plan)> {
+async fn read_run(url: &str) -> Result<(Trail, AuditPlan)> {
     let run = Folder::parse(url)?;
     let file = read(&run, "run.toml").await.with_context(|| format!("there is no run at {url}"))?;
     let spec = RunSpec::parse(&file, &[]).with_context(|| format!("{url}/run.toml"))?;
@@ -60,7 +60,7 @@ async fn read_run(url: &str) -> Result<(Trail, Plan)> {
     let order = SampleOrder::new(spec.run.seed, split.shape(), spec.data.window_row_groups)
         .ok_or_else(|| anyhow!("split `{}` has no rows", spec.data.split))?;
     let (seed, steps, global_batch) = (spec.run.seed, spec.schedule.steps, spec.train.global_batch);
-    Ok((trail, Plan { order, steps, global_batch, seed, dataset_digest: digest }))
+    Ok((trail, AuditPlan { order, steps, global_batch, seed, dataset_digest: digest }))
 }
 
 async fn read_trail(run: &Folder) -> Result<Trail> {

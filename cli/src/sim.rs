@@ -3,7 +3,7 @@
 use crate::progress::{bar, set};
 use anyhow::{Context, Result, anyhow, ensure};
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
-use pixfleet_cluster::sim::{Fired, Kind, NOT_INJECTED, Verdict, Violation, schedule, shrink, simulate};
+use pixfleet_cluster::sim::{FaultKind, Fired, NOT_INJECTED, Verdict, Violation, schedule, shrink, simulate};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::Write;
@@ -51,11 +51,12 @@ fn parse_seeds(typed: &str) -> Result<Range<u64>> {
     Ok(from..to)
 }
 
-fn parse_kinds(typed: Option<&str>) -> Result<Vec<Kind>> {
-    let known = || Kind::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
-    let parse = |name| Kind::parse(name).ok_or_else(|| anyhow!("there is no fault `{name}`; known are {}", known()));
+fn parse_kinds(typed: Option<&str>) -> Result<Vec<FaultKind>> {
+    let known = || FaultKind::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
+    let parse =
+        |name| FaultKind::parse(name).ok_or_else(|| anyhow!("there is no fault `{name}`; known are {}", known()));
     match typed {
-        None => Ok(Kind::ALL.to_vec()),
+        None => Ok(FaultKind::ALL.to_vec()),
         Some("none") => Ok(Vec::new()),
         Some(list) => list.split(',').map(str::trim).map(parse).collect(),
     }
@@ -78,7 +79,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
 }
 
 /// One seed, and everything about it.
-fn one(seed: u64, kinds: &[Kind], trace: bool) -> (String, bool) {
+fn one(seed: u64, kinds: &[FaultKind], trace: bool) -> (String, bool) {
     let faults = schedule(seed, kinds);
     let verdict = simulate(seed, &faults, trace);
     let mut text = verdict.trace.join("\n");
@@ -95,7 +96,7 @@ fn one(seed: u64, kinds: &[Kind], trace: bool) -> (String, bool) {
 }
 
 /// A violation, with the shortest list of faults that brings it about and the end of what happens then.
-fn told(seed: u64, kinds: &[Kind], violation: &Violation) -> String {
+fn told(seed: u64, kinds: &[FaultKind], violation: &Violation) -> String {
     const LINES: usize = 60;
     let shrunk = shrink(seed, &schedule(seed, kinds), violation);
     let trace = simulate(seed, &shrunk.faults, true).trace;
@@ -111,7 +112,7 @@ fn told(seed: u64, kinds: &[Kind], violation: &Violation) -> String {
 
 /// What came of many.
 #[derive(Default)]
-struct Tally {
+struct SimTally {
     fired: Fired,
     paths: BTreeSet<u64>,
     seconds: f64,
@@ -120,7 +121,7 @@ struct Tally {
     broken: u64,
 }
 
-impl Tally {
+impl SimTally {
     fn add(&mut self, seed: u64, verdict: Verdict) {
         self.fired.add(&verdict.fired);
         self.paths.insert(verdict.path);
@@ -141,14 +142,14 @@ impl Tally {
     }
 }
 
-fn many(seeds: Range<u64>, kinds: &[Kind], threads: u64) -> (String, bool) {
+fn many(seeds: Range<u64>, kinds: &[FaultKind], threads: u64) -> (String, bool) {
     let start = Instant::now();
     let done = AtomicU64::new(0);
     let next = AtomicU64::new(seeds.start);
     let total = seeds.end - seeds.start;
     let tally = thread::scope(|scope| {
         let work = || {
-            let mut tally = Tally::default();
+            let mut tally = SimTally::default();
             loop {
                 let seed = next.fetch_add(1, Ordering::Relaxed);
                 if seed >= seeds.end {
@@ -165,7 +166,7 @@ fn many(seeds: Range<u64>, kinds: &[Kind], threads: u64) -> (String, bool) {
             thread::sleep(REFRESH);
         }
         bar.finish_and_clear();
-        workers.into_iter().fold(Tally::default(), |mut all, worker| {
+        workers.into_iter().fold(SimTally::default(), |mut all, worker| {
             all.merge(worker.join().expect("a schedule's panic is caught within it"));
             all
         })
@@ -177,11 +178,11 @@ fn many(seeds: Range<u64>, kinds: &[Kind], threads: u64) -> (String, bool) {
     }
 }
 
-fn as_table(tally: &Tally, total: u64, took: Duration) -> String {
+fn as_table(tally: &SimTally, total: u64, took: Duration) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY.row_separator(LineStyle::none()));
     table.set_header(["fault", "fired", "what it does"]);
-    for kind in Kind::ALL {
+    for kind in FaultKind::ALL {
         let fired = tally.fired.faults.get(kind).copied().unwrap_or_default();
         table.add_row([kind.name().to_owned(), fired.to_string(), kind.describe().to_owned()]);
     }

@@ -71,7 +71,7 @@ impl Audit {
 
 /// What the run file and the index say.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct AuditPlan {
     /// The order of samples.
     pub order: SampleOrder,
     /// Steps of the run: no record may speak of a later one.
@@ -86,7 +86,7 @@ pub struct Plan {
 
 /// Replays `records` against `plan`.
 #[must_use]
-pub fn audit<'a>(records: impl IntoIterator<Item = &'a Record>, plan: Plan) -> Audit {
+pub fn audit<'a>(records: impl IntoIterator<Item = &'a Record>, plan: AuditPlan) -> Audit {
     let mut trail = Trail::default();
     for record in records {
         trail.apply(record);
@@ -96,7 +96,7 @@ pub fn audit<'a>(records: impl IntoIterator<Item = &'a Record>, plan: Plan) -> A
 
 /// Replays the ledger that `trail` has taken in against `plan`; `progress` hears of samples done, of how many.
 #[must_use]
-pub fn prove(trail: &Trail, plan: Plan, progress: &mut dyn FnMut(u64, u64)) -> Audit {
+pub fn prove(trail: &Trail, plan: AuditPlan, progress: &mut dyn FnMut(u64, u64)) -> Audit {
     let mut findings = Findings::default();
     opened_as_planned(trail, &plan, &mut findings);
     for &(before, after) in &trail.history.reused {
@@ -117,7 +117,7 @@ pub fn prove(trail: &Trail, plan: Plan, progress: &mut dyn FnMut(u64, u64)) -> A
     }
 }
 
-fn opened_as_planned(trail: &Trail, plan: &Plan, findings: &mut Findings) {
+fn opened_as_planned(trail: &Trail, plan: &AuditPlan, findings: &mut Findings) {
     let mut expect = |what, expected: String, found: String| {
         if expected != found {
             findings.push(Finding::PlanChanged { what, expected, found });
@@ -131,7 +131,7 @@ fn opened_as_planned(trail: &Trail, plan: &Plan, findings: &mut Findings) {
 }
 
 /// Every step is there, on the positions that are its own.
-fn steps_in_place(trail: &Trail, plan: &Plan, findings: &mut Findings) {
+fn steps_in_place(trail: &Trail, plan: &AuditPlan, findings: &mut Findings) {
     let batch = u64::from(plan.global_batch);
     let mut next = 0;
     for (&first, copies) in &trail.stretches {

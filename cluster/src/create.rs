@@ -47,7 +47,7 @@ pub enum Answer {
 
 /// What came of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Settled {
     /// The object is there, and it is ours.
     Created,
     /// Somebody else's is.
@@ -64,7 +64,7 @@ pub enum Next {
     /// [`Creation::tick`], at its deadline.
     Wait,
     /// Nothing.
-    Over(Verdict),
+    Over(Settled),
 }
 
 /// See the module.
@@ -93,12 +93,12 @@ impl Creation {
     /// Takes in the answer to the last ask.
     pub fn answered(&mut self, now: Now, answer: Answer) -> Next {
         match answer {
-            Answer::Created => Next::Over(Verdict::Created),
+            Answer::Created => Next::Over(Settled::Created),
             Answer::Exists => Next::Ask(Ask::Read { key: self.key.clone() }),
-            Answer::Body(body) if body == self.body => Next::Over(Verdict::Created),
-            Answer::Body(body) => Next::Over(Verdict::Rival(body)),
+            Answer::Body(body) if body == self.body => Next::Over(Settled::Created),
+            Answer::Body(body) => Next::Over(Settled::Rival(body)),
             Answer::Failed { retry, message } if !retry || now + self.pause >= self.give_up => {
-                Next::Over(Verdict::Failed(format!("{}: {message}", self.key)))
+                Next::Over(Settled::Failed(format!("{}: {message}", self.key)))
             }
             Answer::Failed { .. } => {
                 self.again = Some(now + self.pause);
@@ -137,16 +137,16 @@ mod tests {
         assert_eq!(creation.tick(Now::ZERO), None);
         assert_eq!(creation.tick(PAUSE_FIRST), Some(ask));
         assert_eq!(creation.answered(PAUSE_FIRST, Answer::Exists), Next::Ask(Ask::Read { key: "k".into() }));
-        let verdict = creation.answered(PAUSE_FIRST, Answer::Body(b"mine".to_vec()));
-        assert_eq!(verdict, Next::Over(Verdict::Created));
+        let next = creation.answered(PAUSE_FIRST, Answer::Body(b"mine".to_vec()));
+        assert_eq!(next, Next::Over(Settled::Created));
     }
 
     #[test]
     fn a_rival_is_known_by_its_bytes() {
         let (mut creation, _) = Creation::begin(Now::ZERO, "k".into(), b"mine".to_vec());
         creation.answered(Now::ZERO, Answer::Exists);
-        let verdict = creation.answered(Now::ZERO, Answer::Body(b"theirs".to_vec()));
-        assert_eq!(verdict, Next::Over(Verdict::Rival(b"theirs".to_vec())));
+        let next = creation.answered(Now::ZERO, Answer::Body(b"theirs".to_vec()));
+        assert_eq!(next, Next::Over(Settled::Rival(b"theirs".to_vec())));
     }
 
     #[test]
@@ -160,6 +160,6 @@ mod tests {
         assert!(now > STORE_PATIENCE - PAUSE_MAX && now <= STORE_PATIENCE, "{now:?}");
         let refused = Answer::Failed { retry: false, message: "403".into() };
         let (mut creation, _) = Creation::begin(Now::ZERO, "k".into(), Vec::new());
-        assert_eq!(creation.answered(Now::ZERO, refused), Next::Over(Verdict::Failed("k: 403".into())));
+        assert_eq!(creation.answered(Now::ZERO, refused), Next::Over(Settled::Failed("k: 403".into())));
     }
 }

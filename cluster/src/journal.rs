@@ -5,7 +5,7 @@
 //! exactly one gets a number: the chain is the fence, and whoever meets a rival in it leads no more. Whoever has nothing
 //! to write looks for one now and then, so that workers are not kept waiting by a leader that is none.
 
-use crate::create::{Answer, Ask, Creation, Next, Verdict};
+use crate::create::{Answer, Ask, Creation, Next, Settled};
 use crate::ledger::{LEDGER_SCHEMA, Record};
 use crate::rng::mix;
 use crate::run::Now;
@@ -158,9 +158,9 @@ impl Journal {
         match writing.creation.answered(now, answer) {
             Next::Ask(ask) => Progress::Ask(ask),
             Next::Wait => Progress::Waiting,
-            Next::Over(Verdict::Rival(_)) => Progress::Deposed,
-            Next::Over(Verdict::Failed(message)) => Progress::Broken(message),
-            Next::Over(Verdict::Created) => {
+            Next::Over(Settled::Rival(_)) => Progress::Deposed,
+            Next::Over(Settled::Failed(message)) => Progress::Broken(message),
+            Next::Over(Settled::Created) => {
                 let through = writing.through;
                 self.digest = std::mem::take(&mut writing.digest);
                 self.next += 1;

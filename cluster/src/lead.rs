@@ -5,7 +5,7 @@
 //! manifest is created; a coordinator that meets a rival in the ledger does nothing any more.
 
 use crate::commit::{Manifest, PartEntry};
-use crate::create::{Answer, Ask, Creation, Next, Verdict};
+use crate::create::{Answer, Ask, Creation, Next, Settled};
 use crate::ids::{Generation, RunId, Step};
 use crate::journal::{Journal, Nonces, Progress};
 use crate::ledger::Record;
@@ -26,9 +26,9 @@ pub enum Request {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+pub enum LeadEvent {
     /// To the run.
-    Run(run::Event),
+    Run(run::RunEvent),
     /// The store answered.
     Answered(Request, Answer),
     /// [`Lead::deadline`] has come.
@@ -37,10 +37,10 @@ pub enum Event {
 
 /// What must now be done, in this order.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// As the run says. [`run::Effect::Ledger`], [`run::Effect::Claim`] and [`run::Effect::StoreManifest`] never come
-    /// out, and [`run::Effect::Finish`] only once all records are in the store.
-    Run(run::Effect),
+pub enum LeadEffect {
+    /// As the run says. [`run::RunEffect::Ledger`], [`run::RunEffect::Claim`] and [`run::RunEffect::StoreManifest`] never come
+    /// out, and [`run::RunEffect::Finish`] only once all records are in the store.
+    Run(run::RunEffect),
     /// Ask the store.
     Ask(Request, Ask),
     /// The first record is in the store: this coordinator leads the run.
@@ -82,7 +82,7 @@ enum Mark {
     Claim(Generation),
     Steps(Step),
     Manifest(Generation, Step, Vec<PartEntry>),
-    Finish(run::Effect),
+    Finish(run::RunEffect),
 }
 
 /// See the module.
@@ -98,13 +98,13 @@ pub struct Lead {
     marks: VecDeque<(u64, Mark)>,
     manifests: BTreeMap<(Generation, Step), Creation>,
     over: bool,
-    effects: Vec<Effect>,
+    effects: Vec<LeadEffect>,
 }
 
 impl Lead {
     /// A coordinator that has read the run, and what it does first: write the record that makes it the leader.
     #[must_use]
-    pub fn open(now: Now, opening: Opening) -> (Self, Vec<Effect>) {
+    pub fn open(now: Now, opening: Opening) -> (Self, Vec<LeadEffect>) {
         let Opening { run, journal, opened, name, spec_digest, dataset_digest, nonces } = opening;
         let mut lead = Self {
             run,
@@ -131,7 +131,7 @@ impl Lead {
         &self.run
     }
 
-    /// When [`Event::Tick`] must come at the latest.
+    /// When [`LeadEvent::Tick`] must come at the latest.
     #[must_use]
     pub fn deadline(&self) -> Option<Now> {
         if self.over {
@@ -142,32 +142,32 @@ impl Lead {
     }
 
     /// Takes in what happened at `now` and says what must be done.
-    pub fn handle(&mut self, now: Now, event: Event) -> Vec<Effect> {
+    pub fn handle(&mut self, now: Now, event: LeadEvent) -> Vec<LeadEffect> {
         if self.over {
             return Vec::new();
         }
         match event {
-            Event::Run(event) => self.run_event(now, event),
-            Event::Answered(Request::Journal, answer) => self.journal_answered(now, answer),
-            Event::Answered(Request::Manifest(generation, step), answer) => {
+            LeadEvent::Run(event) => self.run_event(now, event),
+            LeadEvent::Answered(Request::Journal, answer) => self.journal_answered(now, answer),
+            LeadEvent::Answered(Request::Manifest(generation, step), answer) => {
                 self.manifest_answered(now, (generation, step), answer);
             }
-            Event::Tick => self.run_event(now, run::Event::Tick),
+            LeadEvent::Tick => self.run_event(now, run::RunEvent::Tick),
         }
         self.poll(now);
         std::mem::take(&mut self.effects)
     }
 
-    fn run_event(&mut self, now: Now, event: run::Event) {
+    fn run_event(&mut self, now: Now, event: run::RunEvent) {
         for effect in self.run.handle(now, event) {
             match effect {
-                run::Effect::Ledger(record) => self.record(now, record),
-                run::Effect::Claim { generation } => self.wait_for_ledger(Mark::Claim(generation)),
-                run::Effect::StoreManifest { generation, step, parts } => {
+                run::RunEffect::Ledger(record) => self.record(now, record),
+                run::RunEffect::Claim { generation } => self.wait_for_ledger(Mark::Claim(generation)),
+                run::RunEffect::StoreManifest { generation, step, parts } => {
                     self.wait_for_ledger(Mark::Manifest(generation, step, parts));
                 }
-                run::Effect::Finish { .. } => self.wait_for_ledger(Mark::Finish(effect)),
-                other => self.effects.push(Effect::Run(other)),
+                run::RunEffect::Finish { .. } => self.wait_for_ledger(Mark::Finish(effect)),
+                other => self.effects.push(LeadEffect::Run(other)),
             }
         }
     }
@@ -175,7 +175,7 @@ impl Lead {
     fn record(&mut self, now: Now, record: Record) {
         let step = if let Record::Step(step) = &record { Some(step.step) } else { None };
         let Some(number) = self.journal.push(now, record) else {
-            return self.end(Effect::Break { message: "the store has taken no record for too long".into() });
+            return self.end(LeadEffect::Break { message: "the store has taken no record for too long".into() });
         };
         if let Some(step) = step {
             self.marks.push_back((number, Mark::Steps(step)));
@@ -187,7 +187,7 @@ impl Lead {
         self.marks.push_back((number, mark));
     }
 
-    fn end(&mut self, how: Effect) {
+    fn end(&mut self, how: LeadEffect) {
         self.over = true;
         self.effects.push(how);
     }
@@ -203,22 +203,22 @@ impl Lead {
             self.durable(now, through);
         }
         if let Some(ask) = self.journal.poll(now) {
-            self.effects.push(Effect::Ask(Request::Journal, ask));
+            self.effects.push(LeadEffect::Ask(Request::Journal, ask));
         }
         for (&(generation, step), creation) in &mut self.manifests {
             if let Some(ask) = creation.tick(now) {
-                self.effects.push(Effect::Ask(Request::Manifest(generation, step), ask));
+                self.effects.push(LeadEffect::Ask(Request::Manifest(generation, step), ask));
             }
         }
     }
 
     fn journal_answered(&mut self, now: Now, answer: Answer) {
         match self.journal.answered(now, answer) {
-            Progress::Ask(ask) => self.effects.push(Effect::Ask(Request::Journal, ask)),
+            Progress::Ask(ask) => self.effects.push(LeadEffect::Ask(Request::Journal, ask)),
             Progress::Waiting => {}
             Progress::Durable(through) => self.durable(now, through),
-            Progress::Deposed => self.end(Effect::Depose),
-            Progress::Broken(message) => self.end(Effect::Break { message }),
+            Progress::Deposed => self.end(LeadEffect::Depose),
+            Progress::Broken(message) => self.end(LeadEffect::Break { message }),
         }
     }
 
@@ -227,18 +227,18 @@ impl Lead {
         let mut recorded = None;
         while let Some((_, mark)) = self.marks.pop_front_if(|(number, _)| *number <= through) {
             match mark {
-                Mark::Opened => self.effects.push(Effect::Lead),
-                Mark::Claim(generation) => self.run_event(now, run::Event::Claimed { generation }),
+                Mark::Opened => self.effects.push(LeadEffect::Lead),
+                Mark::Claim(generation) => self.run_event(now, run::RunEvent::Claimed { generation }),
                 Mark::Steps(step) => recorded = Some(step),
                 Mark::Manifest(generation, step, parts) => self.create_manifest(now, (generation, step), parts),
                 Mark::Finish(finish) => {
-                    self.effects.push(Effect::Run(finish));
+                    self.effects.push(LeadEffect::Run(finish));
                     self.over = true;
                 }
             }
         }
         if let Some(through) = recorded.filter(|_| !self.over) {
-            self.run_event(now, run::Event::Recorded { through });
+            self.run_event(now, run::RunEvent::Recorded { through });
         }
     }
 
@@ -257,33 +257,33 @@ impl Lead {
         let body = serde_json::to_vec_pretty(&manifest).expect("a manifest has only JSON types");
         let (creation, ask) = Creation::begin(now, Manifest::key(step, generation), body);
         self.manifests.insert((generation, step), creation);
-        self.effects.push(Effect::Ask(Request::Manifest(generation, step), ask));
+        self.effects.push(LeadEffect::Ask(Request::Manifest(generation, step), ask));
     }
 
     fn manifest_answered(&mut self, now: Now, at: (Generation, Step), answer: Answer) {
         let Some(creation) = self.manifests.get_mut(&at) else { return };
         let (generation, step) = at;
         let verdict = match creation.answered(now, answer) {
-            Next::Ask(ask) => return self.effects.push(Effect::Ask(Request::Manifest(generation, step), ask)),
+            Next::Ask(ask) => return self.effects.push(LeadEffect::Ask(Request::Manifest(generation, step), ask)),
             Next::Wait => return,
             Next::Over(verdict) => verdict,
         };
         self.manifests.remove(&at);
         let key = Manifest::key(step, generation);
         let event = match verdict {
-            Verdict::Created => {
-                self.effects.push(Effect::Sweep);
-                run::Event::ManifestStored { generation, step, key }
+            Settled::Created => {
+                self.effects.push(LeadEffect::Sweep);
+                run::RunEvent::ManifestStored { generation, step, key }
             }
             // An earlier leader created it and fell silent before it could say so: the parts are the same objects.
-            Verdict::Rival(body) if serde_json::from_slice::<Manifest>(&body).is_ok() => {
-                run::Event::ManifestStored { generation, step, key }
+            Settled::Rival(body) if serde_json::from_slice::<Manifest>(&body).is_ok() => {
+                run::RunEvent::ManifestStored { generation, step, key }
             }
-            Verdict::Rival(_) => {
+            Settled::Rival(_) => {
                 let message = format!("{key} is taken by something that is no manifest");
-                run::Event::ManifestFailed { generation, step, message }
+                run::RunEvent::ManifestFailed { generation, step, message }
             }
-            Verdict::Failed(message) => run::Event::ManifestFailed { generation, step, message },
+            Settled::Failed(message) => run::RunEvent::ManifestFailed { generation, step, message },
         };
         self.run_event(now, event);
     }

@@ -10,7 +10,7 @@ use crate::view::{Frame, Tally};
 use pixfleet_checkpoint::Folder;
 use pixfleet_cluster::MemberId;
 use pixfleet_cluster::create::Answer;
-use pixfleet_cluster::lead::{Effect, Event, Lead, Opening, Request};
+use pixfleet_cluster::lead::{Lead, LeadEffect, LeadEvent, Opening, Request};
 use pixfleet_cluster::run::{self, Join, LossCause, Notice, Order, Outcome, Refusal, Report, Welcome};
 use pixfleet_proto::{FleetError, pb};
 use std::collections::VecDeque;
@@ -35,7 +35,7 @@ pub(crate) enum Input {
     /// The parent of a worker saw it exit.
     Exited { host: String, pid: u32, how: String },
     /// Anything else that happened.
-    Event(run::Event),
+    Event(run::RunEvent),
     /// Somebody asks.
     Status(oneshot::Sender<pb::StatusReply>),
     /// Somebody asks for the metrics.
@@ -119,12 +119,12 @@ impl LeadDriver {
             };
             tokio::select! {
                 Some(answered) = self.asks.join_next() => match answered {
-                    Ok((request, answer)) => self.event(Event::Answered(request, answer)),
+                    Ok((request, answer)) => self.event(LeadEvent::Answered(request, answer)),
                     Err(error) => self.end = Some(LeadEnd::Broken(format!("a task that asks the store ended: {error}"))),
                 },
                 Some(_) = self.chores.join_next() => {}
                 Some(input) = inputs.recv() => self.take(input),
-                () = tick => self.event(Event::Tick),
+                () = tick => self.event(LeadEvent::Tick),
             }
         }
     }
@@ -140,11 +140,11 @@ impl LeadDriver {
         match input {
             Input::Join { join, orders, seat } => self.join(join, orders, seat),
             Input::Report { seat, report } if self.sessions.is_current(seat) => {
-                self.run_event(run::Event::Reported { member: seat.member, report });
+                self.run_event(run::RunEvent::Reported { member: seat.member, report });
             }
             Input::Closed { seat, how } if self.sessions.is_current(seat) => {
                 self.sessions.close(seat.member);
-                self.run_event(run::Event::Disconnected { member: seat.member, how });
+                self.run_event(run::RunEvent::Disconnected { member: seat.member, how });
             }
             // Of a session that was replaced or ended: nobody's word any more.
             Input::Report { .. } | Input::Closed { .. } => {}
@@ -152,9 +152,9 @@ impl LeadDriver {
                 let same = |h: &str| host.is_empty() || h == host;
                 let found = self.lead.run().members().find(|m| m.join.pid == pid && same(&m.join.host));
                 if let Some(m) = found {
-                    self.run_event(run::Event::Lost { member: m.member, cause: LossCause::Exited { how } });
+                    self.run_event(run::RunEvent::Lost { member: m.member, cause: LossCause::Exited { how } });
                 }
-                self.run_event(run::Event::WillNotJoin);
+                self.run_event(run::RunEvent::WillNotJoin);
             }
             Input::Event(event) => self.run_event(event),
             Input::Status(reply) => {
@@ -178,31 +178,31 @@ impl LeadDriver {
         tracing::info!(%member, again, name = join.name, pid = join.pid, "joined");
         // The session may have ended already; its end is the next input then.
         let _ = seat.send(opened);
-        self.run_event(run::Event::Joined { member, join });
+        self.run_event(run::RunEvent::Joined { member, join });
     }
 
-    fn run_event(&mut self, event: run::Event) {
-        self.event(Event::Run(event));
+    fn run_event(&mut self, event: run::RunEvent) {
+        self.event(LeadEvent::Run(event));
     }
 
-    fn event(&mut self, event: Event) {
+    fn event(&mut self, event: LeadEvent) {
         // Effects may bring about further events (a session that takes no more orders); those come after.
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             for effect in self.lead.handle(self.started.elapsed(), event) {
-                events.extend(self.perform(effect).map(Event::Run));
+                events.extend(self.perform(effect).map(LeadEvent::Run));
             }
         }
     }
 
-    fn perform(&mut self, effect: Effect) -> Option<run::Event> {
+    fn perform(&mut self, effect: LeadEffect) -> Option<run::RunEvent> {
         match effect {
-            Effect::Run(effect) => return self.perform_run(effect),
-            Effect::Ask(request, ask) => {
+            LeadEffect::Run(effect) => return self.perform_run(effect),
+            LeadEffect::Ask(request, ask) => {
                 let location = self.parts.location.clone();
                 self.asks.spawn(async move { (request, store::ask(location, ask).await) });
             }
-            Effect::Lead => {
+            LeadEffect::Lead => {
                 let leader = self.parts.welcome.leader;
                 tracing::info!(leader, address = self.parts.address, "this coordinator leads the run");
                 self.led = true;
@@ -210,50 +210,50 @@ impl LeadDriver {
                 let (location, address) = (self.parts.location.clone(), self.parts.address.clone());
                 self.chores.spawn(store::announce(location, leader, address));
             }
-            Effect::Sweep => {
+            LeadEffect::Sweep => {
                 self.chores.spawn(store::clean(self.parts.location.clone(), self.parts.keep));
             }
-            Effect::Depose => {
+            LeadEffect::Depose => {
                 self.parts.rendezvous.close();
                 self.end = Some(LeadEnd::Deposed { led: self.led });
             }
-            Effect::Break { message } => self.end = Some(LeadEnd::Broken(message)),
+            LeadEffect::Break { message } => self.end = Some(LeadEnd::Broken(message)),
         }
         None
     }
 
-    fn perform_run(&mut self, effect: run::Effect) -> Option<run::Event> {
+    fn perform_run(&mut self, effect: run::RunEffect) -> Option<run::RunEvent> {
         match effect {
-            run::Effect::Welcome { member } => {
+            run::RunEffect::Welcome { member } => {
                 let welcome = Welcome { member, ..self.parts.welcome.clone() };
                 return self.send(member, Order::Welcome(welcome));
             }
-            run::Effect::Send { member, order } => return self.send(member, order),
-            run::Effect::Close { member } => self.sessions.close(member),
-            run::Effect::Refuse { member, refusal } => self.refuse(member, refusal),
-            run::Effect::OpenRendezvous { generation } => self.parts.rendezvous.open(generation),
-            run::Effect::CloseRendezvous => self.parts.rendezvous.close(),
-            run::Effect::Announce(notice) => self.announce(notice),
-            run::Effect::Finish { outcome, message } => {
+            run::RunEffect::Send { member, order } => return self.send(member, order),
+            run::RunEffect::Close { member } => self.sessions.close(member),
+            run::RunEffect::Refuse { member, refusal } => self.refuse(member, refusal),
+            run::RunEffect::OpenRendezvous { generation } => self.parts.rendezvous.open(generation),
+            run::RunEffect::CloseRendezvous => self.parts.rendezvous.close(),
+            run::RunEffect::Announce(notice) => self.announce(notice),
+            run::RunEffect::Finish { outcome, message } => {
                 tracing::info!(?outcome, message, "run over");
                 self.end = Some(LeadEnd::Over(outcome, message));
             }
-            run::Effect::Ledger(_) | run::Effect::Claim { .. } | run::Effect::StoreManifest { .. } => {
-                unreachable!("the machine keeps these to itself: see lead::Effect::Run")
+            run::RunEffect::Ledger(_) | run::RunEffect::Claim { .. } | run::RunEffect::StoreManifest { .. } => {
+                unreachable!("the machine keeps these to itself: see LeadEffect::Run")
             }
         }
         None
     }
 
     /// Queues an order. A worker that does not read its orders is as good as gone.
-    fn send(&mut self, member: MemberId, order: Order) -> Option<run::Event> {
+    fn send(&mut self, member: MemberId, order: Order) -> Option<run::RunEvent> {
         match self.sessions.send(member, order) {
             Ok(()) => None,
             Err(Unsent::Full) => {
                 let cause = LossCause::StreamClosed { how: "it does not read its orders".into() };
-                Some(run::Event::Lost { member, cause })
+                Some(run::RunEvent::Lost { member, cause })
             }
-            Err(Unsent::Closed) => Some(run::Event::Disconnected { member, how: "its session is closed".into() }),
+            Err(Unsent::Closed) => Some(run::RunEvent::Disconnected { member, how: "its session is closed".into() }),
         }
     }
 

@@ -22,32 +22,32 @@ use tokio::sync::{mpsc, oneshot};
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Branch {
+struct BranchLabel {
     branch: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct MemberState {
+struct MemberStateLabel {
     state: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Cause {
+struct CauseLabel {
     cause: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Invariant {
+struct InvariantLabel {
     invariant: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Member {
+struct MemberLabel {
     member: u64,
     name: String,
 }
 
-type Number = Gauge<f64, AtomicU64>;
+type FloatGauge = Gauge<f64, AtomicU64>;
 
 /// The page.
 pub(crate) fn text(status: &pb::StatusReply, tally: &Tally, violations: &BTreeMap<&'static str, u64>) -> String {
@@ -55,15 +55,15 @@ pub(crate) fn text(status: &pb::StatusReply, tally: &Tally, violations: &BTreeMa
     let mut page = Registry::with_prefix_and_labels("pixfleet", [run].into_iter());
     progress(&mut page, status, tally);
     members(&mut page, status);
-    let faults = Family::<Cause, Counter>::default();
+    let faults = Family::<CauseLabel, Counter>::default();
     page.register("faults", "Faults under this leader, by cause", faults.clone());
     for (cause, n) in &status.faults {
-        faults.get_or_create(&Cause { cause: cause.clone() }).inc_by(*n);
+        faults.get_or_create(&CauseLabel { cause: cause.clone() }).inc_by(*n);
     }
-    let broken = Family::<Invariant, Counter>::default();
+    let broken = Family::<InvariantLabel, Counter>::default();
     page.register("invariant_violations", "Invariants found broken: a defect of this program", broken.clone());
     for (invariant, n) in violations {
-        broken.get_or_create(&Invariant { invariant }).inc_by(*n);
+        broken.get_or_create(&InvariantLabel { invariant }).inc_by(*n);
     }
     let mut text = String::new();
     encode(&mut text, &page).expect("a string takes all text");
@@ -85,10 +85,10 @@ fn progress(page: &mut Registry, status: &pb::StatusReply, tally: &Tally) {
     let steps = Counter::<u64>::default();
     steps.inc_by(tally.steps);
     page.register("steps", "Steps committed under this leader, repeated ones included", steps);
-    let uptime = Number::default();
+    let uptime = FloatGauge::default();
     uptime.set(status.uptime_s);
     page.register("uptime_seconds", "Time since this coordinator opened the run", uptime);
-    let (losses, rate) = (Family::<Branch, Number>::default(), Number::default());
+    let (losses, rate) = (Family::<BranchLabel, FloatGauge>::default(), FloatGauge::default());
     page.register("loss", "Losses of the newest step, by branch", losses.clone());
     if let Some(last) = &status.last {
         rate.set(last.samples_per_s);
@@ -97,24 +97,24 @@ fn progress(page: &mut Registry, status: &pb::StatusReply, tally: &Tally) {
         let branches = [("total", Some(of.total)), ("global", of.global), ("crop", of.crop), ("local", of.local)];
         for (branch, loss) in branches {
             if let Some(loss) = loss {
-                losses.get_or_create(&Branch { branch }).set(loss);
+                losses.get_or_create(&BranchLabel { branch }).set(loss);
             }
         }
     }
 }
 
 fn members(page: &mut Registry, status: &pb::StatusReply) {
-    let states = Family::<MemberState, Gauge>::default();
+    let states = Family::<MemberStateLabel, Gauge>::default();
     page.register("members", "Members, by state", states.clone());
     for m in &status.members {
-        states.get_or_create(&MemberState { state: m.state.clone() }).inc();
+        states.get_or_create(&MemberStateLabel { state: m.state.clone() }).inc();
     }
     let mut seconds = |name: &str, help: &str, of: fn(&pb::Speed) -> f64| {
-        let family = Family::<Member, Number>::default();
+        let family = Family::<MemberLabel, FloatGauge>::default();
         page.register(name, help, family.clone());
         for m in &status.members {
             if let Some(speed) = &m.speed {
-                family.get_or_create(&Member { member: m.member, name: m.name.clone() }).set(of(speed));
+                family.get_or_create(&MemberLabel { member: m.member, name: m.name.clone() }).set(of(speed));
             }
         }
     };

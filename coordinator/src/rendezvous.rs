@@ -35,7 +35,7 @@ pub(crate) struct Rendezvous {
 }
 
 /// What one look at the keys yields.
-enum Look {
+enum Lookup {
     Done(StoreReply),
     /// This key is not there yet.
     Wait(String),
@@ -72,8 +72,8 @@ impl Rendezvous {
             // Registered before the look, so that a change in between is not missed.
             notified.as_mut().enable();
             let key = match self.look(generation, &op)? {
-                Look::Done(reply) => return Ok(reply),
-                Look::Wait(key) => key,
+                Lookup::Done(reply) => return Ok(reply),
+                Lookup::Wait(key) => key,
             };
             if tokio::time::timeout_at(deadline, notified.as_mut()).await.is_err() {
                 let waited_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -83,7 +83,7 @@ impl Rendezvous {
         }
     }
 
-    fn look(&self, generation: Generation, op: &Op) -> Result<Look, FleetError> {
+    fn look(&self, generation: Generation, op: &Op) -> Result<Lookup, FleetError> {
         let mut keys = self.lock();
         if keys.open != Some(generation) {
             return Err(FleetError::StaleGeneration { got: generation, current: keys.newest });
@@ -92,7 +92,7 @@ impl Rendezvous {
             Op::Set(kv) => (keys.set(&kv.key, kv.value.clone()).map(|()| StoreReply::default())?, true),
             Op::Get(get) => match keys.values.get(&get.key) {
                 Some(value) => (StoreReply { value: value.clone(), ..StoreReply::default() }, false),
-                None => return Ok(Look::Wait(get.key.clone())),
+                None => return Ok(Lookup::Wait(get.key.clone())),
             },
             Op::Add(add) => (keys.add(&add.key, add.amount)?, true),
             Op::Check(check) => {
@@ -101,7 +101,7 @@ impl Rendezvous {
             }
             Op::Wait(wait) => match wait.keys.iter().find(|k| !keys.values.contains_key(*k)) {
                 None => (StoreReply::default(), false),
-                Some(missing) => return Ok(Look::Wait(missing.clone())),
+                Some(missing) => return Ok(Lookup::Wait(missing.clone())),
             },
             Op::CompareSet(cs) => {
                 let value = keys.compare_set(&cs.key, &cs.expected, &cs.desired)?;
@@ -117,7 +117,7 @@ impl Rendezvous {
         if changed {
             self.changed.notify_waiters();
         }
-        Ok(Look::Done(reply))
+        Ok(Lookup::Done(reply))
     }
 
     /// A poisoned lock is taken as it is: the next generation clears it anyway.

@@ -13,7 +13,7 @@ use crate::view::Frame;
 use futures::FutureExt;
 use pixfleet_checkpoint::leaders;
 use pixfleet_cluster::RunSpec;
-use pixfleet_cluster::run::{Event, Outcome};
+use pixfleet_cluster::run::{Outcome, RunEvent};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -110,7 +110,7 @@ pub async fn serve(
     let drainer = tokio::spawn(async move {
         shutdown.await;
         // The driver is gone only when this coordinator is about to end.
-        let _ = inputs.send(Input::Event(Event::Drain)).await;
+        let _ = inputs.send(Input::Event(RunEvent::Drain)).await;
     });
     let ended = lead(&config, &shared, &mut from_service).boxed().await;
     drainer.abort();

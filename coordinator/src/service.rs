@@ -5,7 +5,7 @@ use crate::rendezvous::Rendezvous;
 use crate::sessions::Seat;
 use crate::stage::StageGate;
 use futures::Stream;
-use pixfleet_cluster::run::{Event, Report};
+use pixfleet_cluster::run::{Report, RunEvent};
 use pixfleet_proto::pb::fleet_server::Fleet;
 use pixfleet_proto::{FleetError, pb};
 use std::pin::Pin;
@@ -123,9 +123,9 @@ impl Fleet for Service {
         let kind = request.into_inner().kind;
         let missing = FleetError::Malformed { field: "control.kind".into(), problem: "is missing".into() };
         let input = match kind.ok_or(missing)? {
-            Kind::Drain(pb::Drain {}) => Input::Event(Event::Drain),
+            Kind::Drain(pb::Drain {}) => Input::Event(RunEvent::Drain),
             Kind::MemberExit(e) => Input::Exited { host: e.host, pid: e.pid, how: e.how },
-            Kind::Stop(stop) => Input::Event(Event::Stop { message: stop.message }),
+            Kind::Stop(stop) => Input::Event(RunEvent::Stop { message: stop.message }),
         };
         self.tell(input).await?;
         Ok(Response::new(pb::ControlReply {}))

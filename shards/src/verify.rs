@@ -20,7 +20,7 @@ pub const FAULTS_KEPT: usize = 1000;
 
 /// What was found.
 #[derive(Debug, Default)]
-pub struct Report {
+pub struct VerifyReport {
     /// Files.
     pub files: u64,
     /// Rows that could be decoded.
@@ -37,7 +37,7 @@ pub struct Report {
     pub faults_total: u64,
 }
 
-impl Report {
+impl VerifyReport {
     fn fault(&mut self, fault: ShardError) {
         self.faults_total += 1;
         if self.faults.len() < FAULTS_KEPT {
@@ -64,8 +64,8 @@ pub struct VerifyProgress {
 pub async fn verify(
     location: &Location,
     progress: &mut (dyn FnMut(VerifyProgress) + Send),
-) -> Result<Report, ShardError> {
-    let mut report = Report::default();
+) -> Result<VerifyReport, ShardError> {
+    let mut report = VerifyReport::default();
     let fetched = Arc::new(Fetched::default());
     let files = index::data_files(location).await?;
     if files.is_empty() {

@@ -139,14 +139,14 @@ keep = 2
 }
 
 /// A run file in a folder of its own.
-pub struct Run {
+pub struct TestRun {
     /// The folder: `run.toml`, `store/`.
     pub dir: PathBuf,
     /// The run's name.
     pub name: String,
 }
 
-impl Run {
+impl TestRun {
     /// A small run called `name` on the dataset.
     pub fn new(name: &str) -> Self {
         let dir = scratch().join(name);

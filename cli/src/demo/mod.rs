@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 use pixfleet_shards::Location;
 use pixfleet_shards::mini::{self, MiniConfig};
-use stages::{Config, Journal};
+use stages::{DemoConfig, DemoJournal};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 use std::time::Instant;
@@ -53,7 +53,7 @@ pub(crate) struct Args {
 }
 
 /// Folders of one demo.
-struct Place {
+struct DemoPaths {
     out: PathBuf,
     data: String,
     store: String,
@@ -62,21 +62,21 @@ struct Place {
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
     let started = Instant::now();
     let out = std::path::absolute(&args.out).with_context(|| format!("{} is not a path", args.out.display()))?;
-    let place = Place { data: url(&out.join("data"))?, store: url(&out.join("runs"))?, out };
-    let config = Config { scenes: args.scenes, steps: args.steps, set: args.set.clone() };
-    let mut journal = Journal::open(&place.out, config, args.fresh)?;
+    let paths = DemoPaths { data: url(&out.join("data"))?, store: url(&out.join("runs"))?, out };
+    let config = DemoConfig { scenes: args.scenes, steps: args.steps, set: args.set.clone() };
+    let mut journal = DemoJournal::open(&paths.out, config, args.fresh)?;
 
     say(1, "compose scenes from drawings");
-    journal.stage("compose and index", || compose(&args, &place))?;
+    journal.stage("compose and index", || compose(&args, &paths))?;
     say(2, "embed their captions with MiniLM");
-    journal.stage("embed captions", || embed(&args, &place))?;
+    journal.stage("embed captions", || embed(&args, &paths))?;
     say(3, &format!("train with {} worker{}", args.workers, if args.workers == 1 { "" } else { "s" }));
-    if let Some(code) = journal.try_stage("train", || train(&args, &place))? {
+    if let Some(code) = journal.try_stage("train", || train(&args, &paths))? {
         eprintln!("stopped; the same command goes on from here");
         return Ok(code);
     }
     say(4, "evaluate on scenes it has not seen");
-    eval(&place, &journal)?;
+    eval(&paths, &journal)?;
     eprintln!("\n{}", journal.table(started.elapsed()));
     Ok(ExitCode::SUCCESS)
 }
@@ -92,9 +92,9 @@ fn url(folder: &Path) -> Result<String> {
     }
 }
 
-fn compose(args: &Args, place: &Place) -> Result<()> {
+fn compose(args: &Args, paths: &DemoPaths) -> Result<()> {
     let config = MiniConfig { scenes: args.scenes, drawings: args.drawings.clone(), ..MiniConfig::default() };
-    let location = Location::parse(&place.data)?;
+    let location = Location::parse(&paths.data)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let style = ProgressStyle::with_template("compose {bar:32.cyan/dim} {pos}/{len} scenes  {per_sec}  eta {eta}");
     let bar = ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -111,18 +111,18 @@ fn compose(args: &Args, place: &Place) -> Result<()> {
     Ok(())
 }
 
-fn embed(args: &Args, place: &Place) -> Result<()> {
+fn embed(args: &Args, paths: &DemoPaths) -> Result<()> {
     let mut command = crate::torch::beside("pixfleet-worker")?;
-    command.args(["embed", &place.data, "--split", "train,test", "--encoder", "minilm"]);
+    command.args(["embed", &paths.data, "--split", "train,test", "--encoder", "minilm"]);
     command.args(["--precision", "bf16", "--weights"]).arg(&args.minilm);
     done("embed", run(&mut command)?)
 }
 
 /// `Some` exit code where training was stopped before its end.
-fn train(args: &Args, place: &Place) -> Result<Option<ExitCode>> {
-    let file = place.out.join("run.toml");
+fn train(args: &Args, paths: &DemoPaths) -> Result<Option<ExitCode>> {
+    let file = paths.out.join("run.toml");
     std::fs::write(&file, RUN_FILE).with_context(|| format!("cannot write {}", file.display()))?;
-    let mut sets = vec![format!("data.url={}", place.data), format!("run.store={}", place.store)];
+    let mut sets = vec![format!("data.url={}", paths.data), format!("run.store={}", paths.store)];
     sets.extend(args.steps.map(|steps| format!("schedule.steps={steps}")));
     sets.extend(args.set.iter().cloned());
     let mut command = Command::new(std::env::current_exe().context("cannot find this program's own path")?);
@@ -137,11 +137,11 @@ fn train(args: &Args, place: &Place) -> Result<Option<ExitCode>> {
     }
 }
 
-fn eval(place: &Place, journal: &Journal) -> Result<()> {
-    let run_url = format!("{}/{RUN}", place.store);
+fn eval(paths: &DemoPaths, journal: &DemoJournal) -> Result<()> {
+    let run_url = format!("{}/{RUN}", paths.store);
     let mut command = crate::torch::beside("pixfleet-worker")?;
-    command.args(["eval", &run_url, "--data", &place.data, "--split", "test", "--text", "short,long", "--out"]);
-    command.arg(&place.out).arg("--stages").arg(journal.path());
+    command.args(["eval", &run_url, "--data", &paths.data, "--split", "test", "--text", "short,long", "--out"]);
+    command.arg(&paths.out).arg("--stages").arg(journal.path());
     done("eval", run(&mut command)?)
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// What the stages' results depend on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Config {
+pub(crate) struct DemoConfig {
     /// Scenes to train on.
     pub(crate) scenes: u64,
     /// Steps instead of the run file's.
@@ -21,7 +21,7 @@ pub(crate) struct Config {
 
 /// One stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Stage {
+struct DemoStage {
     name: String,
     seconds: f64,
     done: bool,
@@ -29,20 +29,20 @@ struct Stage {
 
 /// Stages of one folder, in the order they were first reached.
 #[derive(Debug)]
-pub(crate) struct Journal {
+pub(crate) struct DemoJournal {
     path: PathBuf,
-    stages: Vec<Stage>,
+    stages: Vec<DemoStage>,
 }
 
-impl Journal {
+impl DemoJournal {
     /// Opens the journal of `out`; what is there of another configuration, or with `fresh`, is removed.
     ///
     /// # Errors
     /// A folder that cannot be written.
-    pub(crate) fn open(out: &Path, config: Config, fresh: bool) -> Result<Self> {
+    pub(crate) fn open(out: &Path, config: DemoConfig, fresh: bool) -> Result<Self> {
         let config_path = out.join("demo.json");
         let path = out.join("stages.json");
-        let before: Option<Config> = read(&config_path);
+        let before: Option<DemoConfig> = read(&config_path);
         if fresh || before.as_ref() != Some(&config) {
             if before.is_some() {
                 eprintln!("starting afresh in {}", out.display());
@@ -52,7 +52,7 @@ impl Journal {
             for folder in if keep_data { &["runs"][..] } else { &["data", "runs"][..] } {
                 remove(&out.join(folder))?;
             }
-            let mut stages: Vec<Stage> = read(&path).unwrap_or_default();
+            let mut stages: Vec<DemoStage> = read(&path).unwrap_or_default();
             stages.retain(|s| keep_data && s.done && s.name != "train");
             write(&path, &stages)?;
             write(&config_path, &config)?;
@@ -73,7 +73,7 @@ impl Journal {
         self.try_stage(name, || work().map(|()| None)).map(|_| ())
     }
 
-    /// As [`Journal::stage`], for one that may be stopped before its end: then it returns the exit code.
+    /// As [`DemoJournal::stage`], for one that may be stopped before its end: then it returns the exit code.
     ///
     /// # Errors
     /// The stage's own; time spent on it is kept.
@@ -83,7 +83,7 @@ impl Journal {
         work: impl FnOnce() -> Result<Option<ExitCode>>,
     ) -> Result<Option<ExitCode>> {
         let at = self.stages.iter().position(|s| s.name == name).unwrap_or_else(|| {
-            self.stages.push(Stage { name: name.into(), seconds: 0.0, done: false });
+            self.stages.push(DemoStage { name: name.into(), seconds: 0.0, done: false });
             self.stages.len() - 1
         });
         if self.stages[at].done {
@@ -145,17 +145,17 @@ fn write<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn config(scenes: u64, steps: Option<u64>) -> Config {
-        Config { scenes, steps, set: Vec::new() }
+    fn config(scenes: u64, steps: Option<u64>) -> DemoConfig {
+        DemoConfig { scenes, steps, set: Vec::new() }
     }
 
     #[test]
     fn a_stage_that_is_done_is_not_done_again_and_a_failed_one_is() {
         let dir = tempfile::tempdir().expect("a folder");
-        let mut journal = Journal::open(dir.path(), config(10, None), false).expect("opens");
+        let mut journal = DemoJournal::open(dir.path(), config(10, None), false).expect("opens");
         journal.stage("compose", || Ok(())).expect("works");
         assert!(journal.stage("embed", || anyhow::bail!("no weights")).is_err());
-        let mut again = Journal::open(dir.path(), config(10, None), false).expect("opens");
+        let mut again = DemoJournal::open(dir.path(), config(10, None), false).expect("opens");
         again.stage("compose", || panic!("done before")).expect("nothing to do");
         let mut done = false;
         again
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn a_stopped_stage_goes_on_and_its_time_adds_up() {
         let dir = tempfile::tempdir().expect("a folder");
-        let mut journal = Journal::open(dir.path(), config(10, None), false).expect("opens");
+        let mut journal = DemoJournal::open(dir.path(), config(10, None), false).expect("opens");
         assert!(journal.try_stage("train", || Ok(Some(ExitCode::from(75)))).expect("no fault").is_some());
         let spent = journal.stages[0].seconds;
         assert!(journal.try_stage("train", || Ok(None)).expect("no fault").is_none());
@@ -186,15 +186,15 @@ mod tests {
                 std::fs::create_dir_all(dir.path().join(folder)).expect("made");
             }
         };
-        let mut journal = Journal::open(dir.path(), config(10, None), false).expect("opens");
+        let mut journal = DemoJournal::open(dir.path(), config(10, None), false).expect("opens");
         journal.stage("compose", || Ok(())).expect("works");
         journal.stage("train", || Ok(())).expect("works");
         fill();
-        let journal = Journal::open(dir.path(), config(10, Some(5)), false).expect("opens");
+        let journal = DemoJournal::open(dir.path(), config(10, Some(5)), false).expect("opens");
         assert!(there("data") && !there("runs"));
         assert_eq!(journal.stages.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["compose"]);
         fill();
-        let journal = Journal::open(dir.path(), config(20, Some(5)), false).expect("opens");
+        let journal = DemoJournal::open(dir.path(), config(20, Some(5)), false).expect("opens");
         assert!(!there("data") && !there("runs") && journal.stages.is_empty());
     }
 }

@@ -6,7 +6,7 @@
 
 mod children;
 mod coordinator;
-mod link;
+mod leader_client;
 mod log_line;
 mod screen;
 mod supervise;
@@ -89,7 +89,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
     // Children ask the kernel to die with the thread that started them, so they are started from this, the main one.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let plan = supervise::Plan {
+    let launch = supervise::Launch {
         spec,
         workers: args.workers,
         respawn: args.respawn,
@@ -98,5 +98,5 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
         fresh: args.fresh,
         device: args.device,
     };
-    runtime.block_on(supervise::run(plan))
+    runtime.block_on(supervise::run(launch))
 }

@@ -4,7 +4,7 @@
 use super::Log;
 use super::children::{Children, Exit};
 use super::coordinator::{self, Own};
-use super::link::Link;
+use super::leader_client::LeaderClient;
 use super::screen::Screen;
 use super::workers::Workers;
 use anyhow::{Context, Result, anyhow};
@@ -29,7 +29,7 @@ const RECHECK: Duration = Duration::from_millis(100);
 const FAREWELL: Duration = Duration::from_secs(15);
 
 /// What is to be done.
-pub(crate) struct Plan {
+pub(crate) struct Launch {
     pub(crate) spec: RunSpec,
     pub(crate) workers: u32,
     /// How often a lost worker is started again.
@@ -40,33 +40,33 @@ pub(crate) struct Plan {
     pub(crate) device: String,
 }
 
-pub(crate) async fn run(plan: Plan) -> Result<ExitCode> {
+pub(crate) async fn run(launch: Launch) -> Result<ExitCode> {
     let folder = TempFolder::new()?;
-    let mut children = Children::new(&logs(&plan.spec, &folder))?;
-    let (own, address) = match &plan.coordinator {
+    let mut children = Children::new(&logs(&launch.spec, &folder))?;
+    let (own, address) = match &launch.coordinator {
         Some(address) => (None, address.clone()),
         None => {
-            let own = Own::new(&plan.spec, &folder.0)?;
-            let address = own.start(&mut children, plan.workers, plan.fresh).await?;
+            let own = Own::new(&launch.spec, &folder.0)?;
+            let address = own.start(&mut children, launch.workers, launch.fresh).await?;
             (Some(own), address)
         }
     };
     // Watched before the first worker starts, so that no step goes unseen.
-    let watched = async { Ok(Link::open(&address, Patience::default()).await?) };
-    let link = coordinator::unless_it_ends(&mut children, watched).await?;
-    let workers = Workers::start(&mut children, &address, &plan.device, (plan.workers, plan.respawn))?;
+    let watched = async { Ok(LeaderClient::open(&address, Patience::default()).await?) };
+    let client = coordinator::unless_it_ends(&mut children, watched).await?;
+    let workers = Workers::start(&mut children, &address, &launch.device, (launch.workers, launch.respawn))?;
     let run = Supervisor {
         address,
-        link: Some(link),
+        client: Some(client),
         lost_at: Instant::now(),
         look_at: Instant::now(),
         children,
-        screen: Screen::new(plan.log, &plan.spec.run.name, plan.spec.schedule.steps),
+        screen: Screen::new(launch.log, &launch.spec.run.name, launch.spec.schedule.steps),
         workers,
         own_lives: own.is_some(),
         own,
         verdict: None,
-        spec: plan.spec,
+        spec: launch.spec,
         exits: BTreeMap::new(),
         first_bad: None,
         untold: Vec::new(),
@@ -110,7 +110,7 @@ struct Supervisor {
     /// Where the coordinator is, or was last.
     address: String,
     /// `None` while there is no coordinator that answers.
-    link: Option<Link>,
+    client: Option<LeaderClient>,
     lost_at: Instant,
     /// When it is looked for next.
     look_at: Instant,
@@ -139,7 +139,7 @@ struct Supervisor {
 }
 
 /// What ended the run, as far as this program knows.
-struct End {
+struct RunEnd {
     outcome: Outcome,
     message: String,
 }
@@ -149,9 +149,9 @@ impl Supervisor {
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
         let end = loop {
-            let (waiting, looking) = (!self.untold.is_empty(), self.link.is_none());
+            let (waiting, looking) = (!self.untold.is_empty(), self.client.is_none());
             let end = tokio::select! {
-                notice = next(&mut self.link) => match notice {
+                notice = next(&mut self.client) => match notice {
                     Ok(notice) => self.notice(notice)?,
                     Err(how) => self.hung_up(&how)?,
                 },
@@ -181,7 +181,7 @@ impl Supervisor {
         }
     }
 
-    fn notice(&mut self, notice: pb::Notice) -> Result<Option<End>> {
+    fn notice(&mut self, notice: pb::Notice) -> Result<Option<RunEnd>> {
         use pb::notice::Kind;
         match notice.kind {
             Some(Kind::State(state)) => self.screen.state(&state)?,
@@ -202,7 +202,7 @@ impl Supervisor {
                 self.tell_losses(true)?;
                 self.screen.finished(stop.outcome(), &stop.message)?;
                 let outcome = Outcome::try_from(stop.outcome()).context("the coordinator's last words")?;
-                return Ok(Some(End { outcome, message: stop.message }));
+                return Ok(Some(RunEnd { outcome, message: stop.message }));
             }
             None => {}
         }
@@ -220,7 +220,7 @@ impl Supervisor {
         Ok(())
     }
 
-    async fn exited(&mut self, exit: Exit) -> Result<Option<End>> {
+    async fn exited(&mut self, exit: Exit) -> Result<Option<RunEnd>> {
         tracing::info!(name = exit.name, pid = exit.pid, how = exit.how(), "child ended");
         self.exits.insert(exit.pid, exit.clone());
         self.tell_losses(false)?;
@@ -237,7 +237,7 @@ impl Supervisor {
     }
 
     /// Whether this program can go on with the workers that are left to it.
-    async fn after_exit(&mut self, exit: &Exit) -> Result<Option<End>> {
+    async fn after_exit(&mut self, exit: &Exit) -> Result<Option<RunEnd>> {
         let left_by_order = exit.status.code() == Some(75);
         if exit.status.code() == Some(0) || self.wish.is_some() {
             return Ok(None);
@@ -249,7 +249,7 @@ impl Supervisor {
         if self.own.is_none() {
             // The run is somebody else's; without workers this program has done its part.
             let outcome = if left_by_order { Outcome::Drained } else { Outcome::Fault };
-            return Ok((self.workers.count() == 0).then(|| End { outcome, message: self.first_cause() }));
+            return Ok((self.workers.count() == 0).then(|| RunEnd { outcome, message: self.first_cause() }));
         }
         self.short = Some(exit.clone()).filter(|_| self.workers.count() < self.min_workers());
         self.enough().await;
@@ -265,8 +265,8 @@ impl Supervisor {
     async fn enough(&mut self) {
         let (own, min) = (self.workers.count(), self.min_workers());
         let Some(exit) = self.short.clone() else { return };
-        let Some(link) = self.link.as_mut().filter(|_| self.wish.is_none()) else { return };
-        let members = link.members().await;
+        let Some(client) = self.client.as_mut().filter(|_| self.wish.is_none()) else { return };
+        let members = client.members().await;
         // A coordinator that opens the run says so later.
         self.recheck |= members.is_none();
         if members.is_none_or(|members| members >= min) {
@@ -295,8 +295,8 @@ impl Supervisor {
     }
 
     async fn say(&mut self, kind: Say) {
-        if let Some(link) = &mut self.link {
-            link.control(kind).await;
+        if let Some(client) = &mut self.client {
+            client.control(kind).await;
         }
     }
 
@@ -307,7 +307,7 @@ impl Supervisor {
     }
 
     /// The first Ctrl-C drains, the second kills.
-    async fn interrupted(&mut self) -> Option<End> {
+    async fn interrupted(&mut self) -> Option<RunEnd> {
         self.interrupts += 1;
         if self.interrupts == 1 {
             self.screen.note("draining: the step in flight ends, then a checkpoint; once more to kill");
@@ -315,7 +315,7 @@ impl Supervisor {
             return None;
         }
         self.children.kill_all();
-        Some(End { outcome: Outcome::Fault, message: "killed; the run resumes from its newest checkpoint".into() })
+        Some(RunEnd { outcome: Outcome::Fault, message: "killed; the run resumes from its newest checkpoint".into() })
     }
 
     /// Waits for the children, and kills those that do not end.
@@ -336,10 +336,10 @@ impl Supervisor {
     }
 }
 
-/// The next notice; for ever without a link.
-async fn next(link: &mut Option<Link>) -> Result<pb::Notice, String> {
-    let Some(link) = link else { return std::future::pending().await };
-    match link.next().await {
+/// The next notice; for ever without a client.
+async fn next(client: &mut Option<LeaderClient>) -> Result<pb::Notice, String> {
+    let Some(client) = client else { return std::future::pending().await };
+    match client.next().await {
         Ok(Some(notice)) => Ok(notice),
         Ok(None) => Err("it hung up".into()),
         Err(status) => Err(status.message().into()),

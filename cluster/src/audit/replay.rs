@@ -3,7 +3,7 @@
 
 use super::finding::{Finding, Findings, NAMED_MAX};
 use super::trail::{Stretch, Trail};
-use super::{EpochAudit, Plan};
+use super::{AuditPlan, EpochAudit};
 use crate::ids::Step;
 use crate::order::SampleOrder;
 use std::collections::BTreeMap;
@@ -49,7 +49,7 @@ pub(super) struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    pub(super) fn new(plan: Plan, findings: &'a mut Findings, progress: &'a mut dyn FnMut(u64, u64)) -> Self {
+    pub(super) fn new(plan: AuditPlan, findings: &'a mut Findings, progress: &'a mut dyn FnMut(u64, u64)) -> Self {
         let rows = Rows(vec![0; plan.order.epoch_len().div_ceil(64) as usize]);
         let batch = u64::from(plan.global_batch);
         Self { order: plan.order, batch, steps: plan.steps, rows, findings, progress, done: 0, total: 0 }

@@ -5,9 +5,9 @@ use crate::order::DatasetShape;
 
 const BATCH: u32 = 6;
 
-fn plan() -> Plan {
+fn plan() -> AuditPlan {
     let order = SampleOrder::new(3, DatasetShape { rows: vec![5, 7, 4] }, 2).expect("has rows");
-    Plan { order, steps: 7, global_batch: BATCH, seed: 3, dataset_digest: "d".into() }
+    AuditPlan { order, steps: 7, global_batch: BATCH, seed: 3, dataset_digest: "d".into() }
 }
 
 fn step(number: u64) -> StepRecord {

@@ -10,14 +10,14 @@ use std::collections::BTreeSet;
 
 /// How often each row was used, and the counts and findings of it, none left out.
 struct Plain {
-    plan: Plan,
+    plan: AuditPlan,
     times: BTreeMap<u64, Vec<u32>>,
     epochs: BTreeMap<u64, EpochAudit>,
     findings: Vec<Finding>,
 }
 
 impl Plain {
-    fn audit(records: &[Record], plan: Plan) -> Audit {
+    fn audit(records: &[Record], plan: AuditPlan) -> Audit {
         let mut plain = Self { plan, times: BTreeMap::new(), epochs: BTreeMap::new(), findings: Vec::new() };
         let history = History::replay(records);
         for record in records {
@@ -129,7 +129,7 @@ fn of_kind(audit: &Audit, wanted: &str) -> Vec<String> {
 }
 
 /// Audits both ways and demands the same verdict; of each kind of finding as many as are named.
-fn same(records: &[Record], plan: Plan, what: &str) -> Audit {
+fn same(records: &[Record], plan: AuditPlan, what: &str) -> Audit {
     let quick = audit(records, plan.clone());
     let plain = Plain::audit(records, plan);
     let kinds: BTreeSet<_> = plain.findings.iter().chain(&quick.findings).map(kind).collect();
@@ -146,9 +146,9 @@ fn same(records: &[Record], plan: Plan, what: &str) -> Audit {
     quick
 }
 
-fn plan(seed: u64, shape: DatasetShape, window: u32, global_batch: u32) -> Plan {
+fn plan(seed: u64, shape: DatasetShape, window: u32, global_batch: u32) -> AuditPlan {
     let order = SampleOrder::new(seed, shape, window).expect("has rows");
-    Plan { order, steps: u64::MAX, global_batch, seed, dataset_digest: "d".into() }
+    AuditPlan { order, steps: u64::MAX, global_batch, seed, dataset_digest: "d".into() }
 }
 
 fn step(number: u64, batch: u64) -> StepRecord {
@@ -187,7 +187,7 @@ fn opened(digest: &str, seed: u64, global_batch: u32) -> Record {
 /// A ledger of some dozens of records, in which much goes wrong.
 struct Random {
     draws: Draws,
-    plan: Plan,
+    plan: AuditPlan,
     next: u64,
     generation: u64,
     records: Vec<Record>,
@@ -203,7 +203,7 @@ impl Random {
         Self { draws, plan, next: 0, generation: 1, records: Vec::new() }
     }
 
-    fn ledger(mut self) -> (Vec<Record>, Plan) {
+    fn ledger(mut self) -> (Vec<Record>, AuditPlan) {
         let faults = [0, 2, 20][self.draws.below(3) as usize];
         for _ in 0..10 + self.draws.below(40) {
             if self.draws.below(40) < faults { self.odd() } else { self.regular() }

@@ -15,7 +15,7 @@ pub struct Trail {
     /// All else that the ledger says; its steps are never filled.
     pub(super) history: History,
     /// How coordinators opened the run.
-    pub(super) opened: Vec<Opened>,
+    pub(super) opened: Vec<Premise>,
     /// Step records that were cut off.
     pub(super) redone: u64,
     /// Generations formed.
@@ -26,7 +26,7 @@ pub struct Trail {
 
 /// What a coordinator took for the plan.
 #[derive(Debug, Clone)]
-pub(super) struct Opened {
+pub(super) struct Premise {
     pub(super) dataset_digest: String,
     pub(super) seed: u64,
     pub(super) global_batch: u32,
@@ -55,7 +55,7 @@ impl Trail {
                 self.generations += 1;
                 self.cut(start_step.0);
             }
-            Record::Opened { dataset_digest, seed, global_batch, .. } => self.opened.push(Opened {
+            Record::Opened { dataset_digest, seed, global_batch, .. } => self.opened.push(Premise {
                 dataset_digest: dataset_digest.clone(),
                 seed: *seed,
                 global_batch: *global_batch,

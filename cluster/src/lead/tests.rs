@@ -6,7 +6,7 @@ use crate::ledger::parse_lines;
 use crate::run::{Join, Order, PartReport, Report, Standing, StepReport};
 use std::time::Duration;
 
-fn lead() -> (Lead, Vec<Effect>) {
+fn lead() -> (Lead, Vec<LeadEffect>) {
     let opened = Record::Opened {
         run: "r".into(),
         spec_digest: String::new(),
@@ -31,23 +31,23 @@ fn lead() -> (Lead, Vec<Effect>) {
 const M: MemberId = MemberId(1);
 const G: Generation = Generation(1);
 
-fn said(report: Report) -> Event {
-    Event::Run(run::Event::Reported { member: M, report })
+fn said(report: Report) -> LeadEvent {
+    LeadEvent::Run(run::RunEvent::Reported { member: M, report })
 }
 
-fn created(request: Request) -> Event {
-    Event::Answered(request, Answer::Created)
+fn created(request: Request) -> LeadEvent {
+    LeadEvent::Answered(request, Answer::Created)
 }
 
 /// The records of the segment that is asked to be written, and the orders that go out.
-fn look(effects: &[Effect]) -> (Vec<Record>, Vec<Order>) {
+fn look(effects: &[LeadEffect]) -> (Vec<Record>, Vec<Order>) {
     let (mut records, mut orders) = (Vec::new(), Vec::new());
     for effect in effects {
         match effect {
-            Effect::Ask(Request::Journal, Ask::Create { body, .. }) => {
+            LeadEffect::Ask(Request::Journal, Ask::Create { body, .. }) => {
                 records = parse_lines(std::str::from_utf8(body).expect("text")).expect("records");
             }
-            Effect::Run(run::Effect::Send { order, .. }) => orders.push(order.clone()),
+            LeadEffect::Run(run::RunEffect::Send { order, .. }) => orders.push(order.clone()),
             _ => {}
         }
     }
@@ -57,9 +57,9 @@ fn look(effects: &[Effect]) -> (Vec<Record>, Vec<Order>) {
 fn training() -> Lead {
     let (mut lead, first) = lead();
     assert!(matches!(look(&first).0[1], Record::Opened { .. }));
-    assert_eq!(lead.handle(Now::ZERO, created(Request::Journal)), [Effect::Lead]);
+    assert_eq!(lead.handle(Now::ZERO, created(Request::Journal)), [LeadEffect::Lead]);
     let join = Join { name: "w".into(), ..Join::default() };
-    lead.handle(Now::ZERO, Event::Run(run::Event::Joined { member: M, join }));
+    lead.handle(Now::ZERO, LeadEvent::Run(run::RunEvent::Joined { member: M, join }));
     let standing = Standing::Free { next_step: None, digest: None };
     let effects = lead.handle(Now::ZERO, said(Report::Standing(standing)));
     let (records, orders) = look(&effects);
@@ -87,7 +87,7 @@ fn records_are_durable_before_the_manifest_and_before_their_reports_are_forgotte
     let part = PartReport { generation: G, step: Step(1), entry };
     let effects = lead.handle(Now::ZERO, said(Report::Part(part)));
     let manifest = Request::Manifest(G, Step(1));
-    let asked = |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::Ask(r, _) if *r == manifest));
+    let asked = |effects: &[LeadEffect]| effects.iter().any(|e| matches!(e, LeadEffect::Ask(r, _) if *r == manifest));
     assert!(!asked(&effects), "the step's record comes first");
     assert!(matches!(look(&effects).0[1], Record::Step(_)), "and at once");
 
@@ -95,22 +95,22 @@ fn records_are_durable_before_the_manifest_and_before_their_reports_are_forgotte
     assert!(asked(&effects));
     assert!(look(&effects).1.contains(&Order::Recorded { through: Step(0) }));
     let effects = lead.handle(Now::ZERO, created(manifest));
-    assert!(effects.contains(&Effect::Sweep));
+    assert!(effects.contains(&LeadEffect::Sweep));
     assert!(matches!(look(&effects).1[..], [Order::Checkpointed { .. }]));
 }
 
 #[test]
 fn whoever_meets_a_rival_in_the_ledger_says_nothing_any_more() {
     let mut lead = training();
-    lead.handle(Now::ZERO, Event::Run(run::Event::Drain));
+    lead.handle(Now::ZERO, LeadEvent::Run(run::RunEvent::Drain));
     let step = StepReport { generation: G, step: Step(0), samples: 8, ..StepReport::default() };
     lead.handle(Now::ZERO, said(Report::Committed(step)));
     let later = Duration::from_secs(1);
-    let effects = lead.handle(later, Event::Tick);
-    assert!(matches!(effects[..], [Effect::Ask(Request::Journal, Ask::Create { .. })]));
-    lead.handle(later, Event::Answered(Request::Journal, Answer::Exists));
-    let effects = lead.handle(later, Event::Answered(Request::Journal, Answer::Body(b"theirs".to_vec())));
-    assert_eq!(effects, [Effect::Depose]);
-    assert_eq!(lead.handle(later, Event::Tick), []);
+    let effects = lead.handle(later, LeadEvent::Tick);
+    assert!(matches!(effects[..], [LeadEffect::Ask(Request::Journal, Ask::Create { .. })]));
+    lead.handle(later, LeadEvent::Answered(Request::Journal, Answer::Exists));
+    let effects = lead.handle(later, LeadEvent::Answered(Request::Journal, Answer::Body(b"theirs".to_vec())));
+    assert_eq!(effects, [LeadEffect::Depose]);
+    assert_eq!(lead.handle(later, LeadEvent::Tick), []);
     assert_eq!(lead.deadline(), None);
 }

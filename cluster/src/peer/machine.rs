@@ -48,7 +48,7 @@ pub enum Word {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+pub enum PeerEvent {
     /// A session is open; nothing was said yet.
     Connected,
     /// It broke, or could not be opened.
@@ -76,7 +76,7 @@ pub enum Event {
 
 /// What must now be done, in this order.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
+pub enum PeerEffect {
     /// Find the coordinator that leads and open a session with it.
     Connect,
     /// Say this to it.
@@ -104,7 +104,7 @@ pub enum Effect {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Link {
+enum Contact {
     /// No session since `since`; the next attempt at `again`.
     Down { since: Now, again: Now },
     /// An attempt is under way.
@@ -120,7 +120,7 @@ enum Link {
 pub struct Peer {
     join: Join,
     limits: Limits,
-    link: Link,
+    contact: Contact,
     pause: Duration,
     heartbeat: Duration,
     /// The highest leader seen.
@@ -135,17 +135,17 @@ pub struct Peer {
     /// When this machine last looked at the clock.
     seen: Now,
     over: bool,
-    effects: Vec<Effect>,
+    effects: Vec<PeerEffect>,
 }
 
 impl Peer {
-    /// A worker that has not looked for its coordinator yet. The first [`Event::Tick`] makes it do so.
+    /// A worker that has not looked for its coordinator yet. The first [`PeerEvent::Tick`] makes it do so.
     #[must_use]
     pub fn new(now: Now, join: Join, limits: Limits) -> Self {
         Self {
             join,
             limits,
-            link: Link::Down { since: now, again: now },
+            contact: Contact::Down { since: now, again: now },
             pause: PAUSE_FIRST,
             heartbeat: limits.heartbeat_timeout / 8,
             leader: 0,
@@ -167,7 +167,7 @@ impl Peer {
     /// Whether a coordinator listens.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        matches!(self.link, Link::Up { .. })
+        matches!(self.contact, Contact::Up { .. })
     }
 
     /// The number that it was given.
@@ -182,48 +182,48 @@ impl Peer {
         self.owed.len()
     }
 
-    /// When [`Event::Tick`] must come at the latest. Never later than half the time after which this worker would
+    /// When [`PeerEvent::Tick`] must come at the latest. Never later than half the time after which this worker would
     /// count as lost, so that a long gap means that the process was stopped.
     #[must_use]
     pub fn deadline(&self) -> Option<Now> {
         if self.over {
             return None;
         }
-        let link = match self.link {
-            Link::Down { again, .. } => again,
-            Link::Up { beat } => beat,
-            Link::Opening { since } | Link::Greeting { since } => since + self.limits.patience,
+        let contact = match self.contact {
+            Contact::Down { again, .. } => again,
+            Contact::Up { beat } => beat,
+            Contact::Opening { since } | Contact::Greeting { since } => since + self.limits.patience,
         };
-        Some(link.min(self.seen + self.limits.heartbeat_timeout / 2))
+        Some(contact.min(self.seen + self.limits.heartbeat_timeout / 2))
     }
 
     /// Takes in what happened at `now` and says what must be done.
-    pub fn handle(&mut self, now: Now, event: Event) -> Vec<Effect> {
+    pub fn handle(&mut self, now: Now, event: PeerEvent) -> Vec<PeerEffect> {
         if self.over {
             return Vec::new();
         }
         self.notice_gap(now);
         match event {
-            Event::Connected => self.connected(),
-            Event::Broken { how } => self.broken(now, &how),
-            Event::Ordered(order) => self.ordered(now, order),
-            Event::RunClosed { outcome } => self.exit(outcome, closing_words(outcome)),
-            Event::Trainer(word) => self.heard(word),
-            Event::Leave { reason } => self.leave(reason),
-            Event::Tick => self.tick(now),
+            PeerEvent::Connected => self.connected(),
+            PeerEvent::Broken { how } => self.broken(now, &how),
+            PeerEvent::Ordered(order) => self.ordered(now, order),
+            PeerEvent::RunClosed { outcome } => self.exit(outcome, closing_words(outcome)),
+            PeerEvent::Trainer(word) => self.heard(word),
+            PeerEvent::Leave { reason } => self.leave(reason),
+            PeerEvent::Tick => self.tick(now),
         }
         std::mem::take(&mut self.effects)
     }
 
     fn say(&mut self, report: Report) {
         if self.is_up() {
-            self.effects.push(Effect::Send(report));
+            self.effects.push(PeerEffect::Send(report));
         }
     }
 
     fn exit(&mut self, outcome: Outcome, message: String) {
         self.over = true;
-        self.effects.push(Effect::Exit { outcome, message });
+        self.effects.push(PeerEffect::Exit { outcome, message });
     }
 
     /// A process that was stopped and goes on must not touch what the others have gone on with.
@@ -233,7 +233,7 @@ impl Peer {
         if gap >= self.limits.heartbeat_timeout
             && let Some(generation) = self.generation()
         {
-            self.effects.push(Effect::Abort(generation));
+            self.effects.push(PeerEffect::Abort(generation));
         }
     }
 
@@ -248,40 +248,40 @@ impl Peer {
     }
 
     fn connected(&mut self) {
-        let Link::Opening { since } = self.link else { return };
-        self.link = Link::Greeting { since };
+        let Contact::Opening { since } = self.contact else { return };
+        self.contact = Contact::Greeting { since };
         let join = self.join.clone();
-        self.effects.push(Effect::Send(Report::Join(join)));
+        self.effects.push(PeerEffect::Send(Report::Join(join)));
     }
 
     fn broken(&mut self, now: Now, how: &str) {
-        let since = match self.link {
-            Link::Up { .. } => {
+        let since = match self.contact {
+            Contact::Up { .. } => {
                 self.pause = PAUSE_FIRST;
                 now
             }
-            Link::Down { since, .. } | Link::Opening { since } | Link::Greeting { since } => since,
+            Contact::Down { since, .. } | Contact::Opening { since } | Contact::Greeting { since } => since,
         };
         if now.saturating_sub(since) >= self.limits.patience {
             let patience = self.limits.patience.as_secs_f64();
             return self.exit(Outcome::Fault, format!("no coordinator for {patience:.0} s: {how}"));
         }
-        self.link = Link::Down { since, again: now + self.pause };
+        self.contact = Contact::Down { since, again: now + self.pause };
         self.pause = (self.pause * 2).min(PAUSE_MAX);
     }
 
     fn tick(&mut self, now: Now) {
-        match self.link {
-            Link::Down { since, again } if now >= again => {
-                self.link = Link::Opening { since };
-                self.effects.push(Effect::Connect);
+        match self.contact {
+            Contact::Down { since, again } if now >= again => {
+                self.contact = Contact::Opening { since };
+                self.effects.push(PeerEffect::Connect);
             }
-            Link::Up { beat } if now >= beat => {
-                self.link = Link::Up { beat: now + self.heartbeat };
+            Contact::Up { beat } if now >= beat => {
+                self.contact = Contact::Up { beat: now + self.heartbeat };
                 self.say(Report::Heartbeat { next_step: self.next_step() });
             }
-            Link::Opening { since } | Link::Greeting { since } if now >= since + self.limits.patience => {
-                self.effects.push(Effect::HangUp);
+            Contact::Opening { since } | Contact::Greeting { since } if now >= since + self.limits.patience => {
+                self.effects.push(PeerEffect::HangUp);
                 self.broken(now, "it does not answer");
             }
             _ => {}
@@ -300,7 +300,7 @@ impl Peer {
         match order {
             Order::Welcome(welcome) if welcome.leader < self.leader => {
                 // It was deposed and has not noticed yet.
-                self.effects.push(Effect::HangUp);
+                self.effects.push(PeerEffect::HangUp);
                 self.broken(now, "it does not lead any more");
             }
             Order::Welcome(welcome) => {
@@ -308,13 +308,13 @@ impl Peer {
                 self.join.member = Some(welcome.member);
                 self.heartbeat = Duration::from_millis((welcome.heartbeat_ms / 2).max(10));
                 self.pause = PAUSE_FIRST;
-                self.link = Link::Up { beat: now + self.heartbeat };
+                self.contact = Contact::Up { beat: now + self.heartbeat };
                 self.tell_all();
             }
             _ if !self.is_up() => {}
             Order::Form(form) => self.train(form),
-            Order::Abort { generation, .. } => self.effects.push(Effect::Abort(generation)),
-            Order::Yield { generation, checkpoint } => self.effects.push(Effect::Yield { generation, checkpoint }),
+            Order::Abort { generation, .. } => self.effects.push(PeerEffect::Abort(generation)),
+            Order::Yield { generation, checkpoint } => self.effects.push(PeerEffect::Yield { generation, checkpoint }),
             Order::Recorded { through } => while self.owed.pop_front_if(|owed| owed.step <= through).is_some() {},
             Order::Checkpointed { step, .. } => self.parts.retain(|part| part.step > step),
             Order::Stop { outcome, message } => self.exit(outcome, message),
@@ -342,7 +342,7 @@ impl Peer {
         self.owed.clear();
         self.parts.clear();
         self.standing = Some(Standing::Forming { generation: form.generation });
-        self.effects.push(Effect::Train(form));
+        self.effects.push(PeerEffect::Train(form));
     }
 
     fn heard(&mut self, word: Word) {

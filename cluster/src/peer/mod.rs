@@ -8,4 +8,4 @@ mod machine;
 #[cfg(test)]
 mod tests;
 
-pub use machine::{Effect, Event, Limits, Peer, Word};
+pub use machine::{Limits, Peer, PeerEffect, PeerEvent, Word};

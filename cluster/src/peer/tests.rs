@@ -8,11 +8,11 @@ use std::time::Duration;
 const LIMITS: Limits = Limits { patience: Duration::from_secs(600), heartbeat_timeout: Duration::from_secs(5) };
 const G: Generation = Generation(4);
 
-fn welcome(leader: u64) -> Event {
+fn welcome(leader: u64) -> PeerEvent {
     let (run, spec_toml, spec_digest, dataset_digest) = <(String, String, String, String)>::default();
     let member = MemberId(7);
     let welcome = Welcome { member, leader, run, spec_toml, spec_digest, dataset_digest, heartbeat_ms: 1000 };
-    Event::Ordered(Order::Welcome(welcome))
+    PeerEvent::Ordered(Order::Welcome(welcome))
 }
 
 fn form() -> Form {
@@ -32,40 +32,40 @@ fn step(step: u64) -> StepReport {
     StepReport { generation: G, step: Step(step), ..StepReport::default() }
 }
 
-fn sent(effects: &[Effect]) -> Vec<Report> {
-    effects.iter().filter_map(|e| if let Effect::Send(report) = e { Some(report.clone()) } else { None }).collect()
+fn sent(effects: &[PeerEffect]) -> Vec<Report> {
+    effects.iter().filter_map(|e| if let PeerEffect::Send(report) = e { Some(report.clone()) } else { None }).collect()
 }
 
 /// A worker that has committed `steps` steps in a generation of the first leader.
 fn training(steps: u64) -> Peer {
     let mut peer = Peer::new(Duration::ZERO, Join::default(), LIMITS);
     let now = Duration::ZERO;
-    assert_eq!(peer.handle(now, Event::Tick), [Effect::Connect]);
-    assert!(matches!(sent(&peer.handle(now, Event::Connected))[..], [Report::Join(Join { member: None, .. })]));
+    assert_eq!(peer.handle(now, PeerEvent::Tick), [PeerEffect::Connect]);
+    assert!(matches!(sent(&peer.handle(now, PeerEvent::Connected))[..], [Report::Join(Join { member: None, .. })]));
     assert_eq!(peer.handle(now, welcome(1)), []);
     let free = Standing::Free { next_step: None, digest: None };
-    assert_eq!(sent(&peer.handle(now, Event::Trainer(Word::Warm))), [Report::Standing(free)]);
-    assert_eq!(peer.handle(now, Event::Ordered(Order::Form(form()))), [Effect::Train(form())]);
-    peer.handle(now, Event::Trainer(Word::Ready { generation: G, next_step: Step(0) }));
+    assert_eq!(sent(&peer.handle(now, PeerEvent::Trainer(Word::Warm))), [Report::Standing(free)]);
+    assert_eq!(peer.handle(now, PeerEvent::Ordered(Order::Form(form()))), [PeerEffect::Train(form())]);
+    peer.handle(now, PeerEvent::Trainer(Word::Ready { generation: G, next_step: Step(0) }));
     for s in 0..steps {
-        assert_eq!(sent(&peer.handle(now, Event::Trainer(Word::Committed(step(s))))), [Report::Committed(step(s))]);
+        assert_eq!(sent(&peer.handle(now, PeerEvent::Trainer(Word::Committed(step(s))))), [Report::Committed(step(s))]);
     }
     peer
 }
 
-fn reconnect(peer: &mut Peer, at: Duration, leader: u64) -> Vec<Effect> {
+fn reconnect(peer: &mut Peer, at: Duration, leader: u64) -> Vec<PeerEffect> {
     let at = peer.deadline().expect("it tries again").max(at);
-    assert_eq!(peer.handle(at, Event::Tick), [Effect::Connect]);
-    peer.handle(at, Event::Connected);
+    assert_eq!(peer.handle(at, PeerEvent::Tick), [PeerEffect::Connect]);
+    peer.handle(at, PeerEvent::Connected);
     peer.handle(at, welcome(leader))
 }
 
 #[test]
 fn what_no_ledger_holds_is_told_to_the_next_leader_before_anything_else() {
     let mut peer = training(3);
-    peer.handle(Duration::ZERO, Event::Ordered(Order::Recorded { through: Step(0) }));
-    peer.handle(Duration::ZERO, Event::Broken { how: "reset".into() });
-    assert_eq!(peer.handle(Duration::ZERO, Event::Trainer(Word::Committed(step(3)))), [], "kept");
+    peer.handle(Duration::ZERO, PeerEvent::Ordered(Order::Recorded { through: Step(0) }));
+    peer.handle(Duration::ZERO, PeerEvent::Broken { how: "reset".into() });
+    assert_eq!(peer.handle(Duration::ZERO, PeerEvent::Trainer(Word::Committed(step(3)))), [], "kept");
     let told = sent(&reconnect(&mut peer, Duration::ZERO, 2));
     let expected: Vec<_> = (1..4).map(|s| Report::Committed(step(s))).collect();
     assert_eq!(told[..3], expected);
@@ -75,48 +75,48 @@ fn what_no_ledger_holds_is_told_to_the_next_leader_before_anything_else() {
 #[test]
 fn a_deposed_leader_is_not_obeyed() {
     let mut peer = training(1);
-    peer.handle(Duration::ZERO, Event::Broken { how: "reset".into() });
+    peer.handle(Duration::ZERO, PeerEvent::Broken { how: "reset".into() });
     reconnect(&mut peer, Duration::ZERO, 3);
-    peer.handle(Duration::from_secs(1), Event::Broken { how: "reset".into() });
-    assert_eq!(reconnect(&mut peer, Duration::from_secs(1), 2), [Effect::HangUp]);
-    assert_eq!(peer.handle(Duration::from_secs(1), Event::Ordered(Order::Form(form()))), []);
+    peer.handle(Duration::from_secs(1), PeerEvent::Broken { how: "reset".into() });
+    assert_eq!(reconnect(&mut peer, Duration::from_secs(1), 2), [PeerEffect::HangUp]);
+    assert_eq!(peer.handle(Duration::from_secs(1), PeerEvent::Ordered(Order::Form(form()))), []);
 }
 
 #[test]
 fn whoever_was_stopped_for_too_long_leaves_first() {
     let mut peer = training(1);
-    let effects = peer.handle(LIMITS.heartbeat_timeout, Event::Tick);
-    assert_eq!(effects[0], Effect::Abort(G));
+    let effects = peer.handle(LIMITS.heartbeat_timeout, PeerEvent::Tick);
+    assert_eq!(effects[0], PeerEffect::Abort(G));
     let mut peer = training(1);
-    assert!(!peer.handle(LIMITS.heartbeat_timeout / 2, Event::Tick).contains(&Effect::Abort(G)));
+    assert!(!peer.handle(LIMITS.heartbeat_timeout / 2, PeerEvent::Tick).contains(&PeerEffect::Abort(G)));
 }
 
 #[test]
 fn patience_without_a_coordinator_ends() {
     let mut peer = training(0);
     let mut now = Duration::ZERO;
-    peer.handle(now, Event::Broken { how: "reset".into() });
+    peer.handle(now, PeerEvent::Broken { how: "reset".into() });
     let exit = loop {
         now = peer.deadline().expect("it goes on");
-        match &peer.handle(now, Event::Tick)[..] {
-            [Effect::Connect] => {}
+        match &peer.handle(now, PeerEvent::Tick)[..] {
+            [PeerEffect::Connect] => {}
             [] => continue,
             other => panic!("{other:?}"),
         }
-        if let [exit] = &peer.handle(now, Event::Broken { how: "refused".into() })[..] {
+        if let [exit] = &peer.handle(now, PeerEvent::Broken { how: "refused".into() })[..] {
             break exit.clone();
         }
     };
     assert!(now >= LIMITS.patience && now < LIMITS.patience + Duration::from_secs(3), "{now:?}");
     let message = "no coordinator for 600 s: refused".to_string();
-    assert_eq!(exit, Effect::Exit { outcome: Outcome::Fault, message });
+    assert_eq!(exit, PeerEffect::Exit { outcome: Outcome::Fault, message });
 }
 
 #[test]
 fn leaving_an_old_generation_does_not_undo_the_order_to_the_next() {
     let mut peer = training(1);
     let next = Form { generation: G.next(), ..form() };
-    peer.handle(Duration::ZERO, Event::Ordered(Order::Form(next)));
+    peer.handle(Duration::ZERO, PeerEvent::Ordered(Order::Form(next)));
     let left = Left {
         generation: G,
         next_step: Some(Step(1)),
@@ -125,8 +125,8 @@ fn leaving_an_old_generation_does_not_undo_the_order_to_the_next() {
         message: String::new(),
         lost_rank: None,
     };
-    peer.handle(Duration::ZERO, Event::Trainer(Word::Left(left)));
-    peer.handle(Duration::ZERO, Event::Broken { how: "reset".into() });
+    peer.handle(Duration::ZERO, PeerEvent::Trainer(Word::Left(left)));
+    peer.handle(Duration::ZERO, PeerEvent::Broken { how: "reset".into() });
     let told = sent(&reconnect(&mut peer, Duration::ZERO, 1));
     assert_eq!(told.last(), Some(&Report::Standing(Standing::Forming { generation: G.next() })));
 }

@@ -1,7 +1,7 @@
 //! How a run drains, pauses and ends: always with a checkpoint that is committed.
 
-use super::event::{Effect, Notice, Now, Resume};
-use super::machine::{Member, Phase, Place, Run};
+use super::event::{Notice, Now, Resume, RunEffect};
+use super::machine::{Member, Phase, Role, Run};
 use super::messages::{Order, Outcome};
 use crate::ids::{Generation, Step};
 use crate::ledger::Record;
@@ -12,7 +12,7 @@ impl Run {
             return;
         }
         self.draining = true;
-        self.emit(Effect::Announce(Notice::State));
+        self.emit(RunEffect::Announce(Notice::State));
         if self.phase == Phase::Gathering && self.members.is_empty() {
             return self.finish(Outcome::Drained, String::new());
         }
@@ -21,14 +21,14 @@ impl Run {
 
     pub(super) fn stored(&mut self, now: Now, generation: Generation, step: Step, key: String) {
         self.commits.answered(step, generation);
-        self.emit(Effect::Ledger(Record::Checkpoint { generation, step, manifest: key.clone() }));
-        self.emit(Effect::Announce(Notice::Checkpoint { step, key: key.clone() }));
+        self.emit(RunEffect::Ledger(Record::Checkpoint { generation, step, manifest: key.clone() }));
+        self.emit(RunEffect::Announce(Notice::Checkpoint { step, key: key.clone() }));
         if self.checkpoint.as_ref().is_none_or(|c| c.step <= step) {
             self.checkpoint = Some(Resume { step, key: key.clone() });
         }
         for member in self.active() {
             let order = Order::Checkpointed { generation, step, key: key.clone() };
-            self.emit(Effect::Send { member, order });
+            self.emit(RunEffect::Send { member, order });
         }
         self.all_finished(now);
         // Everybody may have gone while the store was slow; what they left behind is whole.
@@ -40,14 +40,14 @@ impl Run {
     pub(super) fn store_failed(&mut self, now: Now, generation: Generation, step: Step, message: String) {
         self.commits.answered(step, generation);
         self.message = format!("the checkpoint of step {step} could not be committed: {message}");
-        self.emit(Effect::Announce(Notice::CheckpointFailed { step, message }));
+        self.emit(RunEffect::Announce(Notice::CheckpointFailed { step, message }));
         self.all_finished(now);
     }
 
     /// Once every member has finished: over if the checkpoint of that step is committed, at fault if it never will be.
     pub(super) fn all_finished(&mut self, now: Now) {
         let active = self.members.values().filter(|m| m.is_active());
-        let unfinished = |m: &Member| !matches!(m.place, Place::Active { finished: true, .. });
+        let unfinished = |m: &Member| !matches!(m.role, Role::Active { finished: true, .. });
         let Some(step) = active.clone().next().and_then(|m| m.next_step) else { return };
         if matches!(self.phase, Phase::Done(_)) || active.clone().any(unfinished) {
             return;
@@ -87,7 +87,7 @@ impl Run {
 
     /// All have checkpointed because too few will be left; the next generation waits for more members.
     fn pause(&mut self, now: Now, generation: Generation) {
-        self.emit(Effect::CloseRendezvous);
+        self.emit(RunEffect::CloseRendezvous);
         for member in self.active() {
             self.out_of(member);
         }
@@ -111,14 +111,14 @@ impl Run {
             Outcome::Drained => "drained",
             Outcome::Fault => "fault",
         };
-        self.emit(Effect::Ledger(Record::Closed { outcome: word.into(), message: message.clone() }));
-        self.emit(Effect::CloseRendezvous);
+        self.emit(RunEffect::Ledger(Record::Closed { outcome: word.into(), message: message.clone() }));
+        self.emit(RunEffect::CloseRendezvous);
         for &member in self.members.keys() {
             let order = Order::Stop { outcome, message: message.clone() };
-            self.effects.push(Effect::Send { member, order });
+            self.effects.push(RunEffect::Send { member, order });
         }
         self.message = message.clone();
         self.enter(None, Phase::Done(outcome));
-        self.emit(Effect::Finish { outcome, message });
+        self.emit(RunEffect::Finish { outcome, message });
     }
 }

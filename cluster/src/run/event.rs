@@ -125,7 +125,7 @@ impl fmt::Display for LossCause {
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Event {
+pub enum RunEvent {
     /// A worker opened a session; the shell gave it a number.
     Joined {
         /// Its number, never used before.
@@ -154,7 +154,7 @@ pub enum Event {
         /// The transport's words.
         how: String,
     },
-    /// The record of this generation, and all before it, are in the store ([`Effect::Claim`]).
+    /// The record of this generation, and all before it, are in the store ([`RunEffect::Claim`]).
     Claimed {
         /// Which.
         generation: Generation,
@@ -173,7 +173,7 @@ pub enum Event {
         /// Why.
         message: String,
     },
-    /// The manifest that [`Effect::StoreManifest`] asked for exists.
+    /// The manifest that [`RunEffect::StoreManifest`] asked for exists.
     ManifestStored {
         /// The membership that wrote the parts.
         generation: Generation,
@@ -302,7 +302,7 @@ pub enum Notice {
 
 /// What must now be done, in this order.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
+pub enum RunEffect {
     /// Greet a new member: the shell adds the run file and the dataset's digest.
     Welcome {
         /// Who.
@@ -336,7 +336,7 @@ pub enum Effect {
     CloseRendezvous,
     /// Write a record.
     Ledger(Record),
-    /// Make all records so far durable, then say [`Event::Claimed`]. No member hears of the generation before.
+    /// Make all records so far durable, then say [`RunEvent::Claimed`]. No member hears of the generation before.
     Claim {
         /// Which.
         generation: Generation,

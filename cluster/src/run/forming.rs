@@ -1,8 +1,8 @@
 //! When a generation is formed and when it is given up.
 
 use super::deal::{Candidate, Deal, deal, odd_ones};
-use super::event::{Effect, Notice, Now};
-use super::machine::{Asked, Member, Phase, Place, Run};
+use super::event::{Notice, Now, RunEffect};
+use super::machine::{Asked, Member, Phase, Role, Run};
 use super::messages::{Form, Order, Outcome};
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::ledger::Record;
@@ -23,7 +23,7 @@ impl Run {
         assert!(edge, "no edge from {:?} to {phase:?}", self.phase);
         self.phase = phase;
         self.phase_since = now;
-        self.emit(Effect::Announce(Notice::State));
+        self.emit(RunEffect::Announce(Notice::State));
     }
 
     /// Members that the next generation may count on.
@@ -33,7 +33,7 @@ impl Run {
 
     /// Members that are in no generation, those who leave among them.
     fn waiting(&self) -> Vec<Candidate> {
-        self.candidates_where(|m| m.place == Place::Waiting && m.away.is_none())
+        self.candidates_where(|m| m.role == Role::Waiting && m.away.is_none())
     }
 
     pub(super) fn candidates_where(&self, counts: impl Fn(&Member) -> bool) -> Vec<Candidate> {
@@ -148,7 +148,7 @@ impl Run {
             let (name, step) = (m.join.name.clone(), m.next_step.unwrap_or_default());
             m.next_step = None;
             m.digest = None;
-            self.emit(Effect::Announce(Notice::Diverged { member, name, rank: None, step }));
+            self.emit(RunEffect::Announce(Notice::Diverged { member, name, rank: None, step }));
         }
         let heard = |c: &Candidate| {
             if odd.contains(&c.member) { Candidate { next_step: None, digest: None, ..*c } } else { *c }
@@ -171,9 +171,9 @@ impl Run {
         self.steps.cut_back(deal.start_step);
         for (rank, member) in (0..).map(Rank).zip(&deal.members) {
             let m = self.members.get_mut(member).expect("dealt from the members");
-            m.place = Place::Active { rank, ready: false, finished: false };
+            m.role = Role::Active { rank, ready: false, finished: false };
         }
-        self.emit(Effect::Ledger(Record::Formed {
+        self.emit(RunEffect::Ledger(Record::Formed {
             generation,
             start_step: deal.start_step,
             members: deal.members.clone(),
@@ -181,7 +181,7 @@ impl Run {
         }));
         self.deal = Some(deal);
         self.enter(Some(now), Phase::Claiming(generation));
-        self.emit(Effect::Claim { generation });
+        self.emit(RunEffect::Claim { generation });
     }
 
     /// The generation's record is in the store: its members may hear of it.
@@ -190,7 +190,7 @@ impl Run {
             return;
         }
         let Some(deal) = self.deal.take() else { return };
-        self.emit(Effect::OpenRendezvous { generation });
+        self.emit(RunEffect::OpenRendezvous { generation });
         for (rank, &member) in (0..).map(Rank).zip(&deal.members) {
             let form = Form {
                 generation,
@@ -202,14 +202,14 @@ impl Run {
                 resume_from: deal.resume.as_ref().map(|r| r.key.clone()),
                 checkpoint_only: self.draining || self.pausing,
             };
-            self.emit(Effect::Send { member, order: Order::Form(form) });
+            self.emit(RunEffect::Send { member, order: Order::Form(form) });
         }
         self.enter(Some(now), Phase::Forming(generation));
     }
 
     pub(super) fn all_ready(&mut self, now: Now) {
         let Phase::Forming(generation) = self.phase else { return };
-        let waiting = |m: &Member| matches!(m.place, Place::Active { ready: false, .. });
+        let waiting = |m: &Member| matches!(m.role, Role::Active { ready: false, .. });
         if !self.members.values().any(waiting) {
             self.pace.begin(now);
             self.enter(None, Phase::Training(generation));
@@ -231,7 +231,7 @@ impl Run {
             Phase::Reforming(generation) => return self.abort(generation, &failure),
             Phase::Gathering | Phase::Done(_) => return,
         };
-        self.emit(Effect::CloseRendezvous);
+        self.emit(RunEffect::CloseRendezvous);
         self.deal = None;
         self.abort(told, &failure);
         self.failure = failure;
@@ -244,7 +244,7 @@ impl Run {
         if self.phase != Phase::Training(generation) {
             return;
         }
-        self.emit(Effect::CloseRendezvous);
+        self.emit(RunEffect::CloseRendezvous);
         self.failure = "its ranks left at a step boundary".into();
         self.enter(Some(now), Phase::Reforming(generation));
         self.lose_the_away(now);
@@ -252,14 +252,14 @@ impl Run {
 
     fn abort(&mut self, generation: Generation, cause: &str) {
         for member in self.active() {
-            self.emit(Effect::Send { member, order: Order::Abort { generation, cause: cause.into() } });
+            self.emit(RunEffect::Send { member, order: Order::Abort { generation, cause: cause.into() } });
         }
     }
 
     /// A member is in no generation, without having said so.
     pub(super) fn out_of(&mut self, member: MemberId) {
         if let Some(m) = self.members.get_mut(&member) {
-            m.place = Place::Waiting;
+            m.role = Role::Waiting;
         }
     }
 
@@ -319,7 +319,7 @@ impl Run {
 
     /// When the generation that trains counts as hanging. Who stays away, or has nothing left to do, does not hang.
     pub(super) fn stalls_at(&self) -> Option<Now> {
-        let idle = |m: &Member| m.away.is_some() || matches!(m.place, Place::Active { finished: true, .. });
+        let idle = |m: &Member| m.away.is_some() || matches!(m.role, Role::Active { finished: true, .. });
         if self.members.values().any(idle) {
             return None;
         }
@@ -337,7 +337,7 @@ impl Run {
         let room = self.world < self.world_max();
         let waiting = self.members.values().filter(|m| m.is_candidate()).count();
         // Those that have finished already, or are about to, need no boundary.
-        let ending = self.members.values().any(|m| matches!(m.place, Place::Active { finished: true, .. }));
+        let ending = self.members.values().any(|m| matches!(m.role, Role::Active { finished: true, .. }));
         self.joiners_since = (room && waiting > 0 && !ending).then(|| self.joiners_since.unwrap_or(now));
         let staying = self.members.values().filter(|m| m.leaving.is_none() && (m.is_active() || m.is_candidate()));
         let leaves = self.members.values().any(|m| m.leaving.is_some() && m.is_active());
@@ -359,7 +359,7 @@ impl Run {
         }
         let checkpoint = wanted == Asked::Checkpoint;
         for member in self.active() {
-            self.emit(Effect::Send { member, order: Order::Yield { generation, checkpoint } });
+            self.emit(RunEffect::Send { member, order: Order::Yield { generation, checkpoint } });
         }
     }
 }

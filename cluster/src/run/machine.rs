@@ -4,7 +4,7 @@
 
 use super::commits::Commits;
 use super::deal::Deal;
-use super::event::{Adopted, Effect, Event, Now, Refusal, Resume, RunConfig};
+use super::event::{Adopted, Now, Refusal, Resume, RunConfig, RunEffect, RunEvent};
 use super::invariants::Invariant;
 use super::messages::{Join, Outcome};
 use super::pace::{Pace, Speed};
@@ -29,9 +29,9 @@ pub enum Phase {
     Done(Outcome),
 }
 
-/// A member's part in the current generation.
+/// What a member is in the current generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Role {
     /// None: it opens its data and builds its model.
     Arriving,
     /// None: it waits for the next one.
@@ -63,34 +63,34 @@ pub(super) struct Member {
     pub(super) next_step: Option<Step>,
     /// Digest of that state, when it last left a generation.
     pub(super) digest: Option<u64>,
-    pub(super) place: Place,
+    pub(super) role: Role,
     /// It wants to go: why.
     pub(super) leaving: Option<String>,
 }
 
 impl Member {
     pub(super) fn new(join: Join, now: Now) -> Self {
-        Self { join, heard: now, away: None, next_step: None, digest: None, place: Place::Arriving, leaving: None }
+        Self { join, heard: now, away: None, next_step: None, digest: None, role: Role::Arriving, leaving: None }
     }
 
     pub(super) fn is_active(&self) -> bool {
-        matches!(self.place, Place::Active { .. })
+        matches!(self.role, Role::Active { .. })
     }
 
     /// Whether its group stands.
     pub(super) fn is_ready(&self) -> bool {
-        matches!(self.place, Place::Active { ready: true, .. })
+        matches!(self.role, Role::Active { ready: true, .. })
     }
 
     /// Whether the next generation may count on it.
     pub(super) fn is_candidate(&self) -> bool {
-        self.place == Place::Waiting && self.away.is_none() && self.leaving.is_none()
+        self.role == Role::Waiting && self.away.is_none() && self.leaving.is_none()
     }
 
     pub(super) fn rank(&self) -> Option<Rank> {
-        match self.place {
-            Place::Active { rank, .. } => Some(rank),
-            Place::Arriving | Place::Waiting => None,
+        match self.role {
+            Role::Active { rank, .. } => Some(rank),
+            Role::Arriving | Role::Waiting => None,
         }
     }
 }
@@ -157,7 +157,7 @@ pub struct Run {
     /// Why the current generation is given up; for whoever stays silent.
     pub(super) failure: String,
     pub(super) message: String,
-    pub(super) effects: Vec<Effect>,
+    pub(super) effects: Vec<RunEffect>,
     violations: BTreeMap<&'static str, u64>,
 }
 
@@ -210,8 +210,8 @@ impl Run {
         for (rank, &member) in (0..).map(Rank).zip(&adopted.members) {
             let join = Join { name: format!("member {member}"), ..Join::default() };
             let away = Away { how: "it did not come to the new coordinator".into(), until: self.config.adopt_window };
-            let place = Place::Active { rank, ready: true, finished: false };
-            self.members.insert(member, Member { away: Some(away), place, ..Member::new(join, Now::ZERO) });
+            let role = Role::Active { rank, ready: true, finished: false };
+            self.members.insert(member, Member { away: Some(away), role, ..Member::new(join, Now::ZERO) });
         }
     }
 
@@ -288,21 +288,21 @@ impl Run {
     /// The members, by number.
     pub fn members(&self) -> impl Iterator<Item = MemberView> {
         self.members.iter().map(|(&member, m)| {
-            let state = match m.place {
+            let state = match m.role {
                 _ if m.away.is_some() => "away",
                 _ if m.leaving.is_some() => "leaving",
-                Place::Arriving => "arriving",
-                Place::Waiting => "standby",
-                Place::Active { finished: true, .. } => "finished",
-                Place::Active { ready: true, .. } => "training",
-                Place::Active { .. } => "forming",
+                Role::Arriving => "arriving",
+                Role::Waiting => "standby",
+                Role::Active { finished: true, .. } => "finished",
+                Role::Active { ready: true, .. } => "training",
+                Role::Active { .. } => "forming",
             };
             let speed = self.pace.speed(member);
             MemberView { member, join: m.join.clone(), rank: m.rank(), next_step: m.next_step, state, speed }
         })
     }
 
-    /// When [`Event::Tick`] must come at the latest, if nothing else happens.
+    /// When [`RunEvent::Tick`] must come at the latest, if nothing else happens.
     #[must_use]
     pub fn deadline(&self) -> Option<Now> {
         if matches!(self.phase, Phase::Done(_)) {
@@ -326,27 +326,27 @@ impl Run {
     }
 
     /// Takes in what happened at `now` and says what must be done.
-    pub fn handle(&mut self, now: Now, event: Event) -> Vec<Effect> {
+    pub fn handle(&mut self, now: Now, event: RunEvent) -> Vec<RunEffect> {
         debug_assert!(self.effects.is_empty(), "effects of the last event were handed out");
-        if matches!(self.phase, Phase::Done(_)) && !matches!(event, Event::Joined { .. }) {
+        if matches!(self.phase, Phase::Done(_)) && !matches!(event, RunEvent::Joined { .. }) {
             // Its last record is written: nothing may follow.
             return Vec::new();
         }
         match event {
-            Event::Joined { member, join } => self.join(now, member, join),
-            Event::Reported { member, report } => self.report(now, member, report),
-            Event::Lost { member, cause } => self.lose(now, member, cause),
-            Event::Disconnected { member, how } => self.disconnected(now, member, how),
-            Event::Claimed { generation } => self.claimed(now, generation),
-            Event::Recorded { through } => self.recorded(through),
-            Event::WillNotJoin => {
+            RunEvent::Joined { member, join } => self.join(now, member, join),
+            RunEvent::Reported { member, report } => self.report(now, member, report),
+            RunEvent::Lost { member, cause } => self.lose(now, member, cause),
+            RunEvent::Disconnected { member, how } => self.disconnected(now, member, how),
+            RunEvent::Claimed { generation } => self.claimed(now, generation),
+            RunEvent::Recorded { through } => self.recorded(through),
+            RunEvent::WillNotJoin => {
                 self.config.expect = self.config.expect.saturating_sub(1).max(self.config.min_workers);
             }
-            Event::Drain => self.drain(now),
-            Event::Stop { message } => self.finish(Outcome::Fault, message),
-            Event::ManifestStored { generation, step, key } => self.stored(now, generation, step, key),
-            Event::ManifestFailed { generation, step, message } => self.store_failed(now, generation, step, message),
-            Event::Tick => {}
+            RunEvent::Drain => self.drain(now),
+            RunEvent::Stop { message } => self.finish(Outcome::Fault, message),
+            RunEvent::ManifestStored { generation, step, key } => self.stored(now, generation, step, key),
+            RunEvent::ManifestFailed { generation, step, message } => self.store_failed(now, generation, step, message),
+            RunEvent::Tick => {}
         }
         self.overdue(now);
         self.let_standby_go();
@@ -357,12 +357,12 @@ impl Run {
         std::mem::take(&mut self.effects)
     }
 
-    pub(super) fn emit(&mut self, effect: Effect) {
+    pub(super) fn emit(&mut self, effect: RunEffect) {
         self.effects.push(effect);
     }
 
     pub(super) fn refuse(&mut self, member: MemberId, refusal: Refusal) {
-        self.emit(Effect::Refuse { member, refusal });
+        self.emit(RunEffect::Refuse { member, refusal });
     }
 
     pub(super) fn active(&self) -> Vec<MemberId> {

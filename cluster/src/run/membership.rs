@@ -1,8 +1,8 @@
 //! Who is a member: the one place where members come, and the one where they go.
 
-use super::event::{Effect, LossCause, Notice, Now, Refusal};
+use super::event::{LossCause, Notice, Now, Refusal, RunEffect};
 use super::forming::furthest;
-use super::machine::{Away, Member, Phase, Place, Run};
+use super::machine::{Away, Member, Phase, Role, Run};
 use super::messages::{Join, Order, Outcome};
 use crate::ids::{MemberId, Step};
 use crate::ledger::Record;
@@ -17,21 +17,21 @@ impl Run {
             m.join = join;
             m.heard = now;
             m.away = None;
-            return self.emit(Effect::Welcome { member });
+            return self.emit(RunEffect::Welcome { member });
         }
         let members = self.members.len() as u64;
         if members >= u64::from(self.config.members_max) {
             return self.refuse(member, Refusal::Full { members });
         }
         self.members.insert(member, Member::new(join, now));
-        self.emit(Effect::Welcome { member });
-        self.emit(Effect::Announce(Notice::State));
+        self.emit(RunEffect::Welcome { member });
+        self.emit(RunEffect::Announce(Notice::State));
         if self.phase == Phase::Gathering && self.phase_since.is_none() {
             self.phase_since = Some(now);
         }
     }
 
-    /// A session broke. Who trains may come back and nothing has happened; in any other place it costs nothing to
+    /// A session broke. Who trains may come back and nothing has happened; in any other role it costs nothing to
     /// begin anew. Who had been silent before has used up some of its time.
     pub(super) fn disconnected(&mut self, now: Now, member: MemberId, how: String) {
         let training = matches!(self.phase, Phase::Training(_));
@@ -62,18 +62,18 @@ impl Run {
         self.losses += 1;
         let (rank, name, pid) = (gone.rank(), gone.join.name.clone(), gone.join.pid);
         let generation = self.generation.unwrap_or_default();
-        self.emit(Effect::Ledger(Record::Lost { generation, member, cause: cause.to_string() }));
+        self.emit(RunEffect::Ledger(Record::Lost { generation, member, cause: cause.to_string() }));
         let text = format!("{name} was lost: {cause}");
-        self.emit(Effect::Announce(Notice::Loss { member, name, pid, generation, rank, cause }));
+        self.emit(RunEffect::Announce(Notice::Loss { member, name, pid, generation, rank, cause }));
         let last = self.active().is_empty();
-        match gone.place {
+        match gone.role {
             // Its work is done and its part is reported; what matters is whether the others' is.
-            Place::Active { finished: true, .. } if !last => {
+            Role::Active { finished: true, .. } if !last => {
                 self.finished_gone += 1;
                 self.all_finished(now);
             }
-            Place::Active { .. } => self.give_up(now, text),
-            Place::Arriving | Place::Waiting => {}
+            Role::Active { .. } => self.give_up(now, text),
+            Role::Arriving | Role::Waiting => {}
         }
         if self.phase == Phase::Gathering && self.members.is_empty() {
             self.phase_since = None;
@@ -83,7 +83,7 @@ impl Run {
     /// A member that wanted to go does so; it costs nobody a step.
     pub(super) fn depart(&mut self, member: MemberId) {
         let order = Order::Stop { outcome: Outcome::Drained, message: String::new() };
-        self.emit(Effect::Send { member, order });
+        self.emit(RunEffect::Send { member, order });
         self.steps_gone |= self.takes_steps(member);
         let Some(gone) = self.remove(member) else { return };
         if self.phase == Phase::Gathering && self.members.is_empty() {
@@ -91,8 +91,8 @@ impl Run {
         }
         let (name, reason) = (gone.join.name, gone.leaving.unwrap_or_default());
         let generation = self.generation.unwrap_or_default();
-        self.emit(Effect::Ledger(Record::Left { generation, member, reason: reason.clone() }));
-        self.emit(Effect::Announce(Notice::Left { member, name, reason }));
+        self.emit(RunEffect::Ledger(Record::Left { generation, member, reason: reason.clone() }));
+        self.emit(RunEffect::Announce(Notice::Left { member, name, reason }));
     }
 
     /// Whether `member` holds a step that nobody else is known to hold, and no checkpoint has.
@@ -121,7 +121,7 @@ impl Run {
     fn remove(&mut self, member: MemberId) -> Option<Member> {
         let gone = self.members.remove(&member)?;
         self.pace.forget(member);
-        self.emit(Effect::Close { member });
+        self.emit(RunEffect::Close { member });
         Some(gone)
     }
 

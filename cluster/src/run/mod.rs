@@ -1,4 +1,4 @@
-//! The state machine of a run: what happened goes in ([`Event`]), what must now be done comes out ([`Effect`]).
+//! The state machine of a run: what happened goes in ([`RunEvent`]), what must now be done comes out ([`RunEffect`]).
 //!
 //! ```text
 //! Gathering -> Claiming(g) -> Forming(g) -> Training(g) -> Done
@@ -11,7 +11,7 @@
 //! they are lost like anybody else.
 //!
 //! However a loss is noticed - a broken stream, missed heartbeats, an exit seen by the parent, silence after a failed
-//! collective - it is the one event [`Event::Lost`] with its cause, and one function removes a member.
+//! collective - it is the one event [`RunEvent::Lost`] with its cause, and one function removes a member.
 
 mod commits;
 mod deal;
@@ -36,7 +36,7 @@ mod tests_return;
 mod tests_takeover;
 
 pub use deal::{Candidate, Deal, deal, odd_ones};
-pub use event::{Adopted, Effect, Event, LossCause, Notice, Now, Refusal, Resume, RunConfig, STALL_FACTOR};
+pub use event::{Adopted, LossCause, Notice, Now, Refusal, Resume, RunConfig, RunEffect, RunEvent, STALL_FACTOR};
 pub use machine::{MemberView, Phase, Run};
 pub use messages::{Form, Join, LeaveKind, Left, Order, Outcome, PartReport, Report, Standing, StepReport, Welcome};
 pub use pace::Speed;

@@ -1,8 +1,8 @@
 //! What each report does. The fence stands here: whoever speaks of another generation, or of one that it is not part
 //! of, is not heard.
 
-use super::event::{Effect, LossCause, Notice, Now, Refusal};
-use super::machine::{Asked, Phase, Place, Run};
+use super::event::{LossCause, Notice, Now, Refusal, RunEffect};
+use super::machine::{Asked, Phase, Role, Run};
 use super::messages::{LeaveKind, Left, Order, PartReport, Report, Standing, StepReport};
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::ledger::{Record, StepRecord};
@@ -78,7 +78,7 @@ impl Run {
             | Standing::Finished { generation, .. } => {
                 let name = m.join.name.clone();
                 let order = Order::Abort { generation, cause: "another generation stands".into() };
-                self.emit(Effect::Send { member, order });
+                self.emit(RunEffect::Send { member, order });
                 if rank.is_some() && generation == current {
                     self.give_up(now, format!("{name} lost its session while its group formed"));
                 } else if rank.is_some() {
@@ -97,11 +97,11 @@ impl Run {
         m.digest = digest;
         let name = m.join.name.clone();
         let was_active = m.is_active();
-        m.place = Place::Waiting;
+        m.role = Role::Waiting;
         if was_active {
             self.give_up(now, format!("{name} is out of it"));
         }
-        self.emit(Effect::Announce(Notice::State));
+        self.emit(RunEffect::Announce(Notice::State));
     }
 
     /// A step of the newest generation, told by somebody who has no rank in it any more: the weights hold it, so the
@@ -123,12 +123,12 @@ impl Run {
             Phase::Training(_) => {
                 if self.asked > Asked::Nothing {
                     let order = Order::Yield { generation, checkpoint: self.asked == Asked::Checkpoint };
-                    self.emit(Effect::Send { member, order });
+                    self.emit(RunEffect::Send { member, order });
                 }
                 if self.members.values().all(|m| m.away.is_none()) {
                     self.pace.begin(now);
                 }
-                self.emit(Effect::Announce(Notice::State));
+                self.emit(RunEffect::Announce(Notice::State));
             }
             Phase::Forming(_) => {
                 let next_step = self.members.get(&member).and_then(|m| m.next_step).unwrap_or(self.start_step);
@@ -139,7 +139,7 @@ impl Run {
             }
             Phase::Reforming(_) => {
                 let order = Order::Abort { generation, cause: self.failure.clone() };
-                self.emit(Effect::Send { member, order });
+                self.emit(RunEffect::Send { member, order });
             }
             Phase::Gathering | Phase::Claiming(_) | Phase::Done(_) => {}
         }
@@ -152,7 +152,7 @@ impl Run {
         }
         let m = self.members.get_mut(&member).expect("looked up by the caller");
         m.next_step = Some(next_step);
-        m.place = Place::Active { rank, ready: true, finished: false };
+        m.role = Role::Active { rank, ready: true, finished: false };
         self.all_ready(now);
     }
 
@@ -178,7 +178,7 @@ impl Run {
             self.pace.stepped(now);
         }
         if let Some(ratio) = self.pace.report(member, &step) {
-            self.emit(Effect::Announce(Notice::Straggler { member, name, ratio }));
+            self.emit(RunEffect::Announce(Notice::Straggler { member, name, ratio }));
         }
         if let Some(odd) = self.steps.odd_digest(rank, &step) {
             self.diverged(now, odd, step.step);
@@ -190,8 +190,8 @@ impl Run {
 
     pub(super) fn record_step(&mut self, (report, record): (StepReport, StepRecord)) {
         let world = self.world;
-        self.emit(Effect::Ledger(Record::Step(record)));
-        self.emit(Effect::Announce(Notice::Step { report, world }));
+        self.emit(RunEffect::Ledger(Record::Step(record)));
+        self.emit(RunEffect::Announce(Notice::Step { report, world }));
     }
 
     /// Two ranks say different things of the same step: the generation is over, and the next forming lets the majority
@@ -210,10 +210,10 @@ impl Run {
         let (generation, step) = (part.generation, part.step);
         if let Some(done) = self.checkpoint.clone().filter(|c| c.step >= step) {
             let order = Order::Checkpointed { generation, step: done.step, key: done.key };
-            return self.emit(Effect::Send { member, order });
+            return self.emit(RunEffect::Send { member, order });
         }
         if let Some(parts) = self.commits.part(self.world, part) {
-            self.emit(Effect::StoreManifest { generation, step, parts });
+            self.emit(RunEffect::StoreManifest { generation, step, parts });
         }
     }
 
@@ -223,7 +223,7 @@ impl Run {
             let expected = m.next_step;
             return self.refuse(member, Refusal::OutOfOrder { expected, got: next_step });
         }
-        if let Place::Active { finished, .. } = &mut m.place {
+        if let Role::Active { finished, .. } = &mut m.role {
             *finished = true;
         }
         self.all_finished(now);
@@ -236,7 +236,7 @@ impl Run {
         let name = m.join.name.clone();
         m.next_step = left.next_step;
         m.digest = left.digest;
-        m.place = Place::Waiting;
+        m.role = Role::Waiting;
         match left.kind {
             LeaveKind::Boundary => self.step_aside(now, left.generation),
             LeaveKind::Collective | LeaveKind::Aborted => self.give_up(now, format!("{name}: {}", left.message)),
@@ -253,7 +253,7 @@ impl Run {
     /// The store holds these records: workers need not keep their reports.
     pub(super) fn recorded(&mut self, through: Step) {
         for member in self.active() {
-            self.emit(Effect::Send { member, order: Order::Recorded { through } });
+            self.emit(RunEffect::Send { member, order: Order::Recorded { through } });
         }
     }
 }

@@ -40,7 +40,7 @@ pub(crate) fn config(expect: u32) -> RunConfig {
 pub(super) struct Desk {
     pub(super) run: Run,
     pub(super) now: Now,
-    pub(super) log: Vec<Effect>,
+    pub(super) log: Vec<RunEffect>,
 }
 
 impl Desk {
@@ -49,10 +49,10 @@ impl Desk {
     }
 
     /// The store takes every record at once.
-    pub(super) fn event(&mut self, event: Event) -> Vec<Effect> {
+    pub(super) fn event(&mut self, event: RunEvent) -> Vec<RunEffect> {
         let mut effects = self.run.handle(self.now, event);
-        if let Some(Effect::Claim { generation }) = effects.last() {
-            let claimed = Event::Claimed { generation: *generation };
+        if let Some(RunEffect::Claim { generation }) = effects.last() {
+            let claimed = RunEvent::Claimed { generation: *generation };
             effects.extend(self.run.handle(self.now, claimed));
         }
         self.log.extend(effects.clone());
@@ -60,33 +60,33 @@ impl Desk {
     }
 
     /// A worker joins and is warm.
-    pub(super) fn join(&mut self, member: u64) -> Vec<Effect> {
+    pub(super) fn join(&mut self, member: u64) -> Vec<RunEffect> {
         let mut effects = self.arrive(member, None);
-        if !matches!(effects.first(), Some(Effect::Refuse { .. })) {
+        if !matches!(effects.first(), Some(RunEffect::Refuse { .. })) {
             effects.extend(self.stand(member, Standing::Free { next_step: None, digest: None }));
         }
         effects
     }
 
-    pub(super) fn arrive(&mut self, member: u64, before: Option<u64>) -> Vec<Effect> {
+    pub(super) fn arrive(&mut self, member: u64, before: Option<u64>) -> Vec<RunEffect> {
         let name = format!("w{member}");
         let join = Join { name, pid: member as u32, member: before.map(MemberId), ..Join::default() };
-        self.event(Event::Joined { member: MemberId(member), join })
+        self.event(RunEvent::Joined { member: MemberId(member), join })
     }
 
-    pub(super) fn stand(&mut self, member: u64, standing: Standing) -> Vec<Effect> {
+    pub(super) fn stand(&mut self, member: u64, standing: Standing) -> Vec<RunEffect> {
         self.say(member, Report::Standing(standing))
     }
 
-    pub(super) fn say(&mut self, member: u64, report: Report) -> Vec<Effect> {
-        self.event(Event::Reported { member: MemberId(member), report })
+    pub(super) fn say(&mut self, member: u64, report: Report) -> Vec<RunEffect> {
+        self.event(RunEvent::Reported { member: MemberId(member), report })
     }
 
-    pub(super) fn ready(&mut self, member: u64, generation: u64, step: u64) -> Vec<Effect> {
+    pub(super) fn ready(&mut self, member: u64, generation: u64, step: u64) -> Vec<RunEffect> {
         self.say(member, Report::Ready { generation: Generation(generation), next_step: Step(step) })
     }
 
-    pub(super) fn commit(&mut self, member: u64, generation: u64, step: u64) -> Vec<Effect> {
+    pub(super) fn commit(&mut self, member: u64, generation: u64, step: u64) -> Vec<RunEffect> {
         let report =
             StepReport { generation: Generation(generation), step: Step(step), samples: 8, ..StepReport::default() };
         self.say(member, Report::Committed(report))
@@ -98,7 +98,7 @@ impl Desk {
         generation: u64,
         next_step: Option<u64>,
         kind: LeaveKind,
-    ) -> Vec<Effect> {
+    ) -> Vec<RunEffect> {
         let left = Left {
             generation: Generation(generation),
             next_step: next_step.map(Step),
@@ -110,24 +110,24 @@ impl Desk {
         self.say(member, Report::Left(left))
     }
 
-    pub(super) fn lose(&mut self, member: u64) -> Vec<Effect> {
+    pub(super) fn lose(&mut self, member: u64) -> Vec<RunEffect> {
         let cause = LossCause::StreamClosed { how: "reset".into() };
-        self.event(Event::Lost { member: MemberId(member), cause })
+        self.event(RunEvent::Lost { member: MemberId(member), cause })
     }
 
-    pub(super) fn part(&mut self, member: u64, generation: u64, step: u64, rank: u32) -> Vec<Effect> {
+    pub(super) fn part(&mut self, member: u64, generation: u64, step: u64, rank: u32) -> Vec<RunEffect> {
         let entry =
             PartEntry { path: format!("p{rank}"), rank: Rank(rank), bytes: 1, blake3: String::new(), tensors: vec![] };
         self.say(member, Report::Part(PartReport { generation: Generation(generation), step: Step(step), entry }))
     }
 
-    pub(super) fn finish(&mut self, member: u64, generation: u64, step: u64) -> Vec<Effect> {
+    pub(super) fn finish(&mut self, member: u64, generation: u64, step: u64) -> Vec<RunEffect> {
         self.say(member, Report::Finished { generation: Generation(generation), next_step: Step(step) })
     }
 
-    pub(super) fn stored(&mut self, generation: u64, step: u64) -> Vec<Effect> {
+    pub(super) fn stored(&mut self, generation: u64, step: u64) -> Vec<RunEffect> {
         let (generation, step) = (Generation(generation), Step(step));
-        self.event(Event::ManifestStored { generation, step, key: format!("m{step}") })
+        self.event(RunEvent::ManifestStored { generation, step, key: format!("m{step}") })
     }
 
     /// Members 1..=n joined, formed as generation 1 and trained up to (not including) `step`.
@@ -150,25 +150,25 @@ impl Desk {
     }
 }
 
-pub(super) fn forms(effects: &[Effect]) -> Vec<(MemberId, Form)> {
-    let form = |e: &Effect| match e {
-        Effect::Send { member, order: Order::Form(f) } => Some((*member, f.clone())),
+pub(super) fn forms(effects: &[RunEffect]) -> Vec<(MemberId, Form)> {
+    let form = |e: &RunEffect| match e {
+        RunEffect::Send { member, order: Order::Form(f) } => Some((*member, f.clone())),
         _ => None,
     };
     effects.iter().filter_map(form).collect()
 }
 
-pub(super) fn aborted(effects: &[Effect]) -> Vec<u64> {
-    let abort = |e: &Effect| match e {
-        Effect::Send { member, order: Order::Abort { .. } } => Some(member.0),
+pub(super) fn aborted(effects: &[RunEffect]) -> Vec<u64> {
+    let abort = |e: &RunEffect| match e {
+        RunEffect::Send { member, order: Order::Abort { .. } } => Some(member.0),
         _ => None,
     };
     effects.iter().filter_map(abort).collect()
 }
 
-pub(super) fn finished(effects: &[Effect]) -> Option<(Outcome, String)> {
+pub(super) fn finished(effects: &[RunEffect]) -> Option<(Outcome, String)> {
     effects.iter().find_map(|e| match e {
-        Effect::Finish { outcome, message } => Some((*outcome, message.clone())),
+        RunEffect::Finish { outcome, message } => Some((*outcome, message.clone())),
         _ => None,
     })
 }
@@ -203,7 +203,7 @@ fn a_worker_that_died_before_it_joined_is_not_awaited() {
     let mut desk = Desk::new(config(3));
     desk.join(1);
     desk.join(2);
-    assert_eq!(forms(&desk.event(Event::WillNotJoin)).len(), 2);
+    assert_eq!(forms(&desk.event(RunEvent::WillNotJoin)).len(), 2);
 }
 
 #[test]
@@ -212,7 +212,7 @@ fn more_members_than_lanes_stand_by_and_more_than_the_bound_are_refused() {
     let formed: Vec<_> = (1..=8).flat_map(|m| forms(&desk.join(m))).collect();
     assert_eq!(formed.len(), 4, "expect is bounded by the lanes");
     let refused = desk.join(9);
-    assert!(matches!(refused[0], Effect::Refuse { refusal: Refusal::Full { members: 8 }, .. }));
+    assert!(matches!(refused[0], RunEffect::Refuse { refusal: Refusal::Full { members: 8 }, .. }));
 }
 
 #[test]
@@ -220,11 +220,11 @@ fn steps_are_ledgered_once_when_all_ranks_have_reported() {
     let mut desk = Desk::training(2, 0);
     assert!(desk.commit(1, 1, 0).is_empty());
     let effects = desk.commit(2, 1, 0);
-    let records: Vec<_> = effects.iter().filter(|e| matches!(e, Effect::Ledger(Record::Step(_)))).collect();
+    let records: Vec<_> = effects.iter().filter(|e| matches!(e, RunEffect::Ledger(Record::Step(_)))).collect();
     assert_eq!(records.len(), 1);
     assert!(desk.commit(2, 1, 0).is_empty(), "told again after a broken session");
     let ahead = desk.commit(2, 1, 2);
-    assert!(matches!(ahead[0], Effect::Refuse { refusal: Refusal::OutOfOrder { .. }, .. }));
+    assert!(matches!(ahead[0], RunEffect::Refuse { refusal: Refusal::OutOfOrder { .. }, .. }));
 }
 
 #[test]
@@ -234,7 +234,7 @@ fn a_loss_re_forms_the_others_at_the_furthest_step() {
     desk.commit(1, 1, 4);
     let effects = desk.lose(2);
     assert_eq!(aborted(&effects), vec![1, 3]);
-    assert!(effects.contains(&Effect::CloseRendezvous));
+    assert!(effects.contains(&RunEffect::CloseRendezvous));
     assert!(forms(&desk.leave(3, 1, Some(4), LeaveKind::Collective)).is_empty());
     let formed = forms(&desk.leave(1, 1, Some(5), LeaveKind::Aborted));
     assert_eq!(formed.len(), 2);
@@ -244,7 +244,7 @@ fn a_loss_re_forms_the_others_at_the_furthest_step() {
     assert_eq!((form.source, form.receivers.clone()), (Some(Rank(0)), vec![Rank(1)]));
     // The step that only one survivor committed is in the ledger, and says whose word is missing.
     let step = desk.log.iter().find_map(|e| match e {
-        Effect::Ledger(Record::Step(s)) if s.step == Step(4) => Some(s.clone()),
+        RunEffect::Ledger(Record::Step(s)) if s.step == Step(4) => Some(s.clone()),
         _ => None,
     });
     assert_eq!(step.expect("ledgered").unreported, vec![Rank(1), Rank(2)]);
@@ -275,7 +275,7 @@ fn a_failed_collective_without_a_named_loss_waits_for_the_others_and_then_loses_
         }
     }
     let lost = silent.iter().find_map(|e| match e {
-        Effect::Announce(Notice::Loss { member, cause, .. }) => Some((*member, cause.clone())),
+        RunEffect::Announce(Notice::Loss { member, cause, .. }) => Some((*member, cause.clone())),
         _ => None,
     });
     let (member, cause) = lost.expect("the silent one is lost");
@@ -291,7 +291,7 @@ fn silence_is_a_loss() {
     desk.say(1, Report::Heartbeat { next_step: Some(Step(2)) });
     assert_eq!(desk.run.deadline(), Some(SILENCE));
     desk.now = SILENCE;
-    let effects = desk.event(Event::Tick);
+    let effects = desk.event(RunEvent::Tick);
     assert_eq!(aborted(&effects), vec![1]);
     assert_eq!(desk.run.losses(), 1);
 }
@@ -310,7 +310,7 @@ fn a_loss_while_forming_forms_again_with_a_new_number() {
     assert_eq!(formed[0].1.generation, Generation(2));
     let late = desk.ready(2, 1, 0);
     let stale = Refusal::StaleGeneration { got: Generation(1), current: Generation(2) };
-    assert_eq!(late, vec![Effect::Refuse { member: MemberId(2), refusal: stale }]);
+    assert_eq!(late, vec![RunEffect::Refuse { member: MemberId(2), refusal: stale }]);
 }
 
 #[test]
@@ -337,11 +337,11 @@ fn if_all_are_lost_the_next_ones_start_from_the_checkpoint() {
     assert_eq!(desk.run.phase(), Phase::Gathering);
     assert!(forms(&desk.join(7)).is_empty(), "who holds step 4 may come back");
     desk.now += BRIEF;
-    let formed = forms(&desk.event(Event::Tick));
+    let formed = forms(&desk.event(RunEvent::Tick));
     let form = &formed[0].1;
     assert_eq!((form.start_step, form.source, form.resume_from.clone()), (Step(4), None, Some("m4".into())));
     let source = desk.log.iter().rev().find_map(|e| match e {
-        Effect::Ledger(Record::Formed { source, .. }) => Some(source.clone()),
+        RunEffect::Ledger(Record::Formed { source, .. }) => Some(source.clone()),
         _ => None,
     });
     assert_eq!(source, Some(StateSource::Manifest("m4".into())));
@@ -353,11 +353,11 @@ fn a_checkpoint_needs_every_rank_and_the_run_ends_with_it() {
     assert!(desk.part(1, 1, 10, 0).is_empty());
     desk.finish(1, 1, 10);
     let effects = desk.part(2, 1, 10, 1);
-    assert!(matches!(&effects[0], Effect::StoreManifest { step: Step(10), parts, .. } if parts.len() == 2));
+    assert!(matches!(&effects[0], RunEffect::StoreManifest { step: Step(10), parts, .. } if parts.len() == 2));
     assert_eq!(finished(&desk.finish(2, 1, 10)), None, "not before the manifest exists");
     let effects = desk.stored(1, 10);
     assert_eq!(finished(&effects), Some((Outcome::Done, String::new())));
-    let stops = effects.iter().filter(|e| matches!(e, Effect::Send { order: Order::Stop { .. }, .. })).count();
+    let stops = effects.iter().filter(|e| matches!(e, RunEffect::Send { order: Order::Stop { .. }, .. })).count();
     assert_eq!(stops, 2);
     assert_eq!(desk.run.deadline(), None);
 }
@@ -368,7 +368,7 @@ fn a_last_checkpoint_that_fails_is_a_fault_with_its_cause() {
     desk.part(1, 1, 10, 0);
     desk.finish(1, 1, 10);
     let (generation, step) = (Generation(1), Step(10));
-    let effects = desk.event(Event::ManifestFailed { generation, step, message: "permission denied".into() });
+    let effects = desk.event(RunEvent::ManifestFailed { generation, step, message: "permission denied".into() });
     let (outcome, message) = finished(&effects).expect("over");
     assert_eq!(outcome, Outcome::Fault);
     assert_eq!(
@@ -393,11 +393,11 @@ fn a_member_lost_after_its_last_word_does_not_hold_up_the_end() {
 #[test]
 fn a_drain_ends_at_the_checkpoint_and_survives_a_loss_on_the_way() {
     let mut desk = Desk::training(2, 3);
-    let drains = desk.event(Event::Drain);
+    let drains = desk.event(RunEvent::Drain);
     assert_eq!(
         drains
             .iter()
-            .filter(|e| matches!(e, Effect::Send { order: Order::Yield { checkpoint: true, .. }, .. }))
+            .filter(|e| matches!(e, RunEffect::Send { order: Order::Yield { checkpoint: true, .. }, .. }))
             .count(),
         2
     );
@@ -417,10 +417,10 @@ fn a_drain_ends_at_the_checkpoint_and_survives_a_loss_on_the_way() {
 fn a_drain_before_anything_was_done_just_ends() {
     let mut desk = Desk::new(config(2));
     desk.join(1);
-    assert_eq!(finished(&desk.event(Event::Drain)), Some((Outcome::Drained, String::new())));
+    assert_eq!(finished(&desk.event(RunEvent::Drain)), Some((Outcome::Drained, String::new())));
     let refused = desk.join(2);
     let over = Refusal::Over { outcome: Outcome::Drained };
-    assert_eq!(refused, vec![Effect::Refuse { member: MemberId(2), refusal: over }]);
+    assert_eq!(refused, vec![RunEffect::Refuse { member: MemberId(2), refusal: over }]);
 }
 
 #[test]

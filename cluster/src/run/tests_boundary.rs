@@ -5,9 +5,9 @@ use super::*;
 use crate::ids::{Generation, MemberId, Step};
 use crate::ledger::Record;
 
-fn yields(effects: &[Effect]) -> Vec<(u64, bool)> {
-    let asked = |e: &Effect| match e {
-        Effect::Send { member, order: Order::Yield { checkpoint, .. } } => Some((member.0, *checkpoint)),
+fn yields(effects: &[RunEffect]) -> Vec<(u64, bool)> {
+    let asked = |e: &RunEffect| match e {
+        RunEffect::Send { member, order: Order::Yield { checkpoint, .. } } => Some((member.0, *checkpoint)),
         _ => None,
     };
     effects.iter().filter_map(asked).collect()
@@ -18,7 +18,7 @@ fn a_generation_is_ended_at_a_step_boundary_for_those_that_have_waited() {
     let mut desk = Desk::training(2, 3);
     assert!(yields(&desk.join(3)).is_empty(), "others may come in a moment");
     desk.now += BRIEF;
-    let due = desk.event(Event::Tick);
+    let due = desk.event(RunEvent::Tick);
     assert_eq!(yields(&due), [(1, false), (2, false)]);
     desk.commit(1, 1, 3);
     desk.commit(2, 1, 3);
@@ -41,10 +41,10 @@ fn a_member_that_leaves_costs_no_step() {
     }
     let effects = desk.leave(3, 1, Some(4), LeaveKind::Boundary);
     let stop = Order::Stop { outcome: Outcome::Drained, message: String::new() };
-    assert!(effects.contains(&Effect::Send { member: MemberId(2), order: stop }));
+    assert!(effects.contains(&RunEffect::Send { member: MemberId(2), order: stop }));
     let formed = forms(&effects);
     assert_eq!((formed.len(), formed[0].1.start_step, formed[0].1.receivers.len()), (2, Step(4), 0));
-    let left = |e: &Effect| matches!(e, Effect::Ledger(Record::Left { member: MemberId(2), .. }));
+    let left = |e: &RunEffect| matches!(e, RunEffect::Ledger(Record::Left { member: MemberId(2), .. }));
     assert!(desk.log.iter().any(left) && desk.run.losses() == 0);
 }
 
@@ -78,7 +78,7 @@ fn the_last_member_that_leaves_checkpoints_first() {
     desk.part(1, 1, 4, 0);
     desk.finish(1, 1, 4);
     let stop = Order::Stop { outcome: Outcome::Drained, message: String::new() };
-    assert!(desk.stored(1, 4).contains(&Effect::Send { member: MemberId(1), order: stop }));
+    assert!(desk.stored(1, 4).contains(&RunEffect::Send { member: MemberId(1), order: stop }));
     assert_eq!(desk.run.phase(), Phase::Gathering);
     let formed = forms(&desk.join(2));
     assert_eq!((formed[0].1.start_step, formed[0].1.resume_from.clone()), (Step(4), Some("m4".into())));
@@ -87,25 +87,25 @@ fn the_last_member_that_leaves_checkpoints_first() {
 #[test]
 fn a_session_that_breaks_and_comes_back_costs_nothing() {
     let mut desk = Desk::training(2, 3);
-    let gone = Event::Disconnected { member: MemberId(2), how: "reset".into() };
+    let gone = RunEvent::Disconnected { member: MemberId(2), how: "reset".into() };
     assert!(desk.event(gone.clone()).is_empty());
     desk.commit(1, 1, 3);
     desk.arrive(2, Some(2));
     desk.commit(2, 1, 2);
-    assert!(desk.commit(2, 1, 3).iter().any(|e| matches!(e, Effect::Ledger(Record::Step(_)))));
+    assert!(desk.commit(2, 1, 3).iter().any(|e| matches!(e, RunEffect::Ledger(Record::Step(_)))));
     desk.stand(2, Standing::Training { generation: Generation(1), next_step: Step(4) });
     assert_eq!((desk.run.phase(), desk.run.losses()), (Phase::Training(Generation(1)), 0));
 
     desk.event(gone);
     desk.now += BRIEF;
-    assert_eq!(aborted(&desk.event(Event::Tick)), [1]);
+    assert_eq!(aborted(&desk.event(RunEvent::Tick)), [1]);
     assert_eq!(desk.run.losses(), 1);
 }
 
 #[test]
 fn a_session_that_breaks_is_a_loss_as_soon_as_a_peer_says_so() {
     let mut desk = Desk::training(2, 3);
-    desk.event(Event::Disconnected { member: MemberId(2), how: "reset".into() });
+    desk.event(RunEvent::Disconnected { member: MemberId(2), how: "reset".into() });
     let formed = forms(&desk.leave(1, 1, Some(3), LeaveKind::Collective));
     assert_eq!((formed.len(), desk.run.losses()), (1, 1));
 }
@@ -128,7 +128,7 @@ fn if_all_leave_at_one_boundary_they_checkpoint_before_they_go() {
         desk.finish(m, 2, 4);
     }
     let effects = desk.stored(2, 4);
-    let stops = effects.iter().filter(|e| matches!(e, Effect::Send { order: Order::Stop { .. }, .. })).count();
+    let stops = effects.iter().filter(|e| matches!(e, RunEffect::Send { order: Order::Stop { .. }, .. })).count();
     assert_eq!((stops, desk.run.phase()), (2, Phase::Gathering));
 }
 
@@ -142,7 +142,7 @@ fn the_only_one_that_trains_checkpoints_for_those_who_wait() {
     desk.finish(1, 1, 4);
     let effects = desk.stored(1, 4);
     let stop = Order::Stop { outcome: Outcome::Drained, message: String::new() };
-    assert!(effects.contains(&Effect::Send { member: MemberId(1), order: stop }));
+    assert!(effects.contains(&RunEffect::Send { member: MemberId(1), order: stop }));
     let formed = forms(&effects);
     assert_eq!((formed.len(), formed[0].1.start_step), (1, Step(4)), "no step is done again");
     assert_eq!(formed[0].1.resume_from.as_deref(), Some("m4"));
@@ -154,7 +154,7 @@ fn who_leaves_last_hands_over_first() {
     let mut desk = Desk::training(1, 3);
     desk.join(2);
     desk.now += BRIEF;
-    assert_eq!(yields(&desk.event(Event::Tick)), [(1, false)]);
+    assert_eq!(yields(&desk.event(RunEvent::Tick)), [(1, false)]);
     desk.commit(1, 1, 3);
     let mut formed = forms(&desk.leave(1, 1, Some(4), LeaveKind::Boundary));
     assert_eq!((formed.len(), formed[0].1.start_step), (2, Step(4)));
@@ -192,9 +192,9 @@ fn a_session_that_breaks_late_gives_no_more_time_than_silence_does() {
     let heard = desk.now;
     desk.now = heard + SILENCE - BRIEF / 4;
     desk.say(1, Report::Heartbeat { next_step: Some(Step(3)) });
-    desk.event(Event::Disconnected { member: MemberId(2), how: "keep-alive timed out".into() });
+    desk.event(RunEvent::Disconnected { member: MemberId(2), how: "keep-alive timed out".into() });
     assert_eq!(desk.run.losses(), 0);
     desk.now = heard + SILENCE;
-    assert_eq!(aborted(&desk.event(Event::Tick)), [1]);
+    assert_eq!(aborted(&desk.event(RunEvent::Tick)), [1]);
     assert_eq!(desk.run.losses(), 1);
 }

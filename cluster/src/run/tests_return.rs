@@ -6,14 +6,14 @@ use crate::ids::{Generation, MemberId, Step};
 use crate::ledger::Record;
 use std::time::Duration;
 
-fn recorded(effects: &[Effect]) -> Vec<u64> {
-    let step = |e: &Effect| if let Effect::Ledger(Record::Step(record)) = e { Some(record.step.0) } else { None };
+fn recorded(effects: &[RunEffect]) -> Vec<u64> {
+    let step = |e: &RunEffect| if let RunEffect::Ledger(Record::Step(record)) = e { Some(record.step.0) } else { None };
     effects.iter().filter_map(step).collect()
 }
 
-fn formed(effects: &[Effect]) -> Option<Form> {
+fn formed(effects: &[RunEffect]) -> Option<Form> {
     effects.iter().find_map(|e| match e {
-        Effect::Send { order: Order::Form(form), .. } => Some(form.clone()),
+        RunEffect::Send { order: Order::Form(form), .. } => Some(form.clone()),
         _ => None,
     })
 }
@@ -43,7 +43,7 @@ fn weights_with_a_step_that_no_ledger_will_hold_are_as_good_as_none() {
     let waits = formed(&desk.stand(2, Standing::Free { next_step: Some(Step(5)), digest: None }));
     assert_eq!(waits, None, "somebody may hold what the ledger holds");
     desk.now += BRIEF;
-    let form = formed(&desk.event(Event::Tick)).expect("it trains");
+    let form = formed(&desk.event(RunEvent::Tick)).expect("it trains");
     assert_eq!((form.start_step, form.source), (Step(0), None));
 }
 
@@ -53,7 +53,7 @@ fn a_lost_member_that_is_told_to_leave_its_old_generation_takes_part_in_the_next
     desk.arrive(2, Some(1));
     let standing = Standing::Training { generation: Generation(1), next_step: Step(3) };
     let told = desk.stand(2, standing);
-    let abort = |e: &Effect| matches!(e, Effect::Send { order: Order::Abort { .. }, .. });
+    let abort = |e: &RunEffect| matches!(e, RunEffect::Send { order: Order::Abort { .. }, .. });
     assert!(told.iter().any(abort));
     let form = formed(&desk.leave(2, 1, Some(3), LeaveKind::Aborted)).expect("it trains");
     assert_eq!(form.start_step, Step(3));
@@ -72,7 +72,7 @@ fn a_rank_whose_word_that_it_is_ready_was_lost_is_ready_by_what_it_did() {
 #[test]
 fn a_part_of_steps_that_nobody_told_is_refused() {
     let mut desk = Desk::training(1, 3);
-    let refused = |e: &Effect| matches!(e, Effect::Refuse { refusal: Refusal::OutOfOrder { .. }, .. });
+    let refused = |e: &RunEffect| matches!(e, RunEffect::Refuse { refusal: Refusal::OutOfOrder { .. }, .. });
     assert!(desk.part(1, 1, 4, 0).iter().any(refused));
     assert!(!desk.part(1, 1, 3, 0).iter().any(refused));
 }
@@ -80,7 +80,7 @@ fn a_part_of_steps_that_nobody_told_is_refused() {
 /// A deadline that has come and brings nothing about would make the shell spin.
 fn ask_once(desk: &mut Desk) {
     while let Some(at) = desk.run.deadline().filter(|at| *at <= desk.now) {
-        desk.event(Event::Tick);
+        desk.event(RunEvent::Tick);
         assert_ne!(desk.run.deadline(), Some(at), "{:?}", desk.run.phase());
     }
 }
@@ -120,7 +120,7 @@ fn nothing_is_recorded_after_the_end() {
     for rank in 0..2 {
         desk.part(u64::from(rank) + 1, 1, 8, rank);
     }
-    desk.event(Event::Stop { message: "enough".into() });
+    desk.event(RunEvent::Stop { message: "enough".into() });
     assert_eq!(desk.run.phase(), Phase::Done(Outcome::Fault));
     assert!(desk.stored(1, 8).is_empty(), "a checkpoint that comes too late");
     assert!(desk.say(1, Report::Leaving { reason: "SIGTERM".into() }).is_empty());

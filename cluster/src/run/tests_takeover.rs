@@ -25,7 +25,7 @@ fn a_generation_of_an_earlier_leader_trains_on() {
     }
     assert_eq!((desk.run.phase(), desk.run.losses()), (Phase::Training(Generation(3)), 0));
     let steps = desk.log.iter().filter_map(|e| match e {
-        Effect::Ledger(Record::Step(s)) => Some(s.step.0),
+        RunEffect::Ledger(Record::Step(s)) => Some(s.step.0),
         _ => None,
     });
     assert_eq!(steps.collect::<Vec<_>>(), [2, 3], "step 1 was in the ledger");
@@ -41,7 +41,7 @@ fn who_does_not_come_to_the_new_leader_is_lost() {
     }
     desk.stand(1, Standing::Training { generation: Generation(3), next_step: Step(4) });
     desk.now = BRIEF;
-    assert_eq!(aborted(&desk.event(Event::Tick)), [1]);
+    assert_eq!(aborted(&desk.event(RunEvent::Tick)), [1]);
     let formed = forms(&desk.leave(1, 3, Some(4), LeaveKind::Aborted));
     assert_eq!((formed[0].1.generation, formed[0].1.start_step), (Generation(4), Step(4)));
 }
@@ -110,7 +110,7 @@ fn a_slow_member_is_named_once() {
                 ..StepReport::default()
             };
             named.extend(desk.say(m, Report::Committed(report)).into_iter().filter_map(|e| match e {
-                Effect::Announce(Notice::Straggler { member, .. }) => Some(member.0),
+                RunEffect::Announce(Notice::Straggler { member, .. }) => Some(member.0),
                 _ => None,
             }));
         }

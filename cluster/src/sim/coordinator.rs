@@ -7,7 +7,7 @@ use super::setup::{DATASET, RUN};
 use super::store::{CLOSED, Put, Store};
 use super::world::{CoordinatorId, ToCoordinator, What, WorkerId, World};
 use crate::ids::{Generation, MemberId};
-use crate::lead::{Effect, Event, Lead};
+use crate::lead::{Lead, LeadEffect, LeadEvent};
 use crate::run::{self, Join, LossCause, Now, Outcome, Phase, Refusal, Report, Welcome};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -95,7 +95,7 @@ impl World {
                 self.queue.push(at, What::Coordinator(id, ToCoordinator::Opens(records, manifests)));
             }
             ToCoordinator::Opens(records, manifests) => self.open(id, &records, &manifests),
-            ToCoordinator::Answered(request, answer) => self.lead(id, Event::Answered(request, answer)),
+            ToCoordinator::Answered(request, answer) => self.lead(id, LeadEvent::Answered(request, answer)),
             ToCoordinator::Tick(at) => self.tick(id, at),
             ToCoordinator::Said(session, report) => self.said(id, session, report),
             ToCoordinator::Ended(session) => self.session_ended(id, session),
@@ -107,12 +107,12 @@ impl World {
     }
 
     /// Something happens to the machine.
-    pub(super) fn lead(&mut self, id: CoordinatorId, event: Event) {
+    pub(super) fn lead(&mut self, id: CoordinatorId, event: LeadEvent) {
         let Some(c) = self.coordinators.get_mut(&id) else { return };
         let Some(lead) = &mut c.lead else { return };
         let before = lead.run().phase();
-        let line =
-            (self.traced && !matches!(event, Event::Tick | Event::Answered(..))).then(|| format!("{id} <- {event:?}"));
+        let line = (self.traced && !matches!(event, LeadEvent::Tick | LeadEvent::Answered(..)))
+            .then(|| format!("{id} <- {event:?}"));
         let effects = lead.handle(self.now - c.zero, event);
         let (after, world) = (lead.run().phase(), lead.run().world());
         let broken = lead.run().violations().keys().next().copied();
@@ -148,7 +148,7 @@ impl World {
         }
         c.tick_at = None;
         let (zero, now) = (c.zero, self.now);
-        self.lead(id, Event::Tick);
+        self.lead(id, LeadEvent::Tick);
         // A deadline that has come and stays would make the shell spin.
         let after = self.coordinators.get(&id).and_then(|c| c.lead.as_ref()?.deadline());
         if after.is_some_and(|deadline| zero + deadline <= at) {
@@ -157,7 +157,7 @@ impl World {
         }
     }
 
-    pub(super) fn perform(&mut self, id: CoordinatorId, effects: Vec<Effect>) {
+    pub(super) fn perform(&mut self, id: CoordinatorId, effects: Vec<LeadEffect>) {
         for effect in effects {
             let Some(c) = self.coordinators.get_mut(&id) else { return };
             if let Some(fuse) = &mut c.fuse {
@@ -167,29 +167,29 @@ impl World {
                 *fuse -= 1;
             }
             match effect {
-                Effect::Run(effect) => self.perform_run(id, effect),
-                Effect::Ask(request, ask) => self.ask(id, request, ask),
-                Effect::Lead => {
+                LeadEffect::Run(effect) => self.perform_run(id, effect),
+                LeadEffect::Ask(request, ask) => self.ask(id, request, ask),
+                LeadEffect::Lead => {
                     c.leads = true;
                     self.log(|| format!("{id} leads"));
                     self.announce(id);
                 }
-                Effect::Sweep => {}
-                Effect::Depose if !c.leads => {
+                LeadEffect::Sweep => {}
+                LeadEffect::Depose if !c.leads => {
                     c.lead = None;
                     let at = self.now + AGAIN;
                     self.queue.push(at, What::Coordinator(id, ToCoordinator::ReadsLedger));
                 }
-                Effect::Depose => return self.end_coordinator(id, "deposed"),
-                Effect::Break { message } => return self.end_coordinator(id, &message),
+                LeadEffect::Depose => return self.end_coordinator(id, "deposed"),
+                LeadEffect::Break { message } => return self.end_coordinator(id, &message),
             }
         }
     }
 
-    fn perform_run(&mut self, id: CoordinatorId, effect: run::Effect) {
+    fn perform_run(&mut self, id: CoordinatorId, effect: run::RunEffect) {
         let Some(c) = self.coordinators.get_mut(&id) else { return };
         match effect {
-            run::Effect::Welcome { member } => {
+            run::RunEffect::Welcome { member } => {
                 let welcome = Welcome {
                     member,
                     leader: c.leader,
@@ -201,35 +201,35 @@ impl World {
                 };
                 self.order(id, member, run::Order::Welcome(welcome));
             }
-            run::Effect::Send { member, order } => self.order(id, member, order),
-            run::Effect::Close { member }
-            | run::Effect::Refuse { member, refusal: Refusal::Over { .. } | Refusal::Full { .. } } => {
+            run::RunEffect::Send { member, order } => self.order(id, member, order),
+            run::RunEffect::Close { member }
+            | run::RunEffect::Refuse { member, refusal: Refusal::Over { .. } | Refusal::Full { .. } } => {
                 if let Some(session) = c.current.remove(&member) {
                     c.sessions.remove(&session);
                     self.hang_up(session, Side::Coordinator);
                 }
             }
-            run::Effect::Refuse { member, refusal } => {
+            run::RunEffect::Refuse { member, refusal } => {
                 self.log(|| format!("{id}: member {member} is refused: {refusal:?}"));
                 self.fired.refuse(&refusal);
             }
-            run::Effect::OpenRendezvous { generation } => c.rendezvous = Some(generation),
-            run::Effect::CloseRendezvous => {
+            run::RunEffect::OpenRendezvous { generation } => c.rendezvous = Some(generation),
+            run::RunEffect::CloseRendezvous => {
                 if let Some(generation) = c.rendezvous.take() {
                     self.close_rendezvous(id, generation);
                 }
             }
-            run::Effect::Announce(run::Notice::Loss { member, cause, .. }) => self.judge_loss(id, member, &cause),
-            run::Effect::Announce(run::Notice::Left { .. }) => self.walk(99),
-            run::Effect::Announce(_) => {}
-            run::Effect::Finish { outcome, message } => {
+            run::RunEffect::Announce(run::Notice::Loss { member, cause, .. }) => self.judge_loss(id, member, &cause),
+            run::RunEffect::Announce(run::Notice::Left { .. }) => self.walk(99),
+            run::RunEffect::Announce(_) => {}
+            run::RunEffect::Finish { outcome, message } => {
                 self.log(|| format!("{id}: the run is over: {outcome:?} {message}"));
                 if outcome != Outcome::Done {
                     self.accuse("not_done", || format!("{outcome:?}: {message}"));
                 }
                 self.conclude(id, outcome);
             }
-            run::Effect::Ledger(_) | run::Effect::Claim { .. } | run::Effect::StoreManifest { .. } => {
+            run::RunEffect::Ledger(_) | run::RunEffect::Claim { .. } | run::RunEffect::StoreManifest { .. } => {
                 unreachable!("the lead keeps these to itself")
             }
         }
@@ -249,7 +249,7 @@ impl World {
         let Some(&Some(member)) = c.sessions.get(&session) else { return };
         c.heard.insert(member, Some(self.now));
         let report = self.habits.report(lead.run().generation(), report);
-        self.lead(id, Event::Run(run::Event::Reported { member, report }));
+        self.lead(id, LeadEvent::Run(run::RunEvent::Reported { member, report }));
     }
 
     fn joined(&mut self, id: CoordinatorId, session: SessionId, join: Join) {
@@ -268,11 +268,11 @@ impl World {
             self.hang_up(replaced, Side::Coordinator);
             if self.habits.session_counts(false) {
                 let how = "its session was replaced".into();
-                self.lead(id, Event::Run(run::Event::Joined { member, join }));
-                return self.lead(id, Event::Run(run::Event::Disconnected { member, how }));
+                self.lead(id, LeadEvent::Run(run::RunEvent::Joined { member, join }));
+                return self.lead(id, LeadEvent::Run(run::RunEvent::Disconnected { member, how }));
             }
         }
-        self.lead(id, Event::Run(run::Event::Joined { member, join }));
+        self.lead(id, LeadEvent::Run(run::RunEvent::Joined { member, join }));
     }
 
     fn session_ended(&mut self, id: CoordinatorId, session: SessionId) {
@@ -281,17 +281,17 @@ impl World {
         if c.current.get(&member) == Some(&session) {
             c.current.remove(&member);
             c.heard.insert(member, None);
-            self.lead(id, Event::Run(run::Event::Disconnected { member, how: "reset".into() }));
+            self.lead(id, LeadEvent::Run(run::RunEvent::Disconnected { member, how: "reset".into() }));
         }
     }
 
     fn child_ended(&mut self, id: CoordinatorId, worker: WorkerId) {
         let Some(c) = self.coordinators.get_mut(&id) else { return };
         let event = match c.by_worker.remove(&worker) {
-            Some(member) => run::Event::Lost { member, cause: LossCause::Exited { how: "signal 9".into() } },
-            None => run::Event::WillNotJoin,
+            Some(member) => run::RunEvent::Lost { member, cause: LossCause::Exited { how: "signal 9".into() } },
+            None => run::RunEvent::WillNotJoin,
         };
-        self.lead(id, Event::Run(event));
+        self.lead(id, LeadEvent::Run(event));
     }
 
     /// A loss must have a reason that the coordinator could see.

@@ -12,11 +12,11 @@ macro_rules! kinds {
     ($($(#[doc = $doc:literal])* $kind:ident = $name:literal),* $(,)?) => {
         /// A kind of fault.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum Kind {
+        pub enum FaultKind {
             $($(#[doc = $doc])* $kind,)*
         }
 
-        impl Kind {
+        impl FaultKind {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$kind),*];
 
@@ -74,7 +74,7 @@ kinds! {
     StoreFlaky = "store-flaky",
 }
 
-impl Kind {
+impl FaultKind {
     /// The kind called `name`.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
@@ -88,7 +88,7 @@ pub struct Fault {
     /// When.
     pub at: Now,
     /// What.
-    pub kind: Kind,
+    pub kind: FaultKind,
     /// Decides on whom it falls, and for how long.
     pub pick: u64,
 }
@@ -104,7 +104,7 @@ const FAULTS_MAX: u64 = 14;
 
 /// The faults of `seed`, of these kinds.
 #[must_use]
-pub fn schedule(seed: u64, kinds: &[Kind]) -> Vec<Fault> {
+pub fn schedule(seed: u64, kinds: &[FaultKind]) -> Vec<Fault> {
     let mut dice = Dice::new(seed, &[7]);
     if kinds.is_empty() {
         return Vec::new();
@@ -124,7 +124,7 @@ pub fn schedule(seed: u64, kinds: &[Kind]) -> Vec<Fault> {
 #[derive(Debug, Clone, Default)]
 pub struct Fired {
     /// Faults that found somebody to fall on.
-    pub faults: BTreeMap<Kind, u64>,
+    pub faults: BTreeMap<FaultKind, u64>,
     /// Messages of an earlier generation that a coordinator turned away.
     pub stale: u64,
     /// Steps that a rank of an earlier generation committed for itself after a later one was formed.
@@ -197,49 +197,49 @@ impl World {
     }
 
     /// `None`: there is nobody to fall on.
-    fn fall(&mut self, kind: Kind, dice: &mut Dice) -> Option<()> {
+    fn fall(&mut self, kind: FaultKind, dice: &mut Dice) -> Option<()> {
         let now = self.now;
         match kind {
-            Kind::Crash => self.kill_worker(self.a_worker(dice)?, false),
-            Kind::HostLoss => self.kill_worker(self.a_worker(dice)?, true),
-            Kind::SpotStorm => self.storm(dice)?,
-            Kind::FreezeShort | Kind::FreezeLong => {
+            FaultKind::Crash => self.kill_worker(self.a_worker(dice)?, false),
+            FaultKind::HostLoss => self.kill_worker(self.a_worker(dice)?, true),
+            FaultKind::SpotStorm => self.storm(dice)?,
+            FaultKind::FreezeShort | FaultKind::FreezeLong => {
                 let worker = self.a_worker(dice)?;
-                let long = kind == Kind::FreezeLong;
+                let long = kind == FaultKind::FreezeLong;
                 let freeze = if long { dice.ms(5000..=40_000) } else { dice.ms(50..=4000) };
                 let worker = self.workers.get_mut(&worker)?;
                 worker.frozen_until = worker.frozen_until.max(now + freeze);
             }
-            Kind::Term => {
+            FaultKind::Term => {
                 let worker = self.a_worker(dice)?;
                 self.queue.push(now, What::Worker(worker, ToWorker::Term));
             }
-            Kind::Join => self.start_worker(),
-            Kind::Cut => {
+            FaultKind::Join => self.start_worker(),
+            FaultKind::Cut => {
                 let session = self.a_session(dice)?;
                 self.cut(session, false);
             }
-            Kind::HalfOpen => {
+            FaultKind::HalfOpen => {
                 let session = self.a_session(dice)?;
                 self.cut(session, true);
             }
-            Kind::Lonely => {
+            FaultKind::Lonely => {
                 let worker = self.a_worker(dice)?;
                 self.net.lonely.insert(worker, now + dice.ms(200..=30_000));
                 for session in self.net.those(|s| s.worker == worker) {
                     self.cut(session, dice.percent(50));
                 }
             }
-            Kind::Collective => {
+            FaultKind::Collective => {
                 let group = one_of(&self.whole_groups(), dice)?;
                 self.rank_gone(group, true);
             }
-            Kind::CoordinatorCrash => {
+            FaultKind::CoordinatorCrash => {
                 let coordinator = self.a_coordinator(dice)?;
                 let fuse = dice.below(12);
                 self.coordinators.get_mut(&coordinator)?.fuse.get_or_insert(fuse);
             }
-            Kind::CoordinatorFreeze => {
+            FaultKind::CoordinatorFreeze => {
                 let coordinator = self.a_coordinator(dice)?;
                 let until = now + dice.ms(100..=40_000);
                 self.coordinators.get_mut(&coordinator)?.frozen_until = until;
@@ -247,8 +247,8 @@ impl World {
                     self.start_coordinator();
                 }
             }
-            Kind::SecondCoordinator => self.start_coordinator(),
-            Kind::CoordinatorHidden => {
+            FaultKind::SecondCoordinator => self.start_coordinator(),
+            FaultKind::CoordinatorHidden => {
                 let coordinator = self.a_coordinator(dice)?;
                 self.net.hidden.insert(coordinator, now + dice.ms(200..=30_000));
                 for session in self.net.those(|s| s.coordinator == coordinator) {
@@ -258,9 +258,9 @@ impl World {
                     self.start_coordinator();
                 }
             }
-            Kind::StoreDown => self.store.down_until = now + dice.ms(100..=60_000),
-            Kind::StoreSlow => self.store.slow_until = now + dice.ms(100..=60_000),
-            Kind::StoreFlaky => self.store.flaky_until = now + dice.ms(100..=60_000),
+            FaultKind::StoreDown => self.store.down_until = now + dice.ms(100..=60_000),
+            FaultKind::StoreSlow => self.store.slow_until = now + dice.ms(100..=60_000),
+            FaultKind::StoreFlaky => self.store.flaky_until = now + dice.ms(100..=60_000),
         }
         Some(())
     }

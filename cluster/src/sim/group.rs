@@ -41,7 +41,7 @@ pub(super) struct Brought {
     pub(super) positions: Range<u64>,
 }
 
-/// Who comes to an operation: a worker with the token of its phase, in its place.
+/// Who comes to an operation: a worker with the token of its activity, in its place.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Seat {
     pub(super) group: GroupId,

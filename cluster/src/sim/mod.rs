@@ -25,7 +25,7 @@ mod trainer;
 mod worker;
 mod world;
 
-pub use faults::{Fault, Fired, Kind, schedule};
+pub use faults::{Fault, FaultKind, Fired, schedule};
 pub use oracle::Violation;
 pub use shrink::{Shrunk, shrink};
 

@@ -232,8 +232,8 @@ impl World {
     /// Whether a worker has the place that it thinks it has.
     pub(super) fn judge_member(&mut self, id: WorkerId, generation: Generation) {
         let Some(worker) = self.workers.get(&id) else { return };
-        let Some(place) = &worker.trainer.place else { return };
-        let members = place.form.members.clone();
+        let Some(stint) = &worker.trainer.stint else { return };
+        let members = stint.form.members.clone();
         let formed = self.oracle.formed.get(&generation).map(|f| f.members.clone());
         if formed.as_ref() != Some(&members) {
             self.accuse("unclaimed_generation", || {

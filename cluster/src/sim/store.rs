@@ -35,7 +35,7 @@ pub(super) struct Put {
 }
 
 /// What becomes of an ask.
-enum Fate {
+enum AskFate {
     Well,
     Refused,
     /// It takes effect, but the answer is a failure.
@@ -58,16 +58,16 @@ impl Store {
         if now < self.slow_until { self.dice.ms(500..=15_000) } else { self.dice.ms(5..=80) }
     }
 
-    fn fate(&mut self, now: Now) -> Fate {
+    fn fate(&mut self, now: Now) -> AskFate {
         let draw = self.dice.below(100);
         match draw {
-            0..60 if self.is_down(now) => Fate::Refused,
-            60..80 if self.is_down(now) => Fate::AnswerLost,
-            _ if self.is_down(now) => Fate::Late,
-            0..15 if now < self.flaky_until => Fate::Refused,
-            15..30 if now < self.flaky_until => Fate::AnswerLost,
-            30..40 if now < self.flaky_until => Fate::Late,
-            _ => Fate::Well,
+            0..60 if self.is_down(now) => AskFate::Refused,
+            60..80 if self.is_down(now) => AskFate::AnswerLost,
+            _ if self.is_down(now) => AskFate::Late,
+            0..15 if now < self.flaky_until => AskFate::Refused,
+            15..30 if now < self.flaky_until => AskFate::AnswerLost,
+            30..40 if now < self.flaky_until => AskFate::Late,
+            _ => AskFate::Well,
         }
     }
 
@@ -104,7 +104,7 @@ impl World {
         let fate = self.store.fate(now);
         let (key, body) = match ask {
             Ask::Create { key, body } => (key, body),
-            Ask::Read { .. } if !matches!(fate, Fate::Well) => {
+            Ask::Read { .. } if !matches!(fate, AskFate::Well) => {
                 return self.queue.push(there + back, answered(failed));
             }
             Ask::Read { key } => {
@@ -115,13 +115,13 @@ impl World {
         };
         let put = |answer| What::Put(Put { by, key, body, answer });
         match fate {
-            Fate::Well => self.queue.push(there, put(Some((request, back)))),
-            Fate::Refused => self.queue.push(there + back, answered(failed)),
-            Fate::AnswerLost => {
+            AskFate::Well => self.queue.push(there, put(Some((request, back)))),
+            AskFate::Refused => self.queue.push(there + back, answered(failed)),
+            AskFate::AnswerLost => {
                 self.queue.push(there, put(None));
                 self.queue.push(there + back, answered(failed));
             }
-            Fate::Late => {
+            AskFate::Late => {
                 let late = there + back + self.store.dice.ms(10..=20_000);
                 self.queue.push(there + back, answered(failed));
                 self.queue.push(late, put(None));

@@ -24,12 +24,12 @@ fn nothing_that_goes_wrong_breaks_a_promise() {
     let mut fired = Fired::default();
     let mut paths = BTreeSet::new();
     for seed in 0..SEEDS {
-        let verdict = simulate(seed, &schedule(seed, Kind::ALL), false);
+        let verdict = simulate(seed, &schedule(seed, FaultKind::ALL), false);
         assert_eq!(verdict.violation, None, "seed {seed}");
         fired.add(&verdict.fired);
         paths.insert(verdict.path);
     }
-    for kind in Kind::ALL {
+    for kind in FaultKind::ALL {
         assert!(fired.faults.get(kind).is_some_and(|&n| n > SEEDS / 20), "{}: {:?}", kind.name(), fired.faults);
     }
     assert!(paths.len() as u64 > SEEDS / 2, "{} ways", paths.len());
@@ -39,13 +39,13 @@ fn nothing_that_goes_wrong_breaks_a_promise() {
 #[test]
 fn the_same_seed_is_the_same_to_the_last_happening() {
     for seed in 0..20 {
-        let faults = schedule(seed, Kind::ALL);
+        let faults = schedule(seed, FaultKind::ALL);
         let [one, two] = [true, true].map(|traced| simulate(seed, &faults, traced));
         assert_eq!(one.trace, two.trace, "seed {seed}");
         assert_eq!(one.fingerprint, two.fingerprint, "seed {seed}");
         assert_eq!(one.fingerprint, simulate(seed, &faults, false).fingerprint, "a trace changes nothing");
     }
-    let [one, two] = [1, 2].map(|seed| simulate(seed, &schedule(seed, Kind::ALL), false).fingerprint);
+    let [one, two] = [1, 2].map(|seed| simulate(seed, &schedule(seed, FaultKind::ALL), false).fingerprint);
     assert_ne!(one, two);
 }
 
@@ -57,8 +57,9 @@ fn with(planted: Planted, seed: u64, faults: &[Fault]) -> Option<Violation> {
 fn planted_mistakes_are_found() {
     let quiet = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let find =
-        |planted| (0..FOUND_WITHIN).find_map(|seed| Some((seed, with(planted, seed, &schedule(seed, Kind::ALL))?)));
+    let find = |planted| {
+        (0..FOUND_WITHIN).find_map(|seed| Some((seed, with(planted, seed, &schedule(seed, FaultKind::ALL))?)))
+    };
     let found = Planted::ALL.map(|planted| (planted, find(planted)));
     std::panic::set_hook(quiet);
     for (planted, found) in found {
@@ -71,7 +72,7 @@ fn planted_mistakes_are_found() {
 fn a_violation_is_shrunk_to_what_it_needs() {
     let planted = Planted::LanesOffByOne;
     let found = (0..FOUND_WITHIN).find_map(|seed| {
-        let faults = schedule(seed, Kind::ALL);
+        let faults = schedule(seed, FaultKind::ALL);
         let violation = with(planted, seed, &faults)?;
         (faults.len() > 4).then_some((seed, faults, violation))
     });

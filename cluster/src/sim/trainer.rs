@@ -6,7 +6,7 @@ use super::world::{ToWorker, What, WorkerId, World};
 use crate::commit::PartEntry;
 use crate::ids::{Generation, Rank, Step};
 use crate::ledger::Losses;
-use crate::peer::{Event, Word};
+use crate::peer::{PeerEvent, Word};
 use crate::rng::key;
 use crate::run::{Form, LeaveKind, Left, PartReport, StepReport};
 use std::collections::VecDeque;
@@ -40,7 +40,7 @@ pub(super) struct Upload {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum Activity {
     /// On the way to the rendezvous.
     Calling,
     /// Reads a manifest.
@@ -56,12 +56,12 @@ pub(super) enum Phase {
     Finished,
 }
 
-/// Its place in a generation.
+/// Its time in a generation.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Stint {
     pub(super) form: Form,
     pub(super) group: GroupId,
-    pub(super) phase: Phase,
+    pub(super) activity: Activity,
     /// What the ranks agreed on in this step.
     stop: u8,
     /// Its last generation was larger.
@@ -74,13 +74,13 @@ pub(super) struct Trainer {
     pub(super) state: Option<State>,
     /// The generation that it was made in.
     pub(super) made_in: Generation,
-    pub(super) place: Option<Place>,
+    pub(super) stint: Option<Stint>,
     waiting: VecDeque<Form>,
     /// Generations that it was told are over.
     over: Option<Generation>,
     /// What it was asked for.
     wish: Option<(Generation, u8)>,
-    /// Changes with each phase, so that what belongs to an earlier one is known.
+    /// Changes with each activity, so that what belongs to an earlier one is known.
     token: u64,
     last_world: u32,
 }
@@ -109,7 +109,7 @@ impl World {
 
     fn next_order(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        if worker.trainer.place.is_some() {
+        if worker.trainer.stint.is_some() {
             return;
         }
         let Some(form) = worker.trainer.waiting.pop_front() else { return };
@@ -117,62 +117,62 @@ impl World {
         let shrunk = form.world() < worker.trainer.last_world;
         worker.trainer.last_world = form.world();
         let group = GroupId { at, generation: form.generation };
-        worker.trainer.place = Some(Place { form, group, phase: Phase::Calling, stop: 0, shrunk });
+        worker.trainer.stint = Some(Stint { form, group, activity: Activity::Calling, stop: 0, shrunk });
         let takes = worker.dice.ms(10..=600);
-        self.enter(id, Phase::Calling, Some(takes));
+        self.enter(id, Activity::Calling, Some(takes));
     }
 
-    /// The next phase; it takes so long, or is ended by others.
-    fn enter(&mut self, id: WorkerId, phase: Phase, takes: Option<Duration>) {
+    /// The next activity; it takes so long, or is ended by others.
+    fn enter(&mut self, id: WorkerId, activity: Activity, takes: Option<Duration>) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        let Some(place) = &mut worker.trainer.place else { return };
-        place.phase = phase;
+        let Some(stint) = &mut worker.trainer.stint else { return };
+        stint.activity = activity;
         worker.trainer.token += 1;
         let token = worker.trainer.token;
         if let Some(takes) = takes {
-            self.queue.push(self.now + takes, What::Worker(id, ToWorker::Phase(token)));
+            self.queue.push(self.now + takes, What::Worker(id, ToWorker::Activity(token)));
         }
     }
 
     fn meet(&mut self, id: WorkerId, op: Op, brought: Brought) {
-        self.enter(id, Phase::Waiting(op), None);
+        self.enter(id, Activity::Waiting(op), None);
         let Some(worker) = self.workers.get(&id) else { return };
-        let Some(place) = &worker.trainer.place else { return };
+        let Some(stint) = &worker.trainer.stint else { return };
         let who = (id, worker.trainer.token);
-        let seat = Seat { group: place.group, rank: place.form.rank, world: place.form.world(), who };
+        let seat = Seat { group: stint.group, rank: stint.form.rank, world: stint.form.world(), who };
         self.arrive_at(seat, op, brought);
     }
 
-    /// A phase is over by itself.
-    pub(super) fn phase_over(&mut self, id: WorkerId, token: u64) {
+    /// An activity is over by itself.
+    pub(super) fn activity_over(&mut self, id: WorkerId, token: u64) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         if worker.trainer.token != token {
             return;
         }
-        let Some(place) = &worker.trainer.place else { return };
-        let (generation, phase, stop) = (place.form.generation, place.phase, place.stop);
-        if worker.trainer.is_over(generation) && !matches!(phase, Phase::Optimizing(_) | Phase::Uploading) {
+        let Some(stint) = &worker.trainer.stint else { return };
+        let (generation, activity, stop) = (stint.form.generation, stint.activity, stint.stop);
+        if worker.trainer.is_over(generation) && !matches!(activity, Activity::Optimizing(_) | Activity::Uploading) {
             return self.leave(id, LeaveKind::Aborted, "aborted");
         }
-        match phase {
-            Phase::Calling => self.meet(id, Op::Meet, Brought::default()),
-            Phase::Loading => self.load(id),
-            Phase::Forward => {
+        match activity {
+            Activity::Calling => self.meet(id, Op::Meet, Brought::default()),
+            Activity::Loading => self.load(id),
+            Activity::Forward => {
                 let wish = worker.trainer.wish.filter(|&(g, _)| g == generation).map_or(0, |(_, wish)| wish);
                 let step = worker.trainer.next().unwrap_or_default();
                 self.meet(id, Op::Exchange(step), Brought { wish, ..Brought::default() });
             }
-            Phase::Backward => self.reduce(id),
-            Phase::Optimizing(state) => self.commit(id, state, stop),
-            Phase::Waiting(_) | Phase::Uploading | Phase::Finished => {}
+            Activity::Backward => self.reduce(id),
+            Activity::Optimizing(state) => self.commit(id, state, stop),
+            Activity::Waiting(_) | Activity::Uploading | Activity::Finished => {}
         }
     }
 
     fn reduce(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get(&id) else { return };
-        let (Some(place), Some(state)) = (&worker.trainer.place, worker.trainer.state) else { return };
-        let positions = self.setup.positions(state.next, place.form.rank, place.form.world());
-        let positions = self.habits.positions(positions, place.shrunk);
+        let (Some(stint), Some(state)) = (&worker.trainer.stint, worker.trainer.state) else { return };
+        let positions = self.setup.positions(state.next, stint.form.rank, stint.form.world());
+        let positions = self.habits.positions(positions, stint.shrunk);
         self.meet(id, Op::Reduce(state.next), Brought { state: Some(state), positions, wish: 0 });
     }
 
@@ -182,10 +182,10 @@ impl World {
         if worker.trainer.token != token {
             return;
         }
-        let Some(place) = &mut worker.trainer.place else { return };
-        let Phase::Waiting(op) = place.phase else { return };
-        let aborted = worker.trainer.over.is_some_and(|over| place.form.generation <= over);
-        let Some(group) = self.groups.get(&place.group) else { return };
+        let Some(stint) = &mut worker.trainer.stint else { return };
+        let Activity::Waiting(op) = stint.activity else { return };
+        let aborted = worker.trainer.over.is_some_and(|over| stint.form.generation <= over);
+        let Some(group) = self.groups.get(&stint.group) else { return };
         let result = group.result(op, &mut worker.dice);
         let Some(result) = result.filter(|_| !timed_out) else {
             let kind = if aborted { LeaveKind::Aborted } else { LeaveKind::Collective };
@@ -196,22 +196,22 @@ impl World {
             Op::Meet => self.met(id),
             Op::Broadcast => {
                 let Some(worker) = self.workers.get_mut(&id) else { return };
-                let Some(place) = &worker.trainer.place else { return };
-                if place.form.needs_state() {
+                let Some(stint) = &worker.trainer.stint else { return };
+                if stint.form.needs_state() {
                     worker.trainer.state = result.state;
                 }
                 self.ready(id);
             }
             Op::Exchange(_) => {
-                place.stop = result.wish;
+                stint.stop = result.wish;
                 let takes = worker.dice.ms(5..=200);
-                self.enter(id, Phase::Backward, Some(takes));
+                self.enter(id, Activity::Backward, Some(takes));
             }
             Op::Reduce(_) => {
                 let Some(before) = result.state else { return };
                 let takes = worker.dice.ms(5..=60);
                 let after = before.stepped(&result.positions);
-                self.enter(id, Phase::Optimizing(after), Some(takes));
+                self.enter(id, Activity::Optimizing(after), Some(takes));
                 if self.habits.reports_early() {
                     self.say_committed(id, before.next);
                 }
@@ -222,18 +222,18 @@ impl World {
     /// The group stands: take over state.
     fn met(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        let Some(place) = &worker.trainer.place else { return };
+        let Some(stint) = &worker.trainer.stint else { return };
         let state = worker.trainer.state;
-        match place.form.source {
+        match stint.form.source {
             None => {
                 worker.trainer.state = None;
                 let takes = worker.dice.ms(10..=1500);
-                self.enter(id, Phase::Loading, Some(takes));
+                self.enter(id, Activity::Loading, Some(takes));
             }
-            Some(_) if place.form.receivers.is_empty() => self.ready(id),
+            Some(_) if stint.form.receivers.is_empty() => self.ready(id),
             Some(source) => {
-                let state = state.filter(|_| source == place.form.rank);
-                if place.form.needs_state() {
+                let state = state.filter(|_| source == stint.form.rank);
+                if stint.form.needs_state() {
                     worker.trainer.state = None;
                 }
                 self.meet(id, Op::Broadcast, Brought { state, ..Brought::default() });
@@ -243,12 +243,12 @@ impl World {
 
     fn load(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        let Some(place) = &worker.trainer.place else { return };
+        let Some(stint) = &worker.trainer.stint else { return };
         if self.store.is_down(self.now) {
             let again = worker.dice.ms(300..=2000);
-            return self.enter(id, Phase::Loading, Some(again));
+            return self.enter(id, Activity::Loading, Some(again));
         }
-        let state = match &place.form.resume_from {
+        let state = match &stint.form.resume_from {
             None => Some(State::INITIAL),
             Some(key) => super::oracle::state_of(&self.store, key),
         };
@@ -258,15 +258,15 @@ impl World {
 
     fn ready(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        let Some(place) = &worker.trainer.place else { return };
-        let (generation, next_step, only) = (place.form.generation, place.form.start_step, place.form.checkpoint_only);
+        let Some(stint) = &worker.trainer.stint else { return };
+        let (generation, next_step, only) = (stint.form.generation, stint.form.start_step, stint.form.checkpoint_only);
         if worker.trainer.next() != Some(next_step) {
             let held = worker.trainer.state;
             return self.accuse("out_of_step", || format!("{id} is to begin at step {next_step} and holds {held:?}"));
         }
         worker.trainer.made_in = generation;
         self.judge_member(id, generation);
-        self.peer(id, Event::Trainer(Word::Ready { generation, next_step }));
+        self.peer(id, PeerEvent::Trainer(Word::Ready { generation, next_step }));
         if only || next_step.0 >= self.setup.steps {
             return self.upload(id, true);
         }
@@ -277,15 +277,15 @@ impl World {
         let usual = self.setup.forward_ms;
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let takes = worker.dice.ms(usual * 4 / 5..=usual * 6 / 5);
-        self.enter(id, Phase::Forward, Some(takes));
+        self.enter(id, Activity::Forward, Some(takes));
     }
 
     /// The optimizer has run.
     fn commit(&mut self, id: WorkerId, state: State, stop: u8) {
         let step = Step(state.next.0 - 1);
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        let Some(place) = &worker.trainer.place else { return };
-        let generation = place.form.generation;
+        let Some(stint) = &worker.trainer.stint else { return };
+        let generation = stint.form.generation;
         worker.trainer.state = Some(state);
         self.judge_commit(id, generation, step, state);
         if !self.habits.reports_early() {
@@ -303,24 +303,24 @@ impl World {
     }
 
     fn say_committed(&mut self, id: WorkerId, step: Step) {
-        let Some(place) = self.workers.get(&id).and_then(|w| w.trainer.place.as_ref()) else { return };
+        let Some(stint) = self.workers.get(&id).and_then(|w| w.trainer.stint.as_ref()) else { return };
         let report = StepReport {
-            generation: place.form.generation,
+            generation: stint.form.generation,
             step,
             losses: Losses { total: 1.0, ..Losses::default() },
             samples: u64::from(self.setup.global_batch()),
             ..StepReport::default()
         };
-        self.peer(id, Event::Trainer(Word::Committed(report)));
+        self.peer(id, PeerEvent::Trainer(Word::Committed(report)));
     }
 
     fn upload(&mut self, id: WorkerId, last: bool) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        let (Some(place), Some(state)) = (&worker.trainer.place, worker.trainer.state) else { return };
-        let upload = Upload { generation: place.form.generation, rank: place.form.rank, state, last };
+        let (Some(stint), Some(state)) = (&worker.trainer.stint, worker.trainer.state) else { return };
+        let upload = Upload { generation: stint.form.generation, rank: stint.form.rank, state, last };
         let takes = worker.dice.ms(50..=4000);
         if last {
-            self.enter(id, Phase::Uploading, None);
+            self.enter(id, Activity::Uploading, None);
         }
         self.queue.push(self.now + takes, What::Worker(id, ToWorker::Uploaded(upload)));
     }
@@ -332,45 +332,45 @@ impl World {
         }
         let Upload { generation, rank, state, last } = upload;
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        let Some(place) = worker.trainer.place.as_ref().filter(|p| p.form.generation == generation) else { return };
-        let path = crate::Manifest::part_key(state.next, generation, rank, place.form.world());
+        let Some(stint) = worker.trainer.stint.as_ref().filter(|p| p.form.generation == generation) else { return };
+        let path = crate::Manifest::part_key(state.next, generation, rank, stint.form.world());
         let blake3 = format!("{:016x}", state.chain);
         let entry = PartEntry { path, rank, bytes: 8, blake3, tensors: Vec::new() };
         let over = worker.trainer.is_over(generation);
-        self.peer(id, Event::Trainer(Word::Part(PartReport { generation, step: state.next, entry })));
+        self.peer(id, PeerEvent::Trainer(Word::Part(PartReport { generation, step: state.next, entry })));
         if !last {
             return;
         }
         if over {
             return self.leave(id, LeaveKind::Aborted, "aborted");
         }
-        self.enter(id, Phase::Finished, None);
-        self.peer(id, Event::Trainer(Word::Finished { generation, next_step: state.next }));
+        self.enter(id, Activity::Finished, None);
+        self.peer(id, PeerEvent::Trainer(Word::Finished { generation, next_step: state.next }));
     }
 
     /// The generation is over; a collective breaks off, anything else goes to its end first.
     pub(super) fn abort_trainer(&mut self, id: WorkerId, generation: Generation) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.trainer.over = worker.trainer.over.max(Some(generation));
-        let Some(place) = worker.trainer.place.as_ref().filter(|p| p.form.generation <= generation) else { return };
-        match place.phase {
-            Phase::Waiting(_) | Phase::Finished => self.leave(id, LeaveKind::Aborted, "aborted"),
-            Phase::Calling
-            | Phase::Loading
-            | Phase::Forward
-            | Phase::Backward
-            | Phase::Optimizing(_)
-            | Phase::Uploading => {}
+        let Some(stint) = worker.trainer.stint.as_ref().filter(|p| p.form.generation <= generation) else { return };
+        match stint.activity {
+            Activity::Waiting(_) | Activity::Finished => self.leave(id, LeaveKind::Aborted, "aborted"),
+            Activity::Calling
+            | Activity::Loading
+            | Activity::Forward
+            | Activity::Backward
+            | Activity::Optimizing(_)
+            | Activity::Uploading => {}
         }
     }
 
     fn leave(&mut self, id: WorkerId, kind: LeaveKind, message: &str) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        let Some(place) = worker.trainer.place.take() else { return };
+        let Some(stint) = worker.trainer.stint.take() else { return };
         worker.trainer.token += 1;
         let state = worker.trainer.state;
         let left = Left {
-            generation: place.form.generation,
+            generation: stint.form.generation,
             next_step: state.map(|s| s.next),
             digest: state.map(|s| s.chain),
             kind,
@@ -378,8 +378,8 @@ impl World {
             lost_rank: None,
         };
         self.log(|| format!("{id} leaves {} with {state:?}: {message}", left.generation));
-        self.rank_gone(place.group, kind != LeaveKind::Boundary);
-        self.peer(id, Event::Trainer(Word::Left(left)));
+        self.rank_gone(stint.group, kind != LeaveKind::Boundary);
+        self.peer(id, PeerEvent::Trainer(Word::Left(left)));
         self.next_order(id);
     }
 }

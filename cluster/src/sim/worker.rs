@@ -5,7 +5,7 @@ use super::net::{Message, SessionId, Side};
 use super::store::CLOSED;
 use super::trainer::Trainer;
 use super::world::{ToCoordinator, ToWorker, What, WorkerId, World};
-use crate::peer::{Effect, Event, Peer, Word};
+use crate::peer::{Peer, PeerEffect, PeerEvent, Word};
 use crate::run::{Join, Now, Outcome, Report};
 use std::time::Duration;
 
@@ -73,39 +73,39 @@ impl World {
         for session in self.net.those(|s| s.worker == id) {
             self.hang_up(session, Side::Worker);
         }
-        if let Some(place) = gone.trainer.place.take() {
-            self.rank_gone(place.group, true);
+        if let Some(stint) = gone.trainer.stint.take() {
+            self.rank_gone(stint.group, true);
         }
     }
 
     pub(super) fn happens_to_worker(&mut self, id: WorkerId, event: ToWorker) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         match event {
-            ToWorker::Wakes => self.peer(id, Event::Tick),
+            ToWorker::Wakes => self.peer(id, PeerEvent::Tick),
             ToWorker::Tick(at) if worker.tick_at == Some(at) => {
                 worker.tick_at = None;
-                self.peer(id, Event::Tick);
+                self.peer(id, PeerEvent::Tick);
             }
             ToWorker::Tick(_) => {}
-            ToWorker::Warm => self.peer(id, Event::Trainer(Word::Warm)),
+            ToWorker::Warm => self.peer(id, PeerEvent::Trainer(Word::Warm)),
             ToWorker::Finds(attempt) if attempt == worker.attempt => self.find_leader(id),
             ToWorker::Finds(_) => {}
             ToWorker::Ordered(session, order) if worker.link == Some(session) => {
                 self.log(|| format!("{id} <- {order:?}"));
-                self.peer(id, Event::Ordered(order));
+                self.peer(id, PeerEvent::Ordered(order));
             }
             ToWorker::Ordered(..) => {}
             ToWorker::Ended(session) if worker.link == Some(session) => {
                 worker.link = None;
                 self.log(|| format!("{id} has lost its coordinator"));
-                self.peer(id, Event::Broken { how: "reset".into() });
+                self.peer(id, PeerEvent::Broken { how: "reset".into() });
             }
             ToWorker::Ended(_) => {}
             ToWorker::Term => {
                 self.log(|| format!("{id} is to leave"));
-                self.peer(id, Event::Leave { reason: "SIGTERM".into() });
+                self.peer(id, PeerEvent::Leave { reason: "SIGTERM".into() });
             }
-            ToWorker::Phase(token) => self.phase_over(id, token),
+            ToWorker::Activity(token) => self.activity_over(id, token),
             ToWorker::Collective(token) => self.collective_over(id, token, false),
             ToWorker::TimedOut(token) => self.collective_over(id, token, true),
             ToWorker::Uploaded(upload) => self.uploaded(id, upload),
@@ -113,7 +113,7 @@ impl World {
     }
 
     /// Something happens to the control machine.
-    pub(super) fn peer(&mut self, id: WorkerId, event: Event) {
+    pub(super) fn peer(&mut self, id: WorkerId, event: PeerEvent) {
         let now = self.now;
         let Some(worker) = self.workers.get_mut(&id) else { return };
         for effect in worker.peer.handle(now, event) {
@@ -128,31 +128,31 @@ impl World {
         }
     }
 
-    fn perform_peer(&mut self, id: WorkerId, effect: Effect) {
+    fn perform_peer(&mut self, id: WorkerId, effect: PeerEffect) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         match effect {
-            Effect::Connect => {
+            PeerEffect::Connect => {
                 worker.attempt += 1;
                 let attempt = worker.attempt;
                 let at = self.now + worker.dice.ms(2..=150);
                 self.queue.push(at, What::Worker(id, ToWorker::Finds(attempt)));
             }
-            Effect::Send(report) => {
+            PeerEffect::Send(report) => {
                 let Some(session) = worker.link else { return };
                 if self.traced && !matches!(report, Report::Heartbeat { .. }) {
                     self.log(|| format!("{id} -> {report:?}"));
                 }
                 self.transmit(session, Side::Worker, Message::Report(report));
             }
-            Effect::HangUp => {
+            PeerEffect::HangUp => {
                 if let Some(session) = worker.link.take() {
                     self.hang_up(session, Side::Worker);
                 }
             }
-            Effect::Train(form) => self.take_order(id, form),
-            Effect::Abort(generation) => self.abort_trainer(id, generation),
-            Effect::Yield { generation, checkpoint } => worker.trainer.asked(generation, checkpoint),
-            Effect::Exit { outcome, message } => {
+            PeerEffect::Train(form) => self.take_order(id, form),
+            PeerEffect::Abort(generation) => self.abort_trainer(id, generation),
+            PeerEffect::Yield { generation, checkpoint } => worker.trainer.asked(generation, checkpoint),
+            PeerEffect::Exit { outcome, message } => {
                 self.log(|| format!("{id} exits: {outcome:?} {message}"));
                 self.end_worker(id);
             }
@@ -161,12 +161,12 @@ impl World {
 
     /// The newest leader is looked up in the store, and called.
     fn find_leader(&mut self, id: WorkerId) {
-        let broken = |how: &str| Event::Broken { how: how.into() };
+        let broken = |how: &str| PeerEvent::Broken { how: how.into() };
         if self.store.is_down(self.now) {
             return self.peer(id, broken("the store does not say who leads"));
         }
         if self.store.objects.contains_key(CLOSED) {
-            return self.peer(id, Event::RunClosed { outcome: Outcome::Done });
+            return self.peer(id, PeerEvent::RunClosed { outcome: Outcome::Done });
         }
         let leader = self.store.newest_leader();
         let Some(leader) = leader.filter(|leader| self.coordinators.contains_key(leader)) else {
@@ -179,6 +179,6 @@ impl World {
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.link = Some(session);
         }
-        self.peer(id, Event::Connected);
+        self.peer(id, PeerEvent::Connected);
     }
 }

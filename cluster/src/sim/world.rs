@@ -82,8 +82,8 @@ pub(super) enum ToWorker {
     Ended(SessionId),
     /// SIGTERM.
     Term,
-    /// The trainer's phase of this token is over.
-    Phase(u64),
+    /// The trainer's activity of this token is over.
+    Activity(u64),
     /// Its collective is over.
     Collective(u64),
     /// It has waited long enough for its collective.

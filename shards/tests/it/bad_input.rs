@@ -1,6 +1,6 @@
 //! Bad input: each kind with its exact message, which names file, row group, row, field, and what to do.
 
-use crate::support::{bad_dataset, dataset, jpeg, memory, options, places, png, put, row};
+use crate::support::{bad_dataset, dataset, jpeg, memory, options, png, put, row, scratches};
 use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
 use object_store::ObjectStoreExt;
 use parquet::arrow::ArrowWriter;
@@ -53,7 +53,7 @@ async fn faults(spoil: impl Fn(&mut ImageRow)) -> Vec<String> {
 
 #[tokio::test]
 async fn truncated_parquet() {
-    for place in places() {
+    for place in scratches() {
         let bytes = good_file();
         let half = bytes.len() / 2;
         assert_eq!(
@@ -232,7 +232,7 @@ async fn a_nan_in_a_text_vector() {
 
 #[tokio::test]
 async fn an_index_older_than_its_files() {
-    for place in places() {
+    for place in scratches() {
         let rows: Vec<ImageRow> = (0..7).map(row).collect();
         let index = dataset(&place.location, &rows).await;
         let size = index.split("train").expect("written").bytes();

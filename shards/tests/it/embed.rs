@@ -1,6 +1,6 @@
 //! Text vectors: made once for each text, read back beside their rows, never those of another text.
 
-use crate::support::{dataset, memory, places, row};
+use crate::support::{dataset, memory, row, scratches};
 use pixfleet_cluster::index::DatasetIndex;
 use pixfleet_shards::embed::{EmbedError, EmbedJob, EmbedProgress, embed_split};
 use pixfleet_shards::text_vectors::{RowVectors, TextVector, VectorsWriter, text_hash};
@@ -27,7 +27,7 @@ async fn embed(location: &Location, index: &DatasetIndex, calls: &mut Vec<String
 
 #[tokio::test]
 async fn every_text_is_encoded_once_and_read_beside_its_row() {
-    for place in places() {
+    for place in scratches() {
         let rows: Vec<ImageRow> = (0..12).map(row).collect();
         let index = dataset(&place.location, &rows).await;
         let mut calls = Vec::new();

@@ -1,6 +1,6 @@
 //! What is written is what is read; only what is needed is fetched.
 
-use crate::support::{bad_dataset, dataset, folder, memory, options, places, region, row};
+use crate::support::{bad_dataset, dataset, folder, memory, options, region, row, scratches};
 use pixfleet_cluster::index::LATEST;
 use pixfleet_shards::writer::{PartWriter, part_path};
 use pixfleet_shards::{Columns, ImageRow, RowGroupReader, ShardError, ShardWriter, WriterOptions, index};
@@ -30,7 +30,7 @@ fn full() -> ImageRow {
 
 #[tokio::test]
 async fn rows_come_back_as_they_were_written() {
-    for place in places() {
+    for place in scratches() {
         let mut rows: Vec<ImageRow> = (0..12).map(row).collect();
         rows[7] = full();
         rows[8].regions.clear();
@@ -49,7 +49,7 @@ async fn rows_come_back_as_they_were_written() {
 
 #[tokio::test]
 async fn captions_are_read_without_pictures() {
-    for place in places() {
+    for place in scratches() {
         let rows: Vec<ImageRow> = (0..10).map(row).collect();
         let index = dataset(&place.location, &rows).await;
         let split = index.split("train").expect("written");
@@ -68,7 +68,7 @@ async fn captions_are_read_without_pictures() {
 
 #[tokio::test]
 async fn one_picture_is_fetched_without_its_neighbours() {
-    for place in places() {
+    for place in scratches() {
         let rows: Vec<ImageRow> = (0..10)
             .map(|i| {
                 let mut row = row(i);

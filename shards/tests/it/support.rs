@@ -12,26 +12,26 @@ use std::sync::Arc;
 use tempfile::TempDir;
 
 /// A place for a dataset; a folder is deleted when it is dropped.
-pub(crate) struct Place {
+pub(crate) struct Scratch {
     pub(crate) location: Location,
     _folder: Option<TempDir>,
 }
 
 /// A temporary folder, by its `file://` URL.
-pub(crate) fn folder() -> Place {
+pub(crate) fn folder() -> Scratch {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let url = format!("file://{}/data set", folder.path().display());
-    Place { location: Location::parse(&url).expect("a URL"), _folder: Some(folder) }
+    Scratch { location: Location::parse(&url).expect("a URL"), _folder: Some(folder) }
 }
 
 /// A store in memory.
-pub(crate) fn memory() -> Place {
+pub(crate) fn memory() -> Scratch {
     let location = Location::with_store("memory:///data", Arc::new(InMemory::new()), Path::from("data"));
-    Place { location, _folder: None }
+    Scratch { location, _folder: None }
 }
 
 /// Both.
-pub(crate) fn places() -> [Place; 2] {
+pub(crate) fn scratches() -> [Scratch; 2] {
     [folder(), memory()]
 }
 

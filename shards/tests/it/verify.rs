@@ -1,12 +1,12 @@
 //! `verify` names each fault once, and a good dataset has none.
 
-use crate::support::{bad_dataset, dataset, memory, places, put, row};
+use crate::support::{bad_dataset, dataset, memory, put, row, scratches};
 use pixfleet_shards::verify::verify;
 use pixfleet_shards::{ImageRow, Region};
 
 #[tokio::test]
 async fn a_good_dataset_has_no_faults() {
-    for place in places() {
+    for place in scratches() {
         let rows: Vec<ImageRow> = (0..12).map(row).collect();
         dataset(&place.location, &rows).await;
         let mut steps = Vec::new();

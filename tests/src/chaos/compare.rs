@@ -27,7 +27,7 @@ impl Worst {
 
 /// Two sets of tensors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub(super) struct Weights {
+pub(super) struct WeightsDifference {
     pub(super) tensors: usize,
     /// Norm of a tensor's difference over its norm.
     pub(super) norm: Worst,
@@ -39,17 +39,17 @@ pub(super) struct Weights {
 ///
 /// # Errors
 /// If they cannot be read, or do not hold the same tensors in fp32.
-pub(super) fn weights(calm: &Path, storm: &Path) -> Result<Weights> {
+pub(super) fn weights(calm: &Path, storm: &Path) -> Result<WeightsDifference> {
     let read = |path: &Path| std::fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     weights_of(&read(calm)?, &read(storm)?)
 }
 
-fn weights_of(calm: &[u8], storm: &[u8]) -> Result<Weights> {
+fn weights_of(calm: &[u8], storm: &[u8]) -> Result<WeightsDifference> {
     let calm = SafeTensors::deserialize(calm).context("the undisturbed run's export")?;
     let storm = SafeTensors::deserialize(storm).context("the disturbed run's export")?;
     let names = |file: &SafeTensors<'_>| file.names().into_iter().map(str::to_owned).collect::<BTreeSet<_>>();
     ensure!(names(&calm) == names(&storm), "the two exports do not hold the same tensors");
-    let mut found = Weights::default();
+    let mut found = WeightsDifference::default();
     for name in names(&calm) {
         let pair = [calm.tensor(&name)?, storm.tensor(&name)?];
         ensure!(pair[0].shape() == pair[1].shape(), "{name}: {:?} and {:?}", pair[0].shape(), pair[1].shape());

@@ -27,7 +27,7 @@ pub(super) enum Passage {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ProxyState {
     upstream: OnceLock<SocketAddr>,
     state: watch::Receiver<Passage>,
     /// Connections that were ended, and pieces that were held back.
@@ -36,15 +36,15 @@ struct Shared {
 
 /// A running proxy; dropping it ends its connections.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(super) struct LinkProxy {
     address: SocketAddr,
     state: watch::Sender<Passage>,
-    shared: Arc<Shared>,
+    shared: Arc<ProxyState>,
     accepting: JoinHandle<()>,
 }
 
-impl Link {
-    /// Listens on a free port of `host`, and sends connections away until [`Link::lead_to`].
+impl LinkProxy {
+    /// Listens on a free port of `host`, and sends connections away until [`LinkProxy::lead_to`].
     ///
     /// # Errors
     /// If there is none.
@@ -53,7 +53,7 @@ impl Link {
         listener.set_nonblocking(true).context("a proxy's socket")?;
         let address = listener.local_addr().context("a proxy's address")?;
         let (state, watched) = watch::channel(Passage::Open);
-        let shared = Arc::new(Shared { upstream: OnceLock::new(), state: watched, hurt: AtomicU64::new(0) });
+        let shared = Arc::new(ProxyState { upstream: OnceLock::new(), state: watched, hurt: AtomicU64::new(0) });
         let accepting = runtime.spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { address, state, shared, accepting })
     }
@@ -79,13 +79,13 @@ impl Link {
     }
 }
 
-impl Drop for Link {
+impl Drop for LinkProxy {
     fn drop(&mut self) {
         self.accepting.abort();
     }
 }
 
-impl Shared {
+impl ProxyState {
     fn passage(&self) -> Passage {
         *self.state.borrow()
     }
@@ -95,7 +95,7 @@ impl Shared {
     }
 }
 
-async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: std::net::TcpListener, shared: Arc<ProxyState>) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
     while let Ok((near, _)) = listener.accept().await {
         match (shared.passage(), shared.upstream.get()) {
@@ -108,7 +108,7 @@ async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) {
 }
 
 /// Until either side has ended it, or this proxy has.
-async fn connection(near: TcpStream, upstream: SocketAddr, shared: Arc<Shared>) {
+async fn connection(near: TcpStream, upstream: SocketAddr, shared: Arc<ProxyState>) {
     let Ok(far) = TcpStream::connect(upstream).await else { return };
     // Without this, small messages would wait for each other.
     let _ = (near.set_nodelay(true), far.set_nodelay(true));
@@ -126,7 +126,7 @@ async fn connection(near: TcpStream, upstream: SocketAddr, shared: Arc<Shared>) 
     }
 }
 
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared) {
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &ProxyState) {
     let mut piece = vec![0; 64 * 1024];
     loop {
         // A connection that broke has ended.
@@ -140,7 +140,7 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, shared: &Shared)
     let _ = to.shutdown().await;
 }
 
-async fn hold_back(shared: &Shared) {
+async fn hold_back(shared: &ProxyState) {
     match shared.passage() {
         Passage::Open | Passage::Cut => {}
         Passage::Slow(by) => {
@@ -164,9 +164,9 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(10);
 
     /// A server that sends back what it hears, behind a proxy, and a connection through it.
-    async fn echo() -> (Link, TcpStream) {
+    async fn echo() -> (LinkProxy, TcpStream) {
         let server = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-        let link = Link::open(&Handle::current(), Ipv4Addr::LOCALHOST).expect("loopback");
+        let link = LinkProxy::open(&Handle::current(), Ipv4Addr::LOCALHOST).expect("loopback");
         link.lead_to(server.local_addr().expect("bound"));
         tokio::spawn(async move {
             while let Ok((stream, _)) = server.accept().await {

@@ -22,9 +22,9 @@ use crate::hosts;
 use crate::root;
 use crate::steps;
 use anyhow::{Context, Result};
-use plan::Kind;
-use report::Report;
-use setup::{Pace, Setting};
+use plan::StrikeKind;
+use report::ChaosReport;
+use setup::{ChaosSetting, StepPace};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -53,11 +53,11 @@ pub struct Args {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// These kinds of faults only, with commas between them.
-    #[arg(long, value_delimiter = ',', value_parser = Kind::parse)]
-    only: Vec<Kind>,
+    #[arg(long, value_delimiter = ',', value_parser = StrikeKind::parse)]
+    only: Vec<StrikeKind>,
     /// Where the run's store lies: on a real S3 server, or on disk.
-    #[arg(long, value_enum, default_value_t = Store::S3)]
-    store: Store,
+    #[arg(long, value_enum, default_value_t = StoreKind::S3)]
+    store: StoreKind,
     /// Whether each process has a host of its own: a network namespace, whose link can go down. Needs root and `ip`.
     #[arg(long, value_enum, default_value_t = Netns::Auto)]
     netns: Netns,
@@ -77,7 +77,7 @@ pub struct Args {
 
 /// Where a run's store lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Store {
+enum StoreKind {
     S3,
     File,
 }
@@ -97,10 +97,10 @@ impl Args {
     }
 
     /// Kinds of faults that this run can meet.
-    fn kinds(&self, hosts: bool) -> impl Iterator<Item = Kind> {
-        let all = Kind::ALL.into_iter().map(|(kind, _)| kind);
+    fn kinds(&self, hosts: bool) -> impl Iterator<Item = StrikeKind> {
+        let all = StrikeKind::ALL.into_iter().map(|(kind, _)| kind);
         all.filter(|kind| self.only.is_empty() || self.only.contains(kind))
-            .filter(|kind| self.store == Store::S3 || !kind.is_of_store())
+            .filter(|kind| self.store == StoreKind::S3 || !kind.is_of_store())
             .filter(move |kind| hosts || !kind.is_of_hosts())
     }
 }
@@ -123,7 +123,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let setting = Setting::prepare(args, hosts, runtime.handle())?;
+    let setting = ChaosSetting::prepare(args, hosts, runtime.handle())?;
     let dir = setting.dir.clone();
     let mut report = both_runs(args, setting, runtime.handle())?;
     // The setting is gone, and with it the store's server.
@@ -140,7 +140,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-fn both_runs(args: &Args, setting: Setting, runtime: &tokio::runtime::Handle) -> Result<Report> {
+fn both_runs(args: &Args, setting: ChaosSetting, runtime: &tokio::runtime::Handle) -> Result<ChaosReport> {
     let steps = args.steps.map_or_else(|| setting.steps_for(args.minutes), Ok)?;
     tracing::info!(steps, "the undisturbed run");
     let calm = setting.undisturbed("calm", steps)?;
@@ -165,7 +165,7 @@ fn both_runs(args: &Args, setting: Setting, runtime: &tokio::runtime::Handle) ->
     let (comparison, more) = verdict::of_runs(&setting, runtime)?;
     claims.extend(more);
     let (seed, minutes, kinds) = (args.seed, args.minutes, report::rows(&faults));
-    let storm = Pace { workers: WORKERS, steps, step_s, whole_s };
+    let storm = StepPace { workers: WORKERS, steps, step_s, whole_s };
     let hosts = setting.hosts;
-    Ok(Report { seed, minutes, hosts, calm, storm, kinds, comparison, claims, faults })
+    Ok(ChaosReport { seed, minutes, hosts, calm, storm, kinds, comparison, claims, faults })
 }

@@ -8,7 +8,7 @@ use serde::Serialize;
 /// One kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Kind {
+pub(super) enum StrikeKind {
     /// kill -9 of a worker; another one starts later.
     Kill,
     /// SIGSTOP of a worker for longer than the heartbeat timeout, then SIGCONT.
@@ -39,7 +39,7 @@ pub(super) enum Kind {
     StoreSlow,
 }
 
-impl Kind {
+impl StrikeKind {
     /// All, each with the number of its cards in a stack.
     pub(super) const ALL: [(Self, usize); 14] = [
         (Self::Kill, 4),
@@ -91,26 +91,27 @@ impl Kind {
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Stack {
-    kinds: Vec<(Kind, usize)>,
-    cards: Vec<Kind>,
+    kinds: Vec<(StrikeKind, usize)>,
+    cards: Vec<StrikeKind>,
 }
 
 impl Stack {
     /// Of these kinds only.
-    pub(super) fn new(dice: &mut Dice, kinds: impl IntoIterator<Item = Kind>) -> Self {
-        let wanted: Vec<Kind> = kinds.into_iter().collect();
-        let kinds: Vec<_> = Kind::ALL.into_iter().filter(|(kind, _)| wanted.contains(kind)).collect();
-        let mut cards: Vec<Kind> = kinds.iter().map(|&(kind, _)| kind).collect();
+    pub(super) fn new(dice: &mut Dice, kinds: impl IntoIterator<Item = StrikeKind>) -> Self {
+        let wanted: Vec<StrikeKind> = kinds.into_iter().collect();
+        let kinds: Vec<_> = StrikeKind::ALL.into_iter().filter(|(kind, _)| wanted.contains(kind)).collect();
+        let mut cards: Vec<StrikeKind> = kinds.iter().map(|&(kind, _)| kind).collect();
         shuffle(dice, &mut cards);
         Self { kinds, cards }
     }
 
     /// The topmost card that is `possible` now; the others keep their places. Under a stack without such a card lies
     /// another one.
-    pub(super) fn draw(&mut self, dice: &mut Dice, possible: impl Fn(Kind) -> bool) -> Option<Kind> {
-        let topmost = |cards: &[Kind]| cards.iter().position(|&kind| possible(kind));
+    pub(super) fn draw(&mut self, dice: &mut Dice, possible: impl Fn(StrikeKind) -> bool) -> Option<StrikeKind> {
+        let topmost = |cards: &[StrikeKind]| cards.iter().position(|&kind| possible(kind));
         if topmost(&self.cards).is_none() && self.kinds.iter().any(|&(kind, _)| possible(kind)) {
-            let mut more: Vec<Kind> = self.kinds.iter().flat_map(|&(kind, n)| std::iter::repeat_n(kind, n)).collect();
+            let mut more: Vec<StrikeKind> =
+                self.kinds.iter().flat_map(|&(kind, n)| std::iter::repeat_n(kind, n)).collect();
             shuffle(dice, &mut more);
             self.cards.extend(more);
         }
@@ -118,7 +119,7 @@ impl Stack {
     }
 }
 
-fn shuffle(dice: &mut Dice, cards: &mut [Kind]) {
+fn shuffle(dice: &mut Dice, cards: &mut [StrikeKind]) {
     for last in (1..cards.len()).rev() {
         let other = dice.between(0.0, (last + 1) as f64) as usize;
         cards.swap(last, other);
@@ -130,20 +131,20 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    fn all() -> Vec<Kind> {
-        Kind::ALL.iter().map(|&(kind, _)| kind).collect()
+    fn all() -> Vec<StrikeKind> {
+        StrikeKind::ALL.iter().map(|&(kind, _)| kind).collect()
     }
 
     #[test]
     fn a_short_run_meets_every_kind_and_a_long_one_meets_it_again() {
         let mut dice = Dice::new(3);
         let mut stack = Stack::new(&mut dice, all());
-        let mut counts = BTreeMap::<Kind, usize>::new();
+        let mut counts = BTreeMap::<StrikeKind, usize>::new();
         for drawn in 1..=60 {
             let kind = stack.draw(&mut dice, |_| true).expect("all are possible");
             *counts.entry(kind).or_default() += 1;
-            if drawn == Kind::ALL.len() {
-                assert!(counts.values().all(|&n| n == 1) && counts.len() == Kind::ALL.len(), "{counts:?}");
+            if drawn == StrikeKind::ALL.len() {
+                assert!(counts.values().all(|&n| n == 1) && counts.len() == StrikeKind::ALL.len(), "{counts:?}");
             }
         }
         assert!(counts.values().all(|&n| n >= 2), "{counts:?}");
@@ -152,12 +153,12 @@ mod tests {
     #[test]
     fn what_is_not_possible_waits_for_its_turn() {
         let mut dice = Dice::new(1);
-        let mut stack = Stack::new(&mut dice, [Kind::Kill, Kind::Join]);
+        let mut stack = Stack::new(&mut dice, [StrikeKind::Kill, StrikeKind::Join]);
         for _ in 0..20 {
-            assert_eq!(stack.draw(&mut dice, |kind| kind == Kind::Join), Some(Kind::Join));
+            assert_eq!(stack.draw(&mut dice, |kind| kind == StrikeKind::Join), Some(StrikeKind::Join));
         }
-        assert_eq!(stack.draw(&mut dice, |kind| kind == Kind::Kill), Some(Kind::Kill));
-        assert_eq!(stack.draw(&mut dice, |kind| kind == Kind::StoreBusy), None, "not of this stack");
+        assert_eq!(stack.draw(&mut dice, |kind| kind == StrikeKind::Kill), Some(StrikeKind::Kill));
+        assert_eq!(stack.draw(&mut dice, |kind| kind == StrikeKind::StoreBusy), None, "not of this stack");
     }
 
     #[test]
@@ -173,8 +174,8 @@ mod tests {
 
     #[test]
     fn a_kind_is_found_by_its_word() {
-        assert!(all().into_iter().all(|kind| Kind::parse(&kind.word()) == Ok(kind)));
-        assert_eq!(Kind::StoreNoAnswer.word(), "store-no-answer");
-        assert!(Kind::parse("flood").is_err());
+        assert!(all().into_iter().all(|kind| StrikeKind::parse(&kind.word()) == Ok(kind)));
+        assert_eq!(StrikeKind::StoreNoAnswer.word(), "store-no-answer");
+        assert!(StrikeKind::parse("flood").is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! A fault as it is written down, and what it cost by the workers' own record of committed steps. Pure.
 
-use super::plan::Kind;
+use super::plan::StrikeKind;
 use crate::steps::{self, Commit, firsts};
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 pub(super) struct Fault {
     /// Counted from 0.
     pub(super) number: usize,
-    pub(super) kind: Kind,
+    pub(super) kind: StrikeKind,
     /// The process that was hurt, or the one whose connections were.
     pub(super) target: String,
     pub(super) pid: Option<u32>,
@@ -40,7 +40,7 @@ pub(super) struct Fault {
 
 impl Fault {
     /// One that has just been decided on; nothing is known of it yet, nor of the run.
-    pub(super) fn new(number: usize, kind: Kind, target: String, at: u64) -> Self {
+    pub(super) fn new(number: usize, kind: StrikeKind, target: String, at: u64) -> Self {
         Self {
             number,
             kind,
@@ -116,7 +116,7 @@ mod tests {
         Commit { at, step, generation, worker: worker.into() }
     }
 
-    fn fault(kind: Kind, at: u64, generation: u64) -> Fault {
+    fn fault(kind: StrikeKind, at: u64, generation: u64) -> Fault {
         Fault { generation, world: 2, ..Fault::new(0, kind, "w0".into(), at) }
     }
 
@@ -131,7 +131,7 @@ mod tests {
             commit(4 * S, 1, 2, "w1"),
             commit(5 * S, 2, 2, "w1"),
         ];
-        let mut faults = [fault(Kind::LinkCut, S + 2, 1), fault(Kind::Kill, S + 10, 1)];
+        let mut faults = [fault(StrikeKind::LinkCut, S + 2, 1), fault(StrikeKind::Kill, S + 10, 1)];
         examine(&mut faults, &commits, 6 * S);
         assert_eq!(faults[0].healed, Some(2 * S), "the same step by another worker is no news");
         assert_eq!(faults[1].healed, Some(4 * S));
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn what_never_came_back_is_not_healed() {
-        let mut faults = [fault(Kind::Kill, 2 * S, 1)];
+        let mut faults = [fault(StrikeKind::Kill, 2 * S, 1)];
         examine(&mut faults, &[commit(S, 0, 1, "w0"), commit(3 * S, 1, 1, "w1")], 9 * S);
         assert_eq!((faults[0].healed, faults[0].healed_s), (None, None));
         assert!(faults[0].lasts());

@@ -1,8 +1,8 @@
 //! What a chaos came to, as JSON and as a table.
 
-use super::plan::Kind;
+use super::plan::StrikeKind;
 use super::record::Fault;
-use super::setup::Pace;
+use super::setup::StepPace;
 use super::verdict::{Claim, Comparison};
 use crate::stats::Spread;
 use comfy_table::{CellAlignment, Table, presets};
@@ -11,13 +11,13 @@ use std::collections::BTreeMap;
 
 /// All of it.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(super) struct ChaosReport {
     pub(super) seed: u64,
     pub(super) minutes: f64,
     /// Whether each process had a host of its own.
     pub(super) hosts: bool,
-    pub(super) calm: Pace,
-    pub(super) storm: Pace,
+    pub(super) calm: StepPace,
+    pub(super) storm: StepPace,
     pub(super) kinds: BTreeMap<String, Row>,
     pub(super) comparison: Comparison,
     pub(super) claims: Vec<Claim>,
@@ -56,12 +56,12 @@ impl Row {
 
 /// By kind, in their own order, all together last.
 pub(super) fn rows(faults: &[Fault]) -> BTreeMap<String, Row> {
-    let of = |kind: Kind| faults.iter().filter(|f| f.kind == kind).collect::<Vec<_>>();
-    let kinds = Kind::ALL.iter().map(|&(kind, _)| (kind.word(), Row::of(&of(kind))));
+    let of = |kind: StrikeKind| faults.iter().filter(|f| f.kind == kind).collect::<Vec<_>>();
+    let kinds = StrikeKind::ALL.iter().map(|&(kind, _)| (kind.word(), Row::of(&of(kind))));
     kinds.chain([("total".to_string(), Row::of(&faults.iter().collect::<Vec<_>>()))]).collect()
 }
 
-impl Report {
+impl ChaosReport {
     /// Whether every claim holds.
     pub(super) fn is_good(&self) -> bool {
         self.claims.iter().all(|claim| claim.holds)
@@ -81,7 +81,7 @@ impl Report {
             "longest pause s",
             "steps redone",
         ]);
-        let order = Kind::ALL.iter().map(|(kind, _)| kind.word()).chain(["total".to_string()]);
+        let order = StrikeKind::ALL.iter().map(|(kind, _)| kind.word()).chain(["total".to_string()]);
         for (word, row) in order.filter_map(|word| Some((word.clone(), self.kinds.get(&word)?))) {
             if row.count == 0 {
                 continue;
@@ -103,7 +103,7 @@ impl Report {
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        let pace = |name: &str, p: &Pace| {
+        let pace = |name: &str, p: &StepPace| {
             let (steps, workers, each, whole) = (p.steps, p.workers, p.step_s, p.whole_s);
             format!("{name}: {steps} steps by {workers} workers, {each:.3} s each in the median, {whole:.0} s in all")
         };

@@ -32,7 +32,7 @@ const RUNS: &str = "s3://pixdata/runs";
 const DATA: &str = "s3://pixdata/mini";
 
 /// See the module.
-pub(super) struct Setting {
+pub(super) struct ChaosSetting {
     /// Folder of this chaos.
     pub(super) dir: PathBuf,
     /// URL of the dataset.
@@ -48,7 +48,7 @@ pub(super) struct Setting {
 
 /// How fast a run went.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Pace {
+pub(super) struct StepPace {
     pub(super) workers: u32,
     pub(super) steps: u64,
     /// Median time from step to step.
@@ -57,7 +57,7 @@ pub(super) struct Pace {
     pub(super) whole_s: f64,
 }
 
-impl Setting {
+impl ChaosSetting {
     /// Empties the folder, starts the store, puts the dataset there.
     ///
     /// # Errors
@@ -157,7 +157,7 @@ impl Setting {
     ///
     /// # Errors
     /// If it does not end well.
-    pub(super) fn undisturbed(&self, name: &str, steps: u64) -> Result<Pace> {
+    pub(super) fn undisturbed(&self, name: &str, steps: u64) -> Result<StepPace> {
         let spec = self.spec(name, steps)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let workers = u32::try_from(cores).unwrap_or(u32::MAX).min(spec.train.lanes);
@@ -183,7 +183,7 @@ impl Setting {
         }
         logs.refresh()?;
         let step_s = steps::step_median_s(logs.commits()).context("no step has been timed")?;
-        Ok(Pace { workers, steps, step_s, whole_s: begun.elapsed().as_secs_f64() })
+        Ok(StepPace { workers, steps, step_s, whole_s: begun.elapsed().as_secs_f64() })
     }
 
     /// Steps of a run that lasts about `minutes` while it is disturbed.

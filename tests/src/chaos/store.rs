@@ -36,7 +36,7 @@ pub(super) enum Temper {
 }
 
 #[derive(Debug)]
-struct Shared {
+struct ProxyState {
     upstream: SocketAddr,
     temper: watch::Receiver<Temper>,
     hurt: AtomicU64,
@@ -47,7 +47,7 @@ struct Shared {
 pub(super) struct StoreProxy {
     address: SocketAddr,
     temper: watch::Sender<Temper>,
-    shared: Arc<Shared>,
+    shared: Arc<ProxyState>,
     accepting: JoinHandle<()>,
 }
 
@@ -72,7 +72,7 @@ impl StoreProxy {
         listener.set_nonblocking(true).context("a proxy's socket")?;
         let address = listener.local_addr().context("a proxy's address")?;
         let (temper, watched) = watch::channel(Temper::Fair);
-        let shared = Arc::new(Shared { upstream, temper: watched, hurt: AtomicU64::new(0) });
+        let shared = Arc::new(ProxyState { upstream, temper: watched, hurt: AtomicU64::new(0) });
         let accepting = runtime.spawn(accept(listener, Arc::clone(&shared)));
         Ok(Self { address, temper, shared, accepting })
     }
@@ -99,7 +99,7 @@ impl Drop for StoreProxy {
     }
 }
 
-async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: std::net::TcpListener, shared: Arc<ProxyState>) {
     let Ok(listener) = TcpListener::from_std(listener) else { return };
     while let Ok((stream, _)) = listener.accept().await {
         let shared = Arc::clone(&shared);
@@ -114,7 +114,7 @@ async fn accept(listener: std::net::TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Full<Bytes>>, Unanswered> {
+async fn answer(request: Request<Incoming>, shared: Arc<ProxyState>) -> Result<Response<Full<Bytes>>, Unanswered> {
     let temper = *shared.temper.borrow();
     if temper != Temper::Fair {
         shared.hurt.fetch_add(1, Ordering::Relaxed);

@@ -2,10 +2,10 @@
 //! and watches. What a fault does stands in `strike.rs`.
 
 use super::Args;
-use super::link::Link;
-use super::plan::{Kind, Stack};
+use super::link::LinkProxy;
+use super::plan::{Stack, StrikeKind};
 use super::record::Fault;
-use super::setup::Setting;
+use super::setup::ChaosSetting;
 use super::store::StoreProxy;
 use super::watch::Watch;
 use crate::dice::Dice;
@@ -41,9 +41,9 @@ const DRAINED: i32 = 75;
 const DEPOSED: i32 = 3;
 
 /// A coordinator and the proxy before it.
-pub(super) struct Leader {
+pub(super) struct ProxiedCoordinator {
     pub(super) name: String,
-    pub(super) link: Link,
+    pub(super) link: LinkProxy,
     /// Holds its address once it listens.
     pub(super) port_file: PathBuf,
     pub(super) listens: bool,
@@ -84,7 +84,7 @@ pub(super) struct Storm {
     /// Where proxies listen.
     pub(super) door: Ipv4Addr,
     pub(super) store: Option<StoreProxy>,
-    pub(super) leaders: Vec<Leader>,
+    pub(super) leaders: Vec<ProxiedCoordinator>,
     pub(super) fates: BTreeMap<String, Fate>,
     pub(super) faults: Vec<Fault>,
     pub(super) due: Vec<(Instant, Due)>,
@@ -105,7 +105,7 @@ impl Storm {
     ///
     /// # Errors
     /// If they do not start, or the folder cannot be written.
-    pub(super) fn begin(args: &Args, setting: &Setting, steps: u64, runtime: &Handle) -> Result<Self> {
+    pub(super) fn begin(args: &Args, setting: &ChaosSetting, steps: u64, runtime: &Handle) -> Result<Self> {
         let spec = setting.spec("storm", steps)?;
         let mut fleet = Fleet::new(&setting.dir.join("storm"), &spec.to_toml())?;
         if setting.hosts {
@@ -164,8 +164,8 @@ impl Storm {
             let now = Instant::now();
             if trains && now < calm_from && *next.get_or_insert_with(|| now + self.gap()) <= now && self.is_ready() {
                 let trained = self.trained();
-                let possible: Vec<Kind> =
-                    Kind::ALL.iter().map(|&(kind, _)| kind).filter(|&k| self.is_possible(k, &trained)).collect();
+                let possible: Vec<StrikeKind> =
+                    StrikeKind::ALL.iter().map(|&(kind, _)| kind).filter(|&k| self.is_possible(k, &trained)).collect();
                 if let Some(kind) = self.stack.draw(&mut self.dice, |kind| possible.contains(&kind)) {
                     self.strike(kind, &trained)?;
                     next = Some(Instant::now() + self.gap());
@@ -223,7 +223,7 @@ impl Storm {
         let healed: Vec<usize> = self.faults.iter().filter(|f| f.healed.is_some()).map(|f| f.number).collect();
         for fault in &mut self.faults {
             fault.heal(self.logs.commits());
-            if fault.kind == Kind::Join && fault.fired.is_none() {
+            if fault.kind == StrikeKind::Join && fault.fired.is_none() {
                 let joined = self.logs.commits().iter().find(|c| c.worker == fault.target);
                 if let Some(c) = joined {
                     fault.fired(format!("it committed step {} in generation {}", c.step, c.generation));
@@ -261,7 +261,7 @@ impl Storm {
 
     fn coordinator_ended(&mut self, exit: &Exit) -> Result<()> {
         self.drop_leader(&exit.name);
-        let rival = self.faults.iter_mut().rev().find(|f| f.kind == Kind::CoordinatorRival && f.fired.is_none());
+        let rival = self.faults.iter_mut().rev().find(|f| f.kind == StrikeKind::CoordinatorRival && f.fired.is_none());
         match (exit.code(), rival, self.leaders.as_slice()) {
             (Some(DONE), ..) => self.over = true,
             (Some(DEPOSED), Some(fault), [leader]) => {

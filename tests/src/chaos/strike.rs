@@ -1,10 +1,10 @@
 //! What each fault does, and how it is taken back. Each leaves word of how it is known to have fired.
 
-use super::link::{Link, Passage};
-use super::plan::Kind;
+use super::link::{LinkProxy, Passage};
+use super::plan::StrikeKind;
 use super::record::Fault;
 use super::store::Temper;
-use super::storm::{Due, Fate, Leader, Storm, WORKERS, WORKERS_MAX};
+use super::storm::{Due, Fate, ProxiedCoordinator, Storm, WORKERS, WORKERS_MAX};
 use crate::fleet::{COORDINATOR, Signal};
 use crate::poll::wait_for;
 use crate::steps;
@@ -31,23 +31,28 @@ impl Storm {
     }
 
     /// Whether `kind` can strike now and the run can survive it: somebody who holds weights must be left.
-    pub(super) fn is_possible(&self, kind: Kind, trained: &[String]) -> bool {
+    pub(super) fn is_possible(&self, kind: StrikeKind, trained: &[String]) -> bool {
         let led = self.leaders.len() == 1 && self.leaders[0].listens;
         if self.steps_left() < LAST_STEPS {
             return false;
         }
-        let lasts = |kinds: &[Kind]| self.faults.iter().any(|f| kinds.contains(&f.kind) && f.lifted.is_none());
+        let lasts = |kinds: &[StrikeKind]| self.faults.iter().any(|f| kinds.contains(&f.kind) && f.lifted.is_none());
         match kind {
-            Kind::Kill | Kind::StopLong | Kind::StopShort | Kind::LinkDown | Kind::Drain => trained.len() >= 2,
-            Kind::Join => led && self.manned() < WORKERS_MAX,
-            Kind::CoordinatorKill => led,
+            StrikeKind::Kill
+            | StrikeKind::StopLong
+            | StrikeKind::StopShort
+            | StrikeKind::LinkDown
+            | StrikeKind::Drain => trained.len() >= 2,
+            StrikeKind::Join => led && self.manned() < WORKERS_MAX,
+            StrikeKind::CoordinatorKill => led,
             // The one that is deposed learns of it with the next records.
-            Kind::CoordinatorRival => led && self.steps_left() > RIVAL_STEPS,
-            Kind::LinkCut | Kind::LinkSlow | Kind::LinkSilent => {
-                led && !lasts(&[Kind::LinkCut, Kind::LinkSlow, Kind::LinkSilent])
+            StrikeKind::CoordinatorRival => led && self.steps_left() > RIVAL_STEPS,
+            StrikeKind::LinkCut | StrikeKind::LinkSlow | StrikeKind::LinkSilent => {
+                led && !lasts(&[StrikeKind::LinkCut, StrikeKind::LinkSlow, StrikeKind::LinkSilent])
             }
-            Kind::StoreBusy | Kind::StoreNoAnswer | Kind::StoreSlow => {
-                led && self.store.is_some() && !lasts(&[Kind::StoreBusy, Kind::StoreNoAnswer, Kind::StoreSlow])
+            StrikeKind::StoreBusy | StrikeKind::StoreNoAnswer | StrikeKind::StoreSlow => {
+                led && self.store.is_some()
+                    && !lasts(&[StrikeKind::StoreBusy, StrikeKind::StoreNoAnswer, StrikeKind::StoreSlow])
             }
         }
     }
@@ -65,14 +70,16 @@ impl Storm {
     }
 
     /// Hurts the run.
-    pub(super) fn strike(&mut self, kind: Kind, trained: &[String]) -> Result<()> {
+    pub(super) fn strike(&mut self, kind: StrikeKind, trained: &[String]) -> Result<()> {
         let number = self.faults.len();
         let target = match kind {
-            Kind::Kill | Kind::StopLong | Kind::StopShort | Kind::LinkDown | Kind::Drain => {
-                self.dice.pick(trained).context("nobody trains")?.clone()
-            }
-            Kind::Join => format!("w{}", self.workers),
-            Kind::StoreBusy | Kind::StoreNoAnswer | Kind::StoreSlow => "store".into(),
+            StrikeKind::Kill
+            | StrikeKind::StopLong
+            | StrikeKind::StopShort
+            | StrikeKind::LinkDown
+            | StrikeKind::Drain => self.dice.pick(trained).context("nobody trains")?.clone(),
+            StrikeKind::Join => format!("w{}", self.workers),
+            StrikeKind::StoreBusy | StrikeKind::StoreNoAnswer | StrikeKind::StoreSlow => "store".into(),
             _ => self.leaders[0].name.clone(),
         };
         let commits = self.logs.commits();
@@ -86,18 +93,20 @@ impl Storm {
             ..Fault::new(number, kind, target.clone(), steps::now())
         });
         match kind {
-            Kind::Kill => self.kill_worker(number, &target)?,
-            Kind::StopLong | Kind::StopShort => self.stop(number, &target, kind == Kind::StopLong)?,
-            Kind::LinkDown => self.lower_link(number, &target)?,
-            Kind::Drain => self.drain(number, &target)?,
-            Kind::Join => {
+            StrikeKind::Kill => self.kill_worker(number, &target)?,
+            StrikeKind::StopLong | StrikeKind::StopShort => self.stop(number, &target, kind == StrikeKind::StopLong)?,
+            StrikeKind::LinkDown => self.lower_link(number, &target)?,
+            StrikeKind::Drain => self.drain(number, &target)?,
+            StrikeKind::Join => {
                 self.faults[number].pid = Some(self.start_worker()?);
                 self.faults[number].lifted = Some(steps::now());
             }
-            Kind::CoordinatorKill => self.kill_coordinator(number)?,
-            Kind::CoordinatorRival => self.launch_coordinator(1)?,
-            Kind::LinkCut | Kind::LinkSlow | Kind::LinkSilent => self.disturb_link(number, kind),
-            Kind::StoreBusy | Kind::StoreNoAnswer | Kind::StoreSlow => self.disturb_store(number, kind),
+            StrikeKind::CoordinatorKill => self.kill_coordinator(number)?,
+            StrikeKind::CoordinatorRival => self.launch_coordinator(1)?,
+            StrikeKind::LinkCut | StrikeKind::LinkSlow | StrikeKind::LinkSilent => self.disturb_link(number, kind),
+            StrikeKind::StoreBusy | StrikeKind::StoreNoAnswer | StrikeKind::StoreSlow => {
+                self.disturb_store(number, kind)
+            }
         }
         let fault = serde_json::to_value(&self.faults[number]).context("JSON")?;
         self.write(json!({ "event": "struck", "fault": fault }))
@@ -168,10 +177,10 @@ impl Storm {
         Ok(())
     }
 
-    fn disturb_link(&mut self, number: usize, kind: Kind) {
+    fn disturb_link(&mut self, number: usize, kind: StrikeKind) {
         let (passage, seconds) = match kind {
-            Kind::LinkCut => (Passage::Cut, self.dice.between(0.05, 1.5)),
-            Kind::LinkSlow => {
+            StrikeKind::LinkCut => (Passage::Cut, self.dice.between(0.05, 1.5)),
+            StrikeKind::LinkSlow => {
                 (Passage::Slow(Duration::from_secs_f64(self.dice.between(0.2, 0.8))), self.dice.between(2.0, 6.0))
             }
             _ => (Passage::Silent, self.dice.between(0.5, 6.0)),
@@ -182,10 +191,10 @@ impl Storm {
         self.after(seconds, Due::OpenLink { fault: number, hurt });
     }
 
-    fn disturb_store(&mut self, number: usize, kind: Kind) {
+    fn disturb_store(&mut self, number: usize, kind: StrikeKind) {
         let temper = match kind {
-            Kind::StoreBusy => Temper::Busy,
-            Kind::StoreNoAnswer => Temper::NoAnswer,
+            StrikeKind::StoreBusy => Temper::Busy,
+            StrikeKind::StoreNoAnswer => Temper::NoAnswer,
             _ => Temper::Slow(Duration::from_secs_f64(self.dice.between(0.3, 1.5))),
         };
         let seconds = self.dice.between(1.0, 4.0);
@@ -305,17 +314,17 @@ impl Storm {
     pub(super) fn launch_coordinator(&mut self, expect: u32) -> Result<()> {
         let name = format!("{COORDINATOR}-{}", self.coordinators);
         self.coordinators += 1;
-        let link = Link::open(&self.runtime, self.door)?;
+        let link = LinkProxy::open(&self.runtime, self.door)?;
         let address = link.address().to_string();
         let port_file = self.fleet.launch_coordinator(&name, expect, &["--advertise", &address])?;
         self.fleet.send_workers_to(&address);
         let pid = self.fleet.pid(&name)?;
         self.write(json!({ "event": "started", "process": name, "pid": pid, "address": address }))?;
-        self.leaders.push(Leader { name, link, port_file, listens: false });
+        self.leaders.push(ProxiedCoordinator { name, link, port_file, listens: false });
         Ok(())
     }
 
-    fn leader(&self, name: &str) -> Option<&Leader> {
+    fn leader(&self, name: &str) -> Option<&ProxiedCoordinator> {
         self.leaders.iter().find(|leader| leader.name == name)
     }
 

@@ -1,10 +1,10 @@
 //! What must be true of a disturbed run, claim by claim.
 
 use super::Args;
-use super::compare::{self, Weights, Worst};
-use super::plan::Kind;
+use super::compare::{self, WeightsDifference, Worst};
+use super::plan::StrikeKind;
 use super::record::Fault;
-use super::setup::Setting;
+use super::setup::ChaosSetting;
 use crate::pixfleet;
 use anyhow::{Context, Result, ensure};
 use pixfleet_checkpoint::read_ledger;
@@ -60,7 +60,7 @@ impl Claim {
 #[derive(Debug, Serialize)]
 pub(super) struct Comparison {
     pub(super) audit: Option<Value>,
-    pub(super) weights: Option<Weights>,
+    pub(super) weights: Option<WeightsDifference>,
     pub(super) losses: Option<Worst>,
     /// Generations of the disturbed run.
     pub(super) generations: usize,
@@ -71,7 +71,7 @@ pub(super) struct Comparison {
 /// Claims about the faults themselves.
 pub(super) fn of_faults(args: &Args, hosts: bool, faults: &[Fault]) -> Vec<Claim> {
     let minimum = (args.minutes * FAULTS_A_MINUTE) as usize;
-    let mut counts: BTreeMap<Kind, usize> = args.kinds(hosts).map(|kind| (kind, 0)).collect();
+    let mut counts: BTreeMap<StrikeKind, usize> = args.kinds(hosts).map(|kind| (kind, 0)).collect();
     for fault in faults {
         *counts.entry(fault.kind).or_default() += 1;
     }
@@ -94,11 +94,20 @@ pub(super) fn of_faults(args: &Args, hosts: bool, faults: &[Fault]) -> Vec<Claim
     ]
 }
 
-fn costs_nothing(kind: Kind) -> bool {
+fn costs_nothing(kind: StrikeKind) -> bool {
     match kind {
-        Kind::StopShort | Kind::Drain | Kind::Join | Kind::CoordinatorKill | Kind::CoordinatorRival => true,
-        Kind::StoreBusy | Kind::StoreNoAnswer | Kind::StoreSlow => true,
-        Kind::Kill | Kind::StopLong | Kind::LinkDown | Kind::LinkCut | Kind::LinkSlow | Kind::LinkSilent => false,
+        StrikeKind::StopShort
+        | StrikeKind::Drain
+        | StrikeKind::Join
+        | StrikeKind::CoordinatorKill
+        | StrikeKind::CoordinatorRival => true,
+        StrikeKind::StoreBusy | StrikeKind::StoreNoAnswer | StrikeKind::StoreSlow => true,
+        StrikeKind::Kill
+        | StrikeKind::StopLong
+        | StrikeKind::LinkDown
+        | StrikeKind::LinkCut
+        | StrikeKind::LinkSlow
+        | StrikeKind::LinkSilent => false,
     }
 }
 
@@ -115,7 +124,7 @@ fn told(f: &Fault) -> String {
 }
 
 /// Compares the run `storm` with the run `calm`.
-pub(super) fn of_runs(setting: &Setting, runtime: &Handle) -> Result<(Comparison, Vec<Claim>)> {
+pub(super) fn of_runs(setting: &ChaosSetting, runtime: &Handle) -> Result<(Comparison, Vec<Claim>)> {
     let audit = audit(setting);
     let weights = exports(setting);
     let ledgers =
@@ -149,7 +158,7 @@ pub(super) fn of_runs(setting: &Setting, runtime: &Handle) -> Result<(Comparison
     Ok((comparison, claims))
 }
 
-fn audit(setting: &Setting) -> Result<(bool, Value)> {
+fn audit(setting: &ChaosSetting) -> Result<(bool, Value)> {
     let mut command = pixfleet(["audit", &setting.run_url("storm"), "--json"]);
     let output = command.envs(setting.envs(None)).output().context("cannot start the audit")?;
     let said = serde_json::from_slice(&output.stdout)
@@ -171,7 +180,7 @@ fn summary(audit: &Value) -> String {
     )
 }
 
-fn exports(setting: &Setting) -> Result<Weights> {
+fn exports(setting: &ChaosSetting) -> Result<WeightsDifference> {
     let export = |name: &str| -> Result<PathBuf> {
         let file = setting.dir.join(format!("{name}.safetensors"));
         let mut command = pixfleet(["export", &setting.run_url(name), "--out"]);
@@ -182,7 +191,7 @@ fn exports(setting: &Setting) -> Result<Weights> {
     compare::weights(&export("calm")?, &export("storm")?)
 }
 
-async fn ledger(setting: &Setting, name: &str) -> Result<History> {
+async fn ledger(setting: &ChaosSetting, name: &str) -> Result<History> {
     let ledger = read_ledger(&setting.location(&setting.run_url(name))?).await?;
     Ok(History::replay(&ledger.records))
 }

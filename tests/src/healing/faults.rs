@@ -1,7 +1,7 @@
 //! The four ways to hurt a run. Each asserts that its fault fired.
 
 use super::harness::{Aim, FAREWELL, Harness};
-use super::report::Event;
+use super::report::Recovery;
 use super::{Mode, Respawn, secs};
 use crate::fleet::{COORDINATOR, Signal};
 use crate::poll::wait_for;
@@ -49,10 +49,10 @@ pub(super) fn inflict(harness: &mut Harness) -> Result<()> {
 }
 
 /// What a fault has cost up to now.
-fn examine(harness: &mut Harness, struck: Struck, whole: bool) -> Result<Event> {
+fn examine(harness: &mut Harness, struck: Struck, whole: bool) -> Result<Recovery> {
     let Struck { aim, at, next, while_dead } = struck;
     let commits = harness.commits()?;
-    Ok(Event {
+    Ok(Recovery {
         from_signal_s: next.map(|next| steps::seconds(at, next)),
         pause_s: steps::longest_pause_s(commits, at, steps::now()),
         steps_redone: steps::redone_after(commits, aim.generation),

@@ -1,6 +1,6 @@
 //! A run under measurement: its processes, its step logs, and the moments at which it is whole.
 
-use super::report::{Event, Report};
+use super::report::{HealingReport, Recovery};
 use super::{Args, secs};
 use crate::dice::Dice;
 use crate::fleet::{COORDINATOR, Fleet, Signal};
@@ -28,7 +28,7 @@ pub(super) struct Harness {
     pub(super) fleet: Fleet,
     pub(super) spec: RunSpec,
     pub(super) dice: Dice,
-    pub(super) events: Vec<Event>,
+    pub(super) events: Vec<Recovery>,
     logs: StepLogs,
     audit_clean: Option<bool>,
 }
@@ -148,10 +148,10 @@ impl Harness {
     }
 
     /// What was measured.
-    pub(super) fn report(mut self) -> Result<Report> {
+    pub(super) fn report(mut self) -> Result<HealingReport> {
         self.logs.refresh()?;
         let step_median_s = steps::step_median_s(self.logs.commits()).context("no step has been timed")?;
-        Ok(Report::new(&self.args, &self.spec, self.events, step_median_s, self.audit_clean))
+        Ok(HealingReport::new(&self.args, &self.spec, self.events, step_median_s, self.audit_clean))
     }
 }
 

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use harness::Harness;
-use report::Report;
+use report::HealingReport;
 
 /// Measures how long pixfleet takes to go on after a fault.
 #[derive(Debug, Clone, clap::Parser)]
@@ -102,14 +102,14 @@ pub fn main(args: &Args) -> Result<ExitCode> {
         let text = serde_json::to_string_pretty(&report).context("JSON")?;
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let peer = args.peer.as_deref().map(Report::read).transpose()?;
+    let peer = args.peer.as_deref().map(HealingReport::read).transpose()?;
     writeln!(std::io::stdout(), "{}", report.table(peer.as_ref())).context("cannot write to standard output")?;
     ended?;
     Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The report of what was measured, and what ended the measurement early, if anything did.
-fn measure(args: &Args) -> Result<(Report, Result<()>)> {
+fn measure(args: &Args) -> Result<(HealingReport, Result<()>)> {
     let mut harness = Harness::start(args)?;
     let ended = faults::inflict(&mut harness).and_then(|()| harness.finish());
     Ok((harness.report()?, ended))

@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// One fault and what it cost.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Event {
+pub(super) struct Recovery {
     /// Who was hurt.
     pub(super) target: String,
     /// The generation that was hurt, and its members.
@@ -31,7 +31,7 @@ pub(super) struct Event {
 
 /// A measurement. Of the peer's file the summary is read; its events have other fields.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Report {
+pub(super) struct HealingReport {
     program: String,
     mode: Mode,
     workers: u32,
@@ -51,15 +51,15 @@ pub(super) struct Report {
     #[serde(default)]
     audit_clean: Option<bool>,
     #[serde(default, skip_deserializing)]
-    events: Vec<Event>,
+    events: Vec<Recovery>,
 }
 
-impl Report {
+impl HealingReport {
     /// Of `events`, in a run of `spec` whose steps took `step_median_s`.
     pub(super) fn new(
         args: &Args,
         spec: &RunSpec,
-        events: Vec<Event>,
+        events: Vec<Recovery>,
         step_median_s: f64,
         audit: Option<bool>,
     ) -> Self {

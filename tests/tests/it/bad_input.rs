@@ -1,6 +1,6 @@
 //! What a user reads when something is wrong before training can begin. (Bad data: `shards/tests/it/bad_input.rs`.)
 
-use pixfleet_tests::{Log, Run, dataset, pixfleet, succeed, url};
+use pixfleet_tests::{Log, TestRun, dataset, pixfleet, succeed, url};
 use std::net::TcpListener;
 use std::process::Command;
 
@@ -11,7 +11,7 @@ fn refused(mut command: Command) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn with(run: &Run, sets: &[&str]) -> Command {
+fn with(run: &TestRun, sets: &[&str]) -> Command {
     let mut command = run.train(1);
     for set in sets {
         command.args(["--set", set]);
@@ -21,7 +21,7 @@ fn with(run: &Run, sets: &[&str]) -> Command {
 
 #[test]
 fn every_unknown_key_is_named_at_once() {
-    let said = refused(with(&Run::new("keys"), &["data.flip=true", "train.lanes=5"]));
+    let said = refused(with(&TestRun::new("keys"), &["data.flip=true", "train.lanes=5"]));
     for line in [
         "data.flip: unknown key; see `pixfleet train --print-plan` for all keys",
         "train.lanes: 5 does not divide train.global_batch = 24",
@@ -32,7 +32,7 @@ fn every_unknown_key_is_named_at_once() {
 
 #[test]
 fn the_plan_that_is_printed_is_a_run_file() {
-    let run = Run::new("plan");
+    let run = TestRun::new("plan");
     let mut print = run.train(1);
     print.arg("--print-plan");
     let plan = String::from_utf8(succeed(print).stdout).expect("TOML is text");
@@ -41,7 +41,7 @@ fn the_plan_that_is_printed_is_a_run_file() {
 
 #[test]
 fn a_dataset_without_an_index_says_what_to_run() {
-    let empty = Run::new("no-index");
+    let empty = TestRun::new("no-index");
     let nowhere = url(&empty.dir.join("nothing"));
     let said = refused(with(&empty, &[&format!("data.url={nowhere}")]));
     assert!(said.contains(&format!("run `pixfleet shards index {nowhere}`")), "{said}");
@@ -59,7 +59,7 @@ fn a_coordinator_that_is_not_there_is_named() {
 fn a_port_that_is_taken_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("bound").to_string();
-    let run = Run::new("taken");
+    let run = TestRun::new("taken");
     let mut coordinator = pixfleet(["coordinator", "--spec"]);
     coordinator.arg(run.dir.join("run.toml")).args(["--listen", &address, "--expect", "1"]);
     let said = refused(coordinator);
@@ -71,13 +71,13 @@ fn a_port_that_is_taken_is_named() {
 #[test]
 fn a_store_that_cannot_be_written_is_named() {
     // Root may write anywhere but into the kernel's own file system.
-    let said = refused(with(&Run::new("denied"), &["run.store=file:///proc/pixfleet"]));
+    let said = refused(with(&TestRun::new("denied"), &["run.store=file:///proc/pixfleet"]));
     assert!(said.contains("/proc/pixfleet"), "{said}");
 }
 
 #[test]
 fn a_bad_row_is_replaced_and_written_into_the_ledger() {
-    let run = Run::new("bad-row");
+    let run = TestRun::new("bad-row");
     let data = run.dir.join("data");
     let copy = Command::new("cp").arg("-r").arg(dataset().trim_start_matches("file://")).arg(&data).status();
     assert!(copy.expect("cp runs").success());

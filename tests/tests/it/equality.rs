@@ -1,12 +1,12 @@
 //! The result does not depend on the world size: losses and gradients of 1, 2 and 3 workers agree.
 
-use pixfleet_tests::{Log, Run, assert_same_losses, succeed};
+use pixfleet_tests::{Log, TestRun, assert_same_losses, succeed};
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
 
 /// Losses of 20 steps and the gradients of the first, with `workers`.
 fn trained(workers: u32) -> (BTreeMap<u64, f64>, Vec<u8>) {
-    let run = Run::new(&format!("equal-{workers}"));
+    let run = TestRun::new(&format!("equal-{workers}"));
     let dump = run.dir.join("gradients.safetensors");
     let mut train = run.train(workers);
     train.env("PIXFLEET_DUMP_GRADIENTS", &dump);

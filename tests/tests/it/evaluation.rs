@@ -1,6 +1,6 @@
 //! What comes after training: eval, encode, export and probe on a run's newest checkpoint.
 
-use pixfleet_tests::{Run, dataset, pixfleet, succeed};
+use pixfleet_tests::{TestRun, dataset, pixfleet, succeed};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -25,7 +25,7 @@ const KEYS: [&str; 15] = [
 
 #[test]
 fn a_run_is_evaluated_encoded_and_exported() {
-    let run = Run::new("evaluated");
+    let run = TestRun::new("evaluated");
     succeed(run.train(2));
 
     let out = run.dir.join("report");

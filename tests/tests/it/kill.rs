@@ -1,13 +1,13 @@
 //! kill -9 of one of three workers mid-step: the run ends as if nothing had happened, and every sample counts once.
 
-use pixfleet_tests::{Log, Run, assert_same_losses, pixfleet, succeed};
+use pixfleet_tests::{Log, TestRun, assert_same_losses, pixfleet, succeed};
 
 #[test]
 fn a_worker_killed_mid_step_changes_nothing() {
-    let whole = Log::parse(&succeed(Run::new("whole").train(3)).stdout).losses();
+    let whole = Log::parse(&succeed(TestRun::new("whole").train(3)).stdout).losses();
 
     for case in ["forward", "backward", "optimizer"] {
-        let run = Run::new(&format!("killed-{case}"));
+        let run = TestRun::new(&format!("killed-{case}"));
         let mut train = run.train(3);
         train.env("PIXFLEET_FAULT", format!("w1:step=7:after={case}"));
         let log = Log::parse(&succeed(train).stdout);

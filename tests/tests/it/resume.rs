@@ -1,17 +1,17 @@
 //! Resumed = uninterrupted, also with another number of workers; a drain loses nothing.
 
-use pixfleet_tests::{Log, Run, assert_same_losses, pixfleet, succeed};
+use pixfleet_tests::{Log, TestRun, assert_same_losses, pixfleet, succeed};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus, Stdio};
 
 fn uninterrupted(name: &str) -> BTreeMap<u64, f64> {
-    Log::parse(&succeed(Run::new(name).train(2)).stdout).losses()
+    Log::parse(&succeed(TestRun::new(name).train(2)).stdout).losses()
 }
 
 /// Starts the run, sends `signal` to `pixfleet train` once `step` is printed, and returns what it had printed.
-fn interrupted(run: &Run, workers: u32, step: u64, signal: rustix::process::Signal) -> (Log, ExitStatus) {
+fn interrupted(run: &TestRun, workers: u32, step: u64, signal: rustix::process::Signal) -> (Log, ExitStatus) {
     let mut child: Child = run.train(workers).stdout(Stdio::piped()).spawn().expect("pixfleet starts");
     let pid = rustix::process::Pid::from_child(&child);
     let mut text = Vec::new();
@@ -31,7 +31,7 @@ fn interrupted(run: &Run, workers: u32, step: u64, signal: rustix::process::Sign
 #[test]
 fn killed_at_step_12_and_resumed_from_10_with_three_workers() {
     let whole = uninterrupted("whole-kill");
-    let run = Run::new("cut");
+    let run = TestRun::new("cut");
     let (first, status) = interrupted(&run, 2, 12, rustix::process::Signal::KILL);
     assert_eq!(status.signal(), Some(9), "the run must have died of the signal");
     assert_same_losses(&whole, &first.losses(), 1e-5, "before the cut");
@@ -45,7 +45,7 @@ fn killed_at_step_12_and_resumed_from_10_with_three_workers() {
 #[test]
 fn ctrl_c_drains_writes_a_checkpoint_and_asks_to_be_requeued() {
     let whole = uninterrupted("whole-drain");
-    let run = Run::new("drained");
+    let run = TestRun::new("drained");
     let (first, status) = interrupted(&run, 2, 3, rustix::process::Signal::INT);
     assert_eq!(status.code(), Some(75), "drained");
     let done = first.losses().len() as u64;

@@ -34,46 +34,46 @@ pub(crate) struct Args {
     split: Vec<String>,
     /// The text encoder.
     #[arg(long, value_enum, default_value = "minilm")]
-    encoder: Encoder,
+    encoder: EncoderKind,
     /// Folder of its weights: model.safetensors, tokenizer.json, config.json.
     #[arg(long)]
     weights: PathBuf,
     /// Arithmetic of the encoder; bf16 is faster, and its vectors have a key of their own.
     #[arg(long, value_enum, default_value = "fp32")]
-    precision: Precision,
+    precision: EncoderPrecision,
 }
 
 /// A text encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Encoder {
+enum EncoderKind {
     /// all-MiniLM-L6-v2: BERT, 6 layers, 384 numbers, mean pooling, L2-normalized.
     Minilm,
 }
 
 /// Arithmetic of an encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Precision {
+enum EncoderPrecision {
     /// fp32 throughout.
     Fp32,
     /// Matrix products and attention in bf16.
     Bf16,
 }
 
-impl Encoder {
-    fn key(self, precision: Precision) -> String {
+impl EncoderKind {
+    fn key(self, precision: EncoderPrecision) -> String {
         let model = match (self, precision) {
-            (Self::Minilm, Precision::Fp32) => "minilm",
-            (Self::Minilm, Precision::Bf16) => "minilm_bf16",
+            (Self::Minilm, EncoderPrecision::Fp32) => "minilm",
+            (Self::Minilm, EncoderPrecision::Bf16) => "minilm_bf16",
         };
         vector_key(model, "plain", MAX_TOKENS as u32)
     }
 }
 
-impl From<Precision> for Compute {
-    fn from(precision: Precision) -> Self {
+impl From<EncoderPrecision> for Compute {
+    fn from(precision: EncoderPrecision) -> Self {
         match precision {
-            Precision::Fp32 => Self::FP32,
-            Precision::Bf16 => Self::BF16,
+            EncoderPrecision::Fp32 => Self::FP32,
+            EncoderPrecision::Bf16 => Self::BF16,
         }
     }
 }

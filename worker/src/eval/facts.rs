@@ -1,7 +1,7 @@
 //! What the report says of a run besides its measurements: headline facts, tables, and their keys in `report.json`.
 
 use super::subject::Subject;
-use crate::report::{FactTable, Facts};
+use crate::report::{FactTable, RunFacts};
 use anyhow::{Context, Result};
 use pixfleet_cluster::spec::RunSpec;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use std::path::Path;
 
 /// How long a stage before the evaluation took; `pixfleet demo` writes a list of them.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(crate) struct Stage {
+pub(crate) struct StageTime {
     /// What was done.
     pub(crate) name: String,
     /// How long it took.
@@ -21,14 +21,14 @@ pub(crate) struct Stage {
 ///
 /// # Errors
 /// A file that is not such a list.
-pub(crate) fn stages(path: &Path) -> Result<Vec<Stage>> {
+pub(crate) fn stages(path: &Path) -> Result<Vec<StageTime>> {
     let failed = || format!("{} is not a list of stages", path.display());
     let text = std::fs::read_to_string(path).with_context(failed)?;
     serde_json::from_str(&text).with_context(failed)
 }
 
 /// The facts of `subject`; `seconds` is the evaluation's own time.
-pub(crate) fn facts(subject: &Subject, stages: &[Stage], seconds: f64) -> Facts {
+pub(crate) fn facts(subject: &Subject, stages: &[StageTime], seconds: f64) -> RunFacts {
     let training = &subject.training;
     let parameters = subject.model.params.elements();
     let (samples, speed) = (training.samples(), training.samples_per_s());
@@ -54,7 +54,7 @@ pub(crate) fn facts(subject: &Subject, stages: &[Stage], seconds: f64) -> Facts 
     }
     let mut tables = subject.spec.as_ref().map(|spec| settings(spec, subject)).unwrap_or_default();
     tables.push(times(subject, stages, before, seconds));
-    Facts { chips, tables, keys }
+    RunFacts { chips, tables, keys }
 }
 
 /// One or two sentences for a reader who never heard of the run.
@@ -115,7 +115,7 @@ fn settings(spec: &RunSpec, subject: &Subject) -> Vec<FactTable> {
     vec![FactTable { heading: "Model", rows: model }, FactTable { heading: "Training", rows: training }]
 }
 
-fn times(subject: &Subject, stages: &[Stage], before: f64, own: f64) -> FactTable {
+fn times(subject: &Subject, stages: &[StageTime], before: f64, own: f64) -> FactTable {
     let clock = |seconds: f64| format!("{:.0} s", seconds);
     let mut rows: Vec<(String, String)> = stages.iter().map(|s| (s.name.clone(), clock(s.seconds))).collect();
     if stages.is_empty() && subject.spec.is_some() {

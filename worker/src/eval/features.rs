@@ -60,7 +60,7 @@ pub(crate) struct Text {
 }
 
 /// What to encode, and how.
-pub(crate) struct Job<'a> {
+pub(crate) struct FeatureJob<'a> {
     /// Reads the split, with the vectors' key.
     pub(crate) reader: &'a RowGroupReader,
     /// How rows become pixels.
@@ -85,7 +85,10 @@ struct Chunk {
 ///
 /// # Errors
 /// A store that cannot be read, a model that does not fit, what `each` returns.
-pub(crate) fn encode_split(job: &Job<'_>, mut each: impl FnMut(Vec<ImageFeatures>) -> Result<()>) -> Result<u64> {
+pub(crate) fn encode_split(
+    job: &FeatureJob<'_>,
+    mut each: impl FnMut(Vec<ImageFeatures>) -> Result<()>,
+) -> Result<u64> {
     let bar = bar(job.reader.split().rows());
     let full = job.config.data.full_mask_value;
     let (reader, config, limit) = (job.reader, &job.config, job.limit);

@@ -12,9 +12,9 @@ pub(crate) mod scores;
 mod show;
 pub(crate) mod subject;
 
-use crate::report::Report;
+use crate::report::EvalReport;
 use anyhow::{Context, Result};
-use features::{ImageFeatures, Job, encode_split};
+use features::{FeatureJob, ImageFeatures, encode_split};
 use measure::Pairs;
 use scores::TextKind;
 use serde_json::Value;
@@ -59,7 +59,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
     let subject = runtime.block_on(Subject::open(&args.subject))?;
 
     let mut images: Vec<ImageFeatures> = Vec::new();
-    let job = Job {
+    let job = FeatureJob {
         reader: &subject.reader,
         config: subject.config(),
         model: &subject.model,
@@ -72,7 +72,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
         Ok(())
     })?;
 
-    let mut report = Report { title: title(&subject), ..Report::default() };
+    let mut report = EvalReport { title: title(&subject), ..EvalReport::default() };
     for kind in &args.text {
         let pairs = match Pairs::new(*kind, &images) {
             Ok(pairs) => pairs,
@@ -101,8 +101,8 @@ fn title(subject: &Subject) -> String {
 fn finish(
     args: &Args,
     subject: &Subject,
-    mut report: Report,
-    stages: &[facts::Stage],
+    mut report: EvalReport,
+    stages: &[facts::StageTime],
     (bad, started): (u64, Instant),
 ) -> Result<ExitCode> {
     anyhow::ensure!(

@@ -1,7 +1,7 @@
 //! Pictures of the gallery: a region drawn on its image (what is outside is dimmed, mask outlined, box thin), and
 //! which texts are worth showing. Pictures become JPEG data URIs, so the report is one file.
 
-use crate::eval::retrieve::Place;
+use crate::eval::retrieve::AnswerRank;
 use base64::Engine;
 use image::imageops::FilterType;
 use image::{Rgb, RgbImage};
@@ -112,8 +112,8 @@ fn encode(picture: &RgbImage) -> Option<String> {
 
 /// Queries to show: some found at once, some found among the first five, some not found among the first ten, spread
 /// over the split. A pure function of the places; nothing is picked by hand.
-pub(crate) fn choose(places: &[Place], found: usize, near: usize, missed: usize) -> Vec<usize> {
-    let spread = |keep: &dyn Fn(&Place) -> bool, n: usize| -> Vec<usize> {
+pub(crate) fn choose(places: &[AnswerRank], found: usize, near: usize, missed: usize) -> Vec<usize> {
+    let spread = |keep: &dyn Fn(&AnswerRank) -> bool, n: usize| -> Vec<usize> {
         let fit: Vec<usize> = places.iter().enumerate().filter(|(_, p)| keep(p)).map(|(i, _)| i).collect();
         let n = n.min(fit.len());
         (0..n).map(|i| fit[(2 * i + 1) * fit.len() / (2 * n)]).collect()

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// All that the page shows.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Report {
+pub(crate) struct EvalReport {
     /// What was evaluated, as a heading.
     pub(crate) title: String,
     /// One or two sentences for a reader who never heard of the run.
@@ -28,7 +28,7 @@ pub(crate) struct Report {
     /// What texts find, one per kind of text.
     pub(crate) galleries: Vec<Gallery>,
     /// How it was made.
-    pub(crate) facts: Facts,
+    pub(crate) facts: RunFacts,
 }
 
 /// What the texts of one kind find.
@@ -42,7 +42,7 @@ pub(crate) struct Gallery {
 
 /// What is known of the run, in the order it is shown.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Facts {
+pub(crate) struct RunFacts {
     /// Under the heading: what is counted, and its value.
     pub(crate) chips: Vec<(String, String)>,
     /// At the end of the page.
@@ -60,7 +60,7 @@ pub(crate) struct FactTable {
     pub(crate) rows: Vec<(String, String)>,
 }
 
-impl Report {
+impl EvalReport {
     /// The object of `report.json`: facts of the run, then the numbers of every kind of text.
     pub(crate) fn json(&self) -> Value {
         let mut keys = self.facts.keys.clone();

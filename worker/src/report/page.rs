@@ -2,13 +2,13 @@
 
 use super::gallery::{Panel, Query};
 use super::plots::{self, Plot};
-use super::{Facts, Report};
+use super::{EvalReport, RunFacts};
 use crate::eval::output::percent;
 use crate::eval::scores::{Evaluated, TextKind};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// The whole page.
-pub(crate) fn page(report: &Report) -> String {
+pub(crate) fn page(report: &EvalReport) -> String {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -35,7 +35,7 @@ pub(crate) fn page(report: &Report) -> String {
     .into_string()
 }
 
-fn header(report: &Report) -> Markup {
+fn header(report: &EvalReport) -> Markup {
     html! {
         header {
             p.kicker { "pixfleet · evaluation report" }
@@ -136,7 +136,7 @@ fn row(result: &Evaluated, i: usize, shown: &str, values: &[f64]) -> Markup {
     }
 }
 
-fn curves(report: &Report) -> Markup {
+fn curves(report: &EvalReport) -> Markup {
     let drawn = |plot: &Option<Plot>| plot.as_ref().and_then(plots::svg);
     let (losses, speed) = (drawn(&report.losses), drawn(&report.speed));
     html! {
@@ -197,7 +197,7 @@ fn panel(panel: &Panel, label: &str, wanted: bool) -> Markup {
     }
 }
 
-fn made(facts: &Facts) -> Markup {
+fn made(facts: &RunFacts) -> Markup {
     html! {
         section {
             h2 { "How it was made" }

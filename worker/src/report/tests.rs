@@ -1,7 +1,7 @@
 use super::gallery::{Panel, Query, Region, choose, draw};
 use super::plots::{PALETTE, Plot, Series};
 use super::*;
-use crate::eval::retrieve::{Place, Recall};
+use crate::eval::retrieve::{AnswerRank, Recall};
 use crate::eval::scores::Scores;
 use image::{Rgb, RgbImage};
 
@@ -42,7 +42,7 @@ fn panel(i: u32, right: bool) -> Panel {
     Panel { uri, caption: format!("a round patch <{i}>"), similarity: 0.5 - 0.05 * i as f32, right }
 }
 
-fn report() -> Report {
+fn report() -> EvalReport {
     let line = |from: f64| (0..200).map(|i| (f64::from(i), from * (-f64::from(i) / 80.0).exp() + 0.4)).collect();
     let names = ["total", "global", "crop", "local"];
     let series = (0..4).map(|i| Series { name: names[i], color: PALETTE[i], points: line(9.0 / (i + 1) as f64) });
@@ -52,14 +52,14 @@ fn report() -> Report {
         wanted: panel(0, true),
         found: (0..5).map(|i| panel(i, i == 1)).collect(),
     };
-    Report {
+    EvalReport {
         title: "demo".into(),
         lead: "A small model that finds regions by text.".into(),
         results: vec![evaluated(TextKind::Short), evaluated(TextKind::Long)],
         losses: Some(Plot { y_label: "loss", series: series.collect(), from_zero: true }),
         speed: None,
         galleries: vec![Gallery { text: TextKind::Short, queries: vec![query(2.0), query(41.0)] }],
-        facts: Facts {
+        facts: RunFacts {
             chips: vec![("steps".into(), "200".into())],
             tables: vec![FactTable { heading: "Data", rows: vec![("split".into(), "test".into())] }],
             keys: serde_json::from_value(serde_json::json!({ "steps": 200, "wall_s": 431.5 })).expect("an object"),
@@ -145,7 +145,8 @@ fn a_mask_of_another_size_is_not_drawn() {
 
 #[test]
 fn the_gallery_shows_hits_near_misses_and_misses() {
-    let places: Vec<Place> = (0..100).map(|i| Place { above: if i % 2 == 0 { 0 } else { i }, ties: 0 }).collect();
+    let places: Vec<AnswerRank> =
+        (0..100).map(|i| AnswerRank { above: if i % 2 == 0 { 0 } else { i }, ties: 0 }).collect();
     let chosen = choose(&places, 3, 1, 2);
     assert_eq!(chosen.len(), 6);
     assert!(chosen[..3].iter().all(|&i| places[i].above == 0));

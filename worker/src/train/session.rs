@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pixfleet_cluster::peer::{Effect, Event, Limits, Peer, Word};
+use pixfleet_cluster::peer::{Limits, Peer, PeerEffect, PeerEvent, Word};
 use pixfleet_cluster::run::{Join, Order, Outcome, Report, Welcome};
 use pixfleet_cluster::{Class, Generation};
 use pixfleet_proto::{Client, FleetError, Patience, Session, Way};
@@ -182,16 +182,16 @@ impl PeerDriver {
             Wake::Dialled(Ok(client)) => {
                 self.way.lead(Some(client.clone()));
                 self.line = Line::Silent(client);
-                Event::Connected
+                PeerEvent::Connected
             }
             Wake::Opened(Ok(session)) => {
                 self.line = Line::Open(session);
                 return Ok(None);
             }
-            Wake::Dialled(Err(Missed::Closed(outcome))) => Event::RunClosed { outcome },
+            Wake::Dialled(Err(Missed::Closed(outcome))) => PeerEvent::RunClosed { outcome },
             Wake::Dialled(Err(Missed::Nobody(error))) => self.broken(error),
             Wake::Said(Ok(Some(Order::Welcome(welcome)))) => self.welcomed(welcome)?,
-            Wake::Said(Ok(Some(order))) => Event::Ordered(order),
+            Wake::Said(Ok(Some(order))) => PeerEvent::Ordered(order),
             Wake::Said(Ok(None)) => self.broken(disconnected("the coordinator closed the session")),
             Wake::Opened(Err(error)) | Wake::Said(Err(error)) => self.refused(error)?,
             Wake::Word(word) => self.heard(word),
@@ -204,17 +204,17 @@ impl PeerDriver {
                 self.leave(notice.to_string())
             }
             Wake::TrainerEnded(ended) => return Err(why(ended)),
-            Wake::Tick => Event::Tick,
+            Wake::Tick => PeerEvent::Tick,
         };
         self.event(event)
     }
 
-    fn event(&mut self, event: Event) -> Result<Option<Stopped>, TrainError> {
+    fn event(&mut self, event: PeerEvent) -> Result<Option<Stopped>, TrainError> {
         // An effect may bring about one more event: a session that takes no report.
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             for effect in self.peer.handle(self.started.elapsed(), event) {
-                if let Effect::Exit { outcome, message } = effect {
+                if let PeerEffect::Exit { outcome, message } = effect {
                     return self.exit(outcome, message).map(Some);
                 }
                 events.extend(self.perform(effect)?);
@@ -224,21 +224,21 @@ impl PeerDriver {
         Ok(None)
     }
 
-    fn perform(&mut self, effect: Effect) -> Result<Option<Event>, TrainError> {
+    fn perform(&mut self, effect: PeerEffect) -> Result<Option<PeerEvent>, TrainError> {
         match effect {
-            Effect::Connect => {
+            PeerEffect::Connect => {
                 let run = self.run.as_ref().map(|run| run.known.folder.clone());
                 self.line = Line::Dialling(dial(self.told.clone(), run));
             }
-            Effect::Send(report) => return Ok(self.send(report)),
-            Effect::HangUp => self.hang_up(),
-            Effect::Train(form) => {
+            PeerEffect::Send(report) => return Ok(self.send(report)),
+            PeerEffect::HangUp => self.hang_up(),
+            PeerEffect::Train(form) => {
                 let generation = form.generation;
                 tracing::info!(%generation, rank = %form.rank, world = form.world(), "generation ordered");
                 let run = self.tell(Command::Form(form))?;
                 (run.generation, run.ended) = (Some(generation), None);
             }
-            Effect::Abort(generation) => {
+            PeerEffect::Abort(generation) => {
                 tracing::info!(%generation, "generation over");
                 self.switches.end(generation);
                 let run = self.tell(Command::Abort(generation))?;
@@ -246,17 +246,17 @@ impl PeerDriver {
                     run.ended.get_or_insert_with(Instant::now);
                 }
             }
-            Effect::Yield { generation, checkpoint } => {
+            PeerEffect::Yield { generation, checkpoint } => {
                 self.switches.ask(generation, if checkpoint { Wish::Checkpoint } else { Wish::Boundary });
             }
             // Taken by the caller.
-            Effect::Exit { .. } => {}
+            PeerEffect::Exit { .. } => {}
         }
         Ok(None)
     }
 
     /// Queues a report; the event that comes of it if the session takes no more.
-    fn send(&mut self, report: Report) -> Option<Event> {
+    fn send(&mut self, report: Report) -> Option<PeerEvent> {
         match (&self.line, report) {
             // The first report opens the session.
             (Line::Silent(client), Report::Join(join)) => {
@@ -280,11 +280,11 @@ impl PeerDriver {
     }
 
     /// The first welcome says what the run is. Every later one must speak of the same.
-    fn welcomed(&mut self, welcome: Welcome) -> Result<Event, TrainError> {
+    fn welcomed(&mut self, welcome: Welcome) -> Result<PeerEvent, TrainError> {
         if let Some(run) = &self.run {
             let known = &run.known;
             if (&welcome.run, &welcome.spec_digest) == (&known.spec.run.name, &known.spec_digest) {
-                return Ok(Event::Ordered(Order::Welcome(welcome)));
+                return Ok(PeerEvent::Ordered(Order::Welcome(welcome)));
             }
             // Another run's coordinator listens where this one's did.
             return Ok(self.broken(disconnected(&format!("a coordinator of run `{}` answers there", welcome.run))));
@@ -307,12 +307,12 @@ impl PeerDriver {
         });
         let notice = Box::pin(async move { spot::watch(&spot).await });
         self.run = Some(Hired { known, orders, trainer, notice, generation: None, ended: None });
-        Ok(Event::Ordered(Order::Welcome(welcome)))
+        Ok(PeerEvent::Ordered(Order::Welcome(welcome)))
     }
 
     /// The session ended with an error. Before the first welcome a refusal is final; later ones concern a coordinator
     /// that may be replaced, unless it says that there is no place for this worker.
-    fn refused(&mut self, error: FleetError) -> Result<Event, TrainError> {
+    fn refused(&mut self, error: FleetError) -> Result<PeerEvent, TrainError> {
         let fresh = self.run.is_none();
         match &error {
             FleetError::RunFull { .. } | FleetError::SpecMismatch { .. } => Err(error.into()),
@@ -322,27 +322,27 @@ impl PeerDriver {
         }
     }
 
-    fn heard(&mut self, word: Word) -> Event {
+    fn heard(&mut self, word: Word) -> PeerEvent {
         if let (Word::Left(left), Some(run)) = (&word, &mut self.run)
             && run.generation == Some(left.generation)
         {
             (run.generation, run.ended) = (None, None);
         }
-        Event::Trainer(word)
+        PeerEvent::Trainer(word)
     }
 
-    fn leave(&mut self, reason: String) -> Event {
+    fn leave(&mut self, reason: String) -> PeerEvent {
         tracing::info!(reason, "leaving");
         self.leaving = true;
-        Event::Leave { reason }
+        PeerEvent::Leave { reason }
     }
 
-    fn broken(&mut self, error: FleetError) -> Event {
+    fn broken(&mut self, error: FleetError) -> PeerEvent {
         self.hang_up();
         let how = error.to_string();
         tracing::debug!(how, "no coordinator");
         self.missed = Some(error);
-        Event::Broken { how }
+        PeerEvent::Broken { how }
     }
 
     fn hang_up(&mut self) {

@@ -58,7 +58,7 @@ async fn watch_within(spot: &SpotSpec, answer_within: Duration) -> SpotNotice {
 /// What the last question came to, so that the log hears of changes alone.
 #[derive(Debug, Default)]
 struct Hearing {
-    trouble: Option<metadata::Kind>,
+    trouble: Option<metadata::TroubleKind>,
 }
 
 /// What an answer has to tell the log.

@@ -2,8 +2,8 @@
 
 use super::super::children::Exit;
 use super::super::coordinator::{self, Ending, ending};
-use super::super::link::{Found, Link, find, look};
-use super::{End, Supervisor};
+use super::super::leader_client::{LeaderClient, Sighting, find, look};
+use super::{RunEnd, Supervisor};
 use anyhow::Result;
 use pixfleet_cluster::run::Outcome;
 use std::time::Duration;
@@ -14,11 +14,11 @@ const LOOK: Duration = Duration::from_millis(100);
 
 impl Supervisor {
     /// Our coordinator ended. What it still had to say may be on its way.
-    pub(super) fn coordinator_exited(&mut self, exit: Exit) -> Result<Option<End>> {
+    pub(super) fn coordinator_exited(&mut self, exit: Exit) -> Result<Option<RunEnd>> {
         self.own_lives = false;
         let Some(own) = self.own.as_mut().filter(|_| ending(&exit) == Ending::Died) else {
             self.verdict = Some(exit);
-            return if self.link.is_some() { Ok(None) } else { self.judge() };
+            return if self.client.is_some() { Ok(None) } else { self.judge() };
         };
         self.screen.coordinator("lost", &exit.how())?;
         let expect = u32::try_from(self.workers.count()).unwrap_or(u32::MAX).max(1);
@@ -29,27 +29,27 @@ impl Supervisor {
     }
 
     fn lose_link(&mut self) {
-        if self.link.take().is_some() {
+        if self.client.take().is_some() {
             self.lost_at = Instant::now();
         }
         self.look_at = Instant::now();
     }
 
-    pub(super) fn hung_up(&mut self, how: &str) -> Result<Option<End>> {
+    pub(super) fn hung_up(&mut self, how: &str) -> Result<Option<RunEnd>> {
         tracing::info!(how, "the connection to the coordinator broke");
         self.lose_link();
         self.judge()
     }
 
     /// What the coordinator's end means, if it has ended.
-    fn judge(&mut self) -> Result<Option<End>> {
+    fn judge(&mut self) -> Result<Option<RunEnd>> {
         let Some(exit) = self.verdict.take() else { return Ok(None) };
         let log = self.children.log_of(coordinator::NAME);
         let word = self.children.last_error(coordinator::NAME);
         let word =
             word.unwrap_or_else(|| format!("the coordinator ended: {}; its log is {}", exit.how(), log.display()));
         match ending(&exit) {
-            Ending::Over(outcome) => Ok(Some(End { outcome, message: word })),
+            Ending::Over(outcome) => Ok(Some(RunEnd { outcome, message: word })),
             Ending::Deposed | Ending::Died => {
                 // The workers go to whoever leads now, and so does this program.
                 self.screen.coordinator("lost", &word)?;
@@ -60,37 +60,37 @@ impl Supervisor {
     }
 
     /// Looks for the coordinator once.
-    pub(super) async fn look(&mut self) -> Result<Option<End>> {
+    pub(super) async fn look(&mut self) -> Result<Option<RunEnd>> {
         let found = match &self.own {
             Some(own) => match own.address() {
                 Some(address) => look(&address).await,
-                None => Found::Nobody("it does not listen yet".into()),
+                None => Sighting::Nobody("it does not listen yet".into()),
             },
             None => find(&self.spec, &self.address).await,
         };
         match found {
-            Found::Leader(link) => self.relink(*link).await.map(|()| None),
-            Found::Closed(outcome) => {
+            Sighting::Leader(client) => self.found_again(*client).await.map(|()| None),
+            Sighting::Closed(outcome) => {
                 let message = format!("the run ended with a fault under its coordinator at {}", self.address);
-                Ok(Some(End { outcome, message }))
+                Ok(Some(RunEnd { outcome, message }))
             }
-            Found::Nobody(how) => {
+            Sighting::Nobody(how) => {
                 self.look_at = Instant::now() + LOOK;
                 let patience = Duration::from_millis(self.spec.train.coordinator_patience_ms);
                 let message = format!("no coordinator for {} s: {how}", patience.as_secs());
                 let over = self.lost_at.elapsed() >= patience;
-                Ok(over.then_some(End { outcome: Outcome::Fault, message }))
+                Ok(over.then_some(RunEnd { outcome: Outcome::Fault, message }))
             }
         }
     }
 
-    async fn relink(&mut self, link: Link) -> Result<()> {
+    async fn found_again(&mut self, client: LeaderClient) -> Result<()> {
         let state = if self.own.is_some() { "restarted" } else { "found" };
-        if link.address != self.address {
-            self.screen.coordinator(state, &link.address)?;
+        if client.address != self.address {
+            self.screen.coordinator(state, &client.address)?;
         }
-        self.address.clone_from(&link.address);
-        self.link = Some(link);
+        self.address.clone_from(&client.address);
+        self.client = Some(client);
         self.recheck = true;
         if let Some(wish) = self.wish.clone() {
             self.say(wish).await;

@@ -1,8 +1,8 @@
 use super::*;
 use clap::Parser;
 
-fn event(from_signal_s: Option<f64>) -> Event {
-    Event {
+fn event(from_signal_s: Option<f64>) -> Recovery {
+    Recovery {
         target: "w1".into(),
         generation: 1,
         world: 3,
@@ -14,11 +14,11 @@ fn event(from_signal_s: Option<f64>) -> Event {
     }
 }
 
-fn report(events: Vec<Event>, audit: Option<bool>) -> Report {
+fn report(events: Vec<Recovery>, audit: Option<bool>) -> HealingReport {
     let args = Args::try_parse_from(["healing", "kill"]).expect("well-formed");
     let text = crate::run_file("healing", "file:///data", "file:///store");
     let spec = RunSpec::parse(&text, &[]).expect("well-formed");
-    Report::new(&args, &spec, events, 0.25, audit)
+    HealingReport::new(&args, &spec, events, 0.25, audit)
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn the_peers_file_stands_beside_ours_with_the_ratio() {
         "step_median_s": 0.2, "next_commit": {"p50_s": 3.0, "p99_s": 4.0, "max_s": 4.0}, "steps_redone": 7,
         "events": [{"rank": 1, "from_signal_s": 3.2}]}"#;
     std::fs::write(file.path(), text).expect("temporary");
-    let peer = Report::read(file.path()).expect("the peer's format");
+    let peer = HealingReport::read(file.path()).expect("the peer's format");
     let table = report(vec![event(Some(0.75))], Some(true)).table(Some(&peer));
     let ratio = table.lines().find(|l| l.contains("torchrun / pixfleet")).expect("a line of ratios");
     assert!(ratio.contains("6.0 x") && ratio.contains("8.0 x"), "{table}");

@@ -13,14 +13,14 @@ mod tests;
 
 /// Where the right answer stands in one query's row of similarities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct AnswerRank {
     /// Answers that are strictly more similar than the right one.
     pub(crate) above: usize,
     /// Other answers that are exactly as similar.
     pub(crate) ties: usize,
 }
 
-impl Place {
+impl AnswerRank {
     /// The place of `own` in `row`. A similarity that is not a number loses against every number.
     pub(crate) fn of(row: &[f32], own: usize) -> Self {
         let right = row[own];
@@ -68,7 +68,7 @@ pub(crate) struct Recall {
 
 impl Recall {
     /// Recall over all queries; zeros for none.
-    pub(crate) fn of(places: &[Place]) -> Self {
+    pub(crate) fn of(places: &[AnswerRank]) -> Self {
         let mut ranks: Vec<f64> = places.iter().map(|p| p.rank()).collect();
         ranks.sort_by(f64::total_cmp);
         let at = |k| mean(places.iter().map(|p| p.hit(k)));
@@ -86,9 +86,9 @@ impl Recall {
 #[derive(Debug, Default)]
 pub(crate) struct Places {
     /// Among all answers, one per query in order.
-    pub(crate) all: Vec<Place>,
+    pub(crate) all: Vec<AnswerRank>,
     /// Among the answers of the query's own image, one per query in order.
-    pub(crate) in_image: Vec<Place>,
+    pub(crate) in_image: Vec<AnswerRank>,
 }
 
 impl Places {
@@ -97,9 +97,9 @@ impl Places {
     pub(crate) fn add_block(&mut self, sims: &[f32], n: usize, image_of: impl Fn(usize) -> Range<usize>) {
         for row in sims.chunks_exact(n) {
             let query = self.all.len();
-            self.all.push(Place::of(row, query));
+            self.all.push(AnswerRank::of(row, query));
             let group = image_of(query);
-            self.in_image.push(Place::of(&row[group.clone()], query - group.start));
+            self.in_image.push(AnswerRank::of(&row[group.clone()], query - group.start));
         }
     }
 }

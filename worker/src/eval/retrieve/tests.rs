@@ -68,9 +68,9 @@ fn the_other_direction_reads_the_transposed_matrix() {
 
 #[test]
 fn not_a_number_never_wins() {
-    assert_eq!(Place::of(&[f32::NAN, 0.1, 0.2], 0), Place { above: 2, ties: 0 });
-    assert_eq!(Place::of(&[f32::NAN, 0.1, 0.2], 2), Place { above: 0, ties: 0 });
-    assert_eq!(Place::of(&[f32::NAN, f32::NAN], 0).hit(1), 0.5);
+    assert_eq!(AnswerRank::of(&[f32::NAN, 0.1, 0.2], 0), AnswerRank { above: 2, ties: 0 });
+    assert_eq!(AnswerRank::of(&[f32::NAN, 0.1, 0.2], 2), AnswerRank { above: 0, ties: 0 });
+    assert_eq!(AnswerRank::of(&[f32::NAN, f32::NAN], 0).hit(1), 0.5);
     assert_eq!(top(&[f32::NAN, 0.1, 0.2], 3), [2, 1]);
 }
 

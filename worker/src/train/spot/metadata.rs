@@ -35,30 +35,30 @@ pub(super) enum Trouble {
 
 /// Troubles of one kind are one trouble, whatever their words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum TroubleKind {
     Silent,
     Status(StatusCode),
     Garbage,
 }
 
 impl Trouble {
-    pub(super) fn kind(&self) -> Kind {
+    pub(super) fn kind(&self) -> TroubleKind {
         match self {
-            Self::Silent { .. } => Kind::Silent,
-            Self::Status { found, .. } => Kind::Status(*found),
-            Self::Garbage { .. } => Kind::Garbage,
+            Self::Silent { .. } => TroubleKind::Silent,
+            Self::Status { found, .. } => TroubleKind::Status(*found),
+            Self::Garbage { .. } => TroubleKind::Garbage,
         }
     }
 }
 
 /// An answer as it came.
-struct Answer {
+struct HttpAnswer {
     url: String,
     status: StatusCode,
     text: String,
 }
 
-impl Answer {
+impl HttpAnswer {
     fn garbage(&self, expected: &'static str) -> Trouble {
         let found = self.text.chars().take(SHOWN_CHARS_MAX).collect();
         Trouble::Garbage { url: self.url.clone(), found, expected }
@@ -80,11 +80,11 @@ impl Answer {
 /// A metadata service, and what it needs to be asked.
 pub(super) struct Metadata {
     http: Http,
-    service: Service,
+    service: Provider,
 }
 
 /// What was learned of a service so far.
-enum Service {
+enum Provider {
     Aws { token: Option<String> },
     Gcp,
     Azure { machine: Option<String> },
@@ -95,9 +95,9 @@ impl Metadata {
     pub(super) fn of(spot: &SpotSpec, answer_within: Duration) -> Option<Self> {
         let service = match spot.provider {
             SpotProvider::None => return None,
-            SpotProvider::Aws => Service::Aws { token: None },
-            SpotProvider::Gcp => Service::Gcp,
-            SpotProvider::Azure => Service::Azure { machine: None },
+            SpotProvider::Aws => Provider::Aws { token: None },
+            SpotProvider::Gcp => Provider::Gcp,
+            SpotProvider::Azure => Provider::Azure { machine: None },
         };
         let base = if spot.url.is_empty() { ADDRESS } else { spot.url.trim_end_matches('/') };
         Some(Self { http: Http::new(base, answer_within), service })
@@ -106,9 +106,9 @@ impl Metadata {
     /// Whether the machine is about to be taken back.
     pub(super) async fn ask(&mut self) -> Result<Option<SpotNotice>, Trouble> {
         match &mut self.service {
-            Service::Aws { token } => self.http.ask_aws(token).await,
-            Service::Gcp => self.http.ask_gcp().await,
-            Service::Azure { machine } => self.http.ask_azure(machine).await,
+            Provider::Aws { token } => self.http.ask_aws(token).await,
+            Provider::Gcp => self.http.ask_gcp().await,
+            Provider::Azure { machine } => self.http.ask_azure(machine).await,
         }
     }
 }
@@ -152,7 +152,7 @@ impl Http {
         aws_notice(answer)
     }
 
-    async fn aws_action(&self, token: &str) -> Result<Answer, Trouble> {
+    async fn aws_action(&self, token: &str) -> Result<HttpAnswer, Trouble> {
         let (url, request) = self.request(Method::GET, "/latest/meta-data/spot/instance-action");
         send(url, request.header("X-aws-ec2-metadata-token", token)).await
     }
@@ -192,7 +192,7 @@ impl Http {
     }
 }
 
-async fn send(url: String, request: RequestBuilder) -> Result<Answer, Trouble> {
+async fn send(url: String, request: RequestBuilder) -> Result<HttpAnswer, Trouble> {
     let received = async {
         let mut response = request.send().await?;
         let mut body = BytesMut::new();
@@ -205,12 +205,12 @@ async fn send(url: String, request: RequestBuilder) -> Result<Answer, Trouble> {
         Ok((response.status(), body))
     };
     match received.await {
-        Ok((status, body)) => Ok(Answer { url, status, text: String::from_utf8_lossy(&body).into_owned() }),
+        Ok((status, body)) => Ok(HttpAnswer { url, status, text: String::from_utf8_lossy(&body).into_owned() }),
         Err(source) => Err(Trouble::Silent { url, source }),
     }
 }
 
-fn aws_notice(answer: Answer) -> Result<Option<SpotNotice>, Trouble> {
+fn aws_notice(answer: HttpAnswer) -> Result<Option<SpotNotice>, Trouble> {
     #[derive(Deserialize)]
     struct Action {
         action: String,
@@ -226,7 +226,7 @@ fn aws_notice(answer: Answer) -> Result<Option<SpotNotice>, Trouble> {
     }
 }
 
-fn gcp_notice(answer: &Answer) -> Result<Option<SpotNotice>, Trouble> {
+fn gcp_notice(answer: &HttpAnswer) -> Result<Option<SpotNotice>, Trouble> {
     match answer.text.trim() {
         "FALSE" => Ok(None),
         "TRUE" => Ok(Some(SpotNotice { provider: SpotProvider::Gcp, what: "preempted".into(), when: None })),
@@ -234,15 +234,15 @@ fn gcp_notice(answer: &Answer) -> Result<Option<SpotNotice>, Trouble> {
     }
 }
 
-fn azure_notice(answer: &Answer, machine: &str) -> Result<Option<SpotNotice>, Trouble> {
+fn azure_notice(answer: &HttpAnswer, machine: &str) -> Result<Option<SpotNotice>, Trouble> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Document {
-        events: Vec<Event>,
+        events: Vec<ScheduledEvent>,
     }
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
-    struct Event {
+    struct ScheduledEvent {
         event_type: String,
         resources: Vec<String>,
         /// Empty once the event has begun.
@@ -250,7 +250,7 @@ fn azure_notice(answer: &Answer, machine: &str) -> Result<Option<SpotNotice>, Tr
         not_before: String,
     }
     let document: Document = answer.json("{\"Events\": [{\"EventType\", \"Resources\", \"NotBefore\"}, ...]}")?;
-    let takes_us = |event: &Event| {
+    let takes_us = |event: &ScheduledEvent| {
         matches!(event.event_type.as_str(), "Preempt" | "Terminate")
             && event.resources.iter().any(|name| name.eq_ignore_ascii_case(machine.trim()))
     };

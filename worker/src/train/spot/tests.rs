@@ -14,37 +14,37 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// One request, as it came.
 #[derive(Debug, Clone)]
-struct Asked {
+struct HttpRequest {
     line: String,
     headers: HashMap<String, String>,
 }
 
-impl Asked {
+impl HttpRequest {
     fn has(&self, name: &str, value: &str) -> bool {
         self.headers.get(name).is_some_and(|v| v == value)
     }
 }
 
-enum Reply {
+enum HttpReply {
     Say(u16, String),
     Hang,
 }
 
-fn say(status: u16, text: &str) -> Reply {
-    Reply::Say(status, text.into())
+fn say(status: u16, text: &str) -> HttpReply {
+    HttpReply::Say(status, text.into())
 }
 
-type Script = Arc<dyn Fn(&Asked, usize) -> Reply + Send + Sync>;
+type Script = Arc<dyn Fn(&HttpRequest, usize) -> HttpReply + Send + Sync>;
 
 /// A service that answers by its script, given the request and how many of its path came before.
 struct Server {
     address: SocketAddr,
-    asked: Arc<Mutex<Vec<Asked>>>,
+    asked: Arc<Mutex<Vec<HttpRequest>>>,
     accepting: JoinHandle<()>,
 }
 
 impl Server {
-    async fn start(script: impl Fn(&Asked, usize) -> Reply + Send + Sync + 'static) -> Self {
+    async fn start(script: impl Fn(&HttpRequest, usize) -> HttpReply + Send + Sync + 'static) -> Self {
         Self::start_at("127.0.0.1:0".parse().expect("an address"), Arc::new(script)).await
     }
 
@@ -87,7 +87,7 @@ impl Server {
 }
 
 /// One request, one answer, goodbye.
-async fn serve(mut stream: TcpStream, script: Script, log: Arc<Mutex<Vec<Asked>>>) {
+async fn serve(mut stream: TcpStream, script: Script, log: Arc<Mutex<Vec<HttpRequest>>>) {
     let mut bytes = Vec::new();
     while !bytes.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
@@ -99,7 +99,7 @@ async fn serve(mut stream: TcpStream, script: Script, log: Arc<Mutex<Vec<Asked>>
     let mut lines = text.lines();
     let line = lines.next().expect("a request line").trim_end_matches(" HTTP/1.1").to_string();
     let headers = lines.filter_map(|l| l.split_once(": ")).map(|(k, v)| (k.to_ascii_lowercase(), v.into())).collect();
-    let asked = Asked { line, headers };
+    let asked = HttpRequest { line, headers };
     let reply = {
         let mut log = log.lock().expect("no panic");
         let before = log.iter().filter(|other| other.line == asked.line).count();
@@ -107,8 +107,8 @@ async fn serve(mut stream: TcpStream, script: Script, log: Arc<Mutex<Vec<Asked>>
         script(&asked, before)
     };
     match reply {
-        Reply::Hang => pending().await,
-        Reply::Say(status, text) => {
+        HttpReply::Hang => pending().await,
+        HttpReply::Say(status, text) => {
             let head = format!("HTTP/1.1 {status} x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", text.len());
             // Who stops reading half-way hears no more.
             let _ = stream.write_all(format!("{head}{text}").as_bytes()).await;
@@ -127,7 +127,7 @@ const AZURE_EVENTS: &str = "GET /metadata/scheduledevents?api-version=2020-07-01
 fn ec2(
     quiet: usize,
     good: impl Fn(&str, usize) -> bool + Send + Sync,
-) -> impl Fn(&Asked, usize) -> Reply + Send + Sync {
+) -> impl Fn(&HttpRequest, usize) -> HttpReply + Send + Sync {
     move |asked, before| match asked.line.as_str() {
         AWS_TOKEN if asked.has("x-aws-ec2-metadata-token-ttl-seconds", "21600") => say(200, &format!("t{before}")),
         AWS_TOKEN => say(400, ""),
@@ -234,7 +234,7 @@ async fn answers_that_make_no_sense_are_trouble_and_are_asked_past() {
         (SpotProvider::Azure, AZURE_EVENTS, format!(r#"{{"Events": [{}]}}"#, event("Preempt", "t0", ""))),
     ] {
         let words: Vec<String> = nonsense.iter().map(|s| (*s).to_string()).collect();
-        let script = move |asked: &Asked, before: usize| match asked.line.as_str() {
+        let script = move |asked: &HttpRequest, before: usize| match asked.line.as_str() {
             line if line == path && before < words.len() => say(200, &words[before]),
             line if line == path && before == words.len() => say(503, "busy"),
             line if line == path => say(200, &notice),
@@ -244,7 +244,7 @@ async fn answers_that_make_no_sense_are_trouble_and_are_asked_past() {
         let mut metadata = server.metadata(provider);
         for word in nonsense {
             let trouble = metadata.ask().await.expect_err("nonsense");
-            assert_eq!(trouble.kind(), metadata::Kind::Garbage, "{provider:?} {word:.80}");
+            assert_eq!(trouble.kind(), metadata::TroubleKind::Garbage, "{provider:?} {word:.80}");
             assert!(trouble.to_string().len() < 400, "{trouble}");
         }
         assert_eq!(server.watch(provider).await.provider, provider);
@@ -257,13 +257,13 @@ async fn a_token_or_a_name_that_is_none_is_trouble() {
     let server = Server::start(|_, _| say(200, " \r\n ")).await;
     for provider in [SpotProvider::Aws, SpotProvider::Azure] {
         let trouble = server.metadata(provider).ask().await.expect_err("blank");
-        assert_eq!(trouble.kind(), metadata::Kind::Garbage, "{provider:?}");
+        assert_eq!(trouble.kind(), metadata::TroubleKind::Garbage, "{provider:?}");
     }
 }
 
 #[tokio::test]
 async fn a_service_that_hangs_is_asked_again() {
-    let server = Server::start(|_, before| if before < 2 { Reply::Hang } else { say(200, "TRUE") }).await;
+    let server = Server::start(|_, before| if before < 2 { HttpReply::Hang } else { say(200, "TRUE") }).await;
     let spec = server.spec(SpotProvider::Gcp);
     let watched = watch_within(&spec, Duration::from_millis(100));
     let notice = tokio::time::timeout(DEADLINE, watched).await.expect("a notice in time");
@@ -279,7 +279,7 @@ async fn a_service_may_go_and_come_back() {
     assert_eq!(metadata.ask().await.expect("an answer"), None);
     let address = server.stop().await;
     let trouble = metadata.ask().await.expect_err("gone");
-    assert_eq!(trouble.kind(), metadata::Kind::Silent, "{trouble}");
+    assert_eq!(trouble.kind(), metadata::TroubleKind::Silent, "{trouble}");
     let _back = Server::start_at(address, Arc::new(|_, _| say(200, "TRUE"))).await;
     assert_eq!(metadata.ask().await.expect("an answer").expect("a notice").what, "preempted");
 }

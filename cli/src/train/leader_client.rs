@@ -14,13 +14,13 @@ use tonic::{Status, Streaming};
 const ATTEMPT: Patience = Patience(Duration::from_millis(500));
 
 /// See the module.
-pub(crate) struct Link {
+pub(crate) struct LeaderClient {
     pub(crate) address: String,
     client: FleetClient<Channel>,
     notices: Streaming<pb::Notice>,
 }
 
-impl Link {
+impl LeaderClient {
     /// Watches the coordinator at `address`.
     pub(crate) async fn open(address: &str, patience: Patience) -> Result<Self, FleetError> {
         let mut client = connect(address, patience).await?;
@@ -48,9 +48,9 @@ impl Link {
 }
 
 /// What a look for the leader found.
-pub(crate) enum Found {
+pub(crate) enum Sighting {
     /// A leader that answers.
-    Leader(Box<Link>),
+    Leader(Box<LeaderClient>),
     /// The run is over.
     Closed(Outcome),
     /// Nobody who answers.
@@ -58,29 +58,29 @@ pub(crate) enum Found {
 }
 
 /// Looks once: at the address where the leader was, and at the one that the run's store names.
-pub(crate) async fn find(spec: &RunSpec, last: &str) -> Found {
+pub(crate) async fn find(spec: &RunSpec, last: &str) -> Sighting {
     let newest = match Folder::parse(&spec.run.store) {
         Ok(store) => leaders::newest(&store.join(&spec.run.name)).await,
         Err(error) => Err(error),
     };
     let address = match newest {
         Ok(Some(leader)) => match leader.closed {
-            Some(outcome) => return Found::Closed(outcome),
+            Some(outcome) => return Sighting::Closed(outcome),
             None => leader.address,
         },
         Ok(None) => last.to_string(),
-        Err(error) => return Found::Nobody(error.to_string()),
+        Err(error) => return Sighting::Nobody(error.to_string()),
     };
-    match Link::open(&address, ATTEMPT).await {
-        Ok(link) => Found::Leader(Box::new(link)),
-        Err(error) => Found::Nobody(error.to_string()),
+    match LeaderClient::open(&address, ATTEMPT).await {
+        Ok(client) => Sighting::Leader(Box::new(client)),
+        Err(error) => Sighting::Nobody(error.to_string()),
     }
 }
 
 /// Looks once at `address`.
-pub(crate) async fn look(address: &str) -> Found {
-    match Link::open(address, ATTEMPT).await {
-        Ok(link) => Found::Leader(Box::new(link)),
-        Err(error) => Found::Nobody(error.to_string()),
+pub(crate) async fn look(address: &str) -> Sighting {
+    match LeaderClient::open(address, ATTEMPT).await {
+        Ok(client) => Sighting::Leader(Box::new(client)),
+        Err(error) => Sighting::Nobody(error.to_string()),
     }
 }
