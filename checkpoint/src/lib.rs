@@ -5,6 +5,8 @@
 //!
 //! The seam for asynchronous staging: [`encode`] turns host tensors into the bytes of a part and [`write_part`] is a
 //! future that owns them, so nothing here needs the trainer to wait.
+//!
+//! Checkpoints of other programs are read by [`torch_file`].
 
 mod attempts;
 mod chunk;
@@ -15,6 +17,7 @@ mod part;
 mod read;
 mod retention;
 mod store;
+pub mod torch_file;
 mod write;
 
 #[cfg(test)]
