@@ -5,7 +5,7 @@ use super::store::Store;
 use super::trainer::State;
 use super::world::{CoordinatorId, WorkerId, World};
 use crate::Manifest;
-use crate::audit::{Plan, audit};
+use crate::audit::{AuditPlan, audit};
 use crate::ids::{Generation, MemberId, Step};
 use crate::ledger::{Record, StateSource, StepRecord, parse_lines};
 use crate::run::Now;
@@ -265,7 +265,7 @@ impl World {
         }
         let (order, seed) = (self.setup.order(), self.setup.seed);
         let (steps, global_batch) = (self.setup.steps, self.setup.global_batch());
-        let plan = Plan { order, steps, global_batch, seed, dataset_digest: DATASET.into() };
+        let plan = AuditPlan { order, steps, global_batch, seed, dataset_digest: DATASET.into() };
         let verdict = audit(&self.oracle.records, plan);
         self.fired.steps += verdict.steps;
         if !verdict.is_clean() {

@@ -1,7 +1,7 @@
 //! What both runs need: the dataset, the store, the run file; and the undisturbed run itself.
 
 use super::store::StoreProxy;
-use super::{Args, Store};
+use super::{Args, StoreKind};
 use crate::fleet::Fleet;
 use crate::hosts::Hosts;
 use crate::s3::S3;
@@ -73,7 +73,7 @@ impl ChaosSetting {
             Some(folder) => folder.clone(),
             None => composed(&out)?,
         };
-        if args.store == Store::File {
+        if args.store == StoreKind::File {
             let store = url(&dir.join("store"));
             return Ok(Self { data: url(&composed), store, set: args.set.clone(), s3: None, hosts, dir });
         }
