@@ -18,6 +18,8 @@ pub mod sample;
 pub mod schema;
 pub mod store;
 pub mod text_vectors;
+pub mod token_report;
+pub mod tokens;
 pub mod verify;
 pub mod writer;
 
@@ -27,4 +29,5 @@ pub use reader::RowGroupReader;
 pub use row::{ImageRow, ImageSource, Region};
 pub use schema::Columns;
 pub use store::Location;
+pub use tokens::{Tokenizer, TokenizerError, Tokens};
 pub use writer::{ShardWriter, WriterOptions, Written};

@@ -11,6 +11,8 @@ use crate::reader;
 use crate::schema::{Columns, IMAGE_BYTES};
 use crate::store::Location;
 use crate::text_vectors;
+use crate::token_report::TokenReport;
+use crate::tokens::Tokenizer;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStore;
 use std::sync::Arc;
@@ -31,6 +33,8 @@ pub struct VerifyReport {
     pub vectors_files: u64,
     /// Bytes fetched.
     pub bytes: u64,
+    /// Lengths of the texts in tokens, if a tokenizer was given.
+    pub tokens: TokenReport,
     /// The first [`FAULTS_KEPT`] faults, in the order of files, row groups, rows.
     pub faults: Vec<ShardError>,
     /// Faults in all.
@@ -65,6 +69,18 @@ pub async fn verify(
     location: &Location,
     progress: &mut (dyn FnMut(VerifyProgress) + Send),
 ) -> Result<VerifyReport, ShardError> {
+    verify_with(location, None, progress).await
+}
+
+/// [`verify`], which also counts the tokens of all texts if there is a tokenizer.
+///
+/// # Errors
+/// As [`verify`].
+pub async fn verify_with(
+    location: &Location,
+    tokenizer: Option<&Tokenizer>,
+    progress: &mut (dyn FnMut(VerifyProgress) + Send),
+) -> Result<VerifyReport, ShardError> {
     let mut report = VerifyReport::default();
     let fetched = Arc::new(Fetched::default());
     let files = index::data_files(location).await?;
@@ -97,7 +113,7 @@ pub async fn verify(
             }
         }
         let before = report.faults_total;
-        let job = Arc::new(Job { file, opened, vectors });
+        let job = Arc::new(Job { file, opened, vectors, tokenizer: tokenizer.cloned() });
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let mut groups = futures::stream::iter(0..job.file.row_groups.len() as u32)
             .map(|group| row_group(Arc::clone(&job), group))
@@ -105,6 +121,7 @@ pub async fn verify(
         while let Some(found) = groups.try_next().await? {
             report.rows += found.rows;
             report.regions += found.regions;
+            report.tokens.merge(found.tokens);
             for fault in found.faults {
                 report.fault(fault);
             }
@@ -155,6 +172,7 @@ struct Job {
     file: FileIndex,
     opened: ShardFile,
     vectors: Vec<ShardFile>,
+    tokenizer: Option<Tokenizer>,
 }
 
 /// What was found in one row group.
@@ -162,6 +180,7 @@ struct Job {
 struct Found {
     rows: u64,
     regions: u64,
+    tokens: TokenReport,
     faults: Vec<ShardError>,
 }
 
@@ -196,7 +215,11 @@ async fn row_group(job: Arc<Job>, group: u32) -> Result<Found, ShardError> {
             found.rows += 1;
             found.regions += decoded.row.regions.len() as u64;
             let vectors: Vec<_> = vectors.iter().filter_map(|v| v.get(i)).collect();
-            check(decoded, &vectors, &place.clone().row(i as u32), &mut found.faults);
+            let place = place.clone().row(i as u32);
+            if let Some(tokenizer) = &job.tokenizer {
+                found.tokens.note(tokenizer, &decoded.row, &place, &mut found.faults);
+            }
+            check(decoded, &vectors, &place, &mut found.faults);
         }
         found
     });

@@ -145,6 +145,9 @@ pub enum FieldFault {
     /// A picture that cannot be decoded.
     #[error("{0}")]
     Pixels(#[source] crate::pixels::decode::DecodeError),
+    /// A text that cannot be tokenized.
+    #[error("{0}")]
+    Tokens(#[source] crate::tokens::TokenizerError),
 }
 
 /// A file that is not as the index says.

@@ -5,4 +5,5 @@ mod embed;
 mod reading;
 mod stores;
 mod support;
+mod tokens;
 mod verify;
