@@ -18,6 +18,35 @@ pub enum ModelError {
         /// The shape found.
         found: Vec<i64>,
     },
+    /// Texts are longer than the tower has positions for.
+    #[error("texts of {found} tokens: the tower has positions for {most} on this path; cut the texts to that length")]
+    TooManyTokens {
+        /// Tokens of a row, padding among them.
+        found: i64,
+        /// Positions of the path.
+        most: i64,
+    },
+    /// A token id is not in the vocabulary.
+    #[error("text {row} has the token id {id}, the vocabulary has {vocab}: its tokenizer is not the tower's")]
+    TokenOutside {
+        /// The text's row.
+        row: i64,
+        /// The id.
+        id: i64,
+        /// Ids are below it.
+        vocab: i64,
+    },
+    /// A text does not end, so there is nowhere to pool it.
+    #[error("text {row} has no end-of-text token ({eot}): cut texts so that the last token left is that one")]
+    NoEndOfText {
+        /// The text's row.
+        row: i64,
+        /// The token that was looked for.
+        eot: i64,
+    },
+    /// The text tower has one path.
+    #[error("the text tower has no long path (`text_filip_projection` and its positions): build it with one")]
+    NoLongPath,
     /// The loss asks for a tensor that the batch does not hold.
     #[error("the loss needs `{what}`, which this batch does not hold: {hint}")]
     MissingInput {

@@ -6,6 +6,7 @@
 //! so a teacher (EMA or frozen) is the same structure over another set.
 
 pub mod bert;
+pub mod clip;
 pub mod error;
 mod layers;
 pub mod loss;

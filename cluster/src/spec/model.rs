@@ -27,6 +27,8 @@ pub enum AlphaInit {
     Zero,
     /// PyTorch's Conv2d default.
     Random,
+    /// There is none: the tower takes no mask.
+    None,
 }
 
 /// The last block on the way to the patch map.

@@ -63,6 +63,14 @@ impl<'p> Builder<'p> {
         let values = draw(self.seed, &name, count, init);
         self.params.push(&name, &Tensor::from_slice(&values).reshape(shape), self.trainable)
     }
+
+    /// Appends the parameter `name`, whose start is made from that of `source` on the CPU: so it is a function of
+    /// (seed, name, index) too, of the source's name.
+    pub(crate) fn derived(&mut self, name: &str, source: ParamId, start: impl Fn(&Tensor) -> Tensor) -> ParamId {
+        let name = format!("{}{name}", self.prefix);
+        let values = start(&self.params.tensor(source).detach().to_device(tch::Device::Cpu));
+        self.params.push(&name, &values, self.trainable)
+    }
 }
 
 /// The first `count` values of the parameter `name`.

@@ -61,7 +61,7 @@ impl PatchEmbed {
 }
 
 /// [B, c, S, S] -> [B, patches, c * p * p]: patches row by row, each flattened as a convolution's weight is.
-fn patchify(x: &Tensor, p: i64) -> Tensor {
+pub(crate) fn patchify(x: &Tensor, p: i64) -> Tensor {
     let size = x.size();
     let (b, c, g) = (size[0], size[1], size[2] / p);
     x.reshape([b, c, g, p, g, p]).permute([0, 2, 4, 1, 3, 5]).reshape([b, g * g, c * p * p])

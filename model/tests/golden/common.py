@@ -24,7 +24,7 @@ def hash_fill(name: str, shape, scale: float) -> np.ndarray:
 
 
 def parameter_fill(name: str, shape) -> np.ndarray:
-    """The rule of `tests/eva02.rs`: matrices and convolutions +-1.7/sqrt(fan_in), norms 1 +- 0.2, the rest +-0.2."""
+    """The rule of `tests/goldens/main.rs`: matrices and convolutions +-1.7/sqrt(fan_in), norms 1 +- 0.2, the rest +-0.2."""
     if name.endswith(".weight") and len(shape) >= 2:
         return hash_fill(name, shape, 1.7 / float(np.prod(shape[1:])) ** 0.5)
     if name.endswith(".weight"):

@@ -6,7 +6,7 @@ use pixfleet_model::params::{Compute, Params};
 use pixfleet_model::testing::hash_fill;
 use tch::{Device, Kind, Tensor};
 
-use crate::{difference, golden};
+use crate::{difference, golden, parameter_fill};
 
 /// Components of a unit vector of 1280 numbers, fp32 against fp32 with another order of sums.
 const FEATURE_TOLERANCE: f64 = 2e-6;
@@ -14,16 +14,6 @@ const FEATURE_TOLERANCE: f64 = 2e-6;
 const MAP_TOLERANCE: f64 = 1e-4;
 /// Gradients, relative to the largest number compared.
 const GRADIENT_TOLERANCE: f64 = 2e-4;
-
-/// `parameter_fill` of golden/common.py.
-fn parameter_fill(name: &str, shape: &[i64]) -> Tensor {
-    let fan_in: i64 = shape.iter().skip(1).product();
-    match (name.ends_with(".weight"), shape.len() >= 2) {
-        (true, true) => hash_fill(name, shape, 1.7 / (fan_in as f64).sqrt()),
-        (true, false) => hash_fill(name, shape, 0.2) + 1.0,
-        _ => hash_fill(name, shape, 0.2),
-    }
-}
 
 fn filled_b16() -> Model {
     let small_text = TextProjSpec { width: 8, hidden: 8, layers: 1, frozen: true };

@@ -3,6 +3,7 @@
 
 #![allow(clippy::print_stdout, reason = "errors against the goldens are worth reading")]
 
+mod clip;
 mod eva02;
 mod minilm;
 mod roi_align;
@@ -11,6 +12,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use pixfleet_model::params::read_tensors;
+use pixfleet_model::testing::hash_fill;
 use tch::Tensor;
 
 /// A file of `tests/golden/`.
@@ -27,4 +29,14 @@ fn golden(name: &str) -> HashMap<String, Tensor> {
 fn difference(a: &Tensor, b: &Tensor) -> f64 {
     assert_eq!(a.size(), b.size());
     (a - b).abs().max().double_value(&[])
+}
+
+/// `parameter_fill` of golden/common.py.
+fn parameter_fill(name: &str, shape: &[i64]) -> Tensor {
+    let fan_in: i64 = shape.iter().skip(1).product();
+    match (name.ends_with(".weight"), shape.len() >= 2) {
+        (true, true) => hash_fill(name, shape, 1.7 / (fan_in as f64).sqrt()),
+        (true, false) => hash_fill(name, shape, 0.2) + 1.0,
+        _ => hash_fill(name, shape, 0.2),
+    }
 }

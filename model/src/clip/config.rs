@@ -1,0 +1,157 @@
+//! Sizes of the CLIP towers (method.md 1.3, 4.1): OpenAI's published ones, and tiny twins for a CPU.
+
+use pixfleet_cluster::spec::{AlphaInit, LastBlock};
+
+use super::positions::{KEEP, stretched};
+
+/// Sizes of a vision tower. Tests make smaller ones than the presets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClipVisionConfig {
+    /// Side of the square image, pixels.
+    pub image: i64,
+    /// Side of a patch, pixels; divides `image`.
+    pub patch: i64,
+    /// Width C of a token; a multiple of `heads`.
+    pub width: i64,
+    /// Blocks, at least one.
+    pub depth: i64,
+    /// Attention heads.
+    pub heads: i64,
+    /// Hidden width of the MLP.
+    pub hidden: i64,
+    /// Width D of the joint embedding.
+    pub embed: i64,
+    /// Start of the alpha convolution, or that there is none.
+    pub alpha: AlphaInit,
+    /// The last block on the way to the patch map.
+    pub last_block: LastBlock,
+}
+
+/// Sizes of a text tower. Tests make smaller ones than the presets.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClipTextConfig {
+    /// Token ids are below it.
+    pub vocab: i64,
+    /// Width W of a token; a multiple of `heads`.
+    pub width: i64,
+    /// Blocks, at least one.
+    pub depth: i64,
+    /// Attention heads.
+    pub heads: i64,
+    /// Hidden width of the MLP.
+    pub hidden: i64,
+    /// Width D of the joint embedding.
+    pub embed: i64,
+    /// Positions of the short path; more than 21.
+    pub short_positions: i64,
+    /// Whether there is a long path (FG-CLIP): stretched positions and a projection of its own.
+    pub long: bool,
+    /// The token that ends a text, and where it is pooled. CLIP pads with it too.
+    pub eot: i64,
+}
+
+/// What a stack of blocks is made from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StackSizes {
+    pub(super) width: i64,
+    pub(super) depth: i64,
+    pub(super) heads: i64,
+    pub(super) hidden: i64,
+}
+
+impl ClipVisionConfig {
+    /// CLIP ViT-B/16 at 224 px.
+    #[must_use]
+    pub fn b16() -> Self {
+        Self::vit(224, 16, 768, 12, 512)
+    }
+
+    /// CLIP ViT-L/14 at 336 px.
+    #[must_use]
+    pub fn l14_at_336() -> Self {
+        Self::vit(336, 14, 1024, 24, 768)
+    }
+
+    /// 3.4 million parameters at 96 px, wide and shallow as the tiny EVA tower is.
+    #[must_use]
+    pub fn tiny() -> Self {
+        Self::vit(96, 16, 256, 4, 256)
+    }
+
+    /// Heads of 64, an MLP four times as wide as a token, no alpha convolution.
+    fn vit(image: i64, patch: i64, width: i64, depth: i64, embed: i64) -> Self {
+        Self {
+            image,
+            patch,
+            width,
+            depth,
+            heads: width / 64,
+            hidden: 4 * width,
+            embed,
+            alpha: AlphaInit::None,
+            last_block: LastBlock::Normal,
+        }
+    }
+
+    /// Patches along a side.
+    #[must_use]
+    pub fn grid(&self) -> i64 {
+        self.image / self.patch
+    }
+
+    /// Patches of an image.
+    #[must_use]
+    pub fn patches(&self) -> i64 {
+        self.grid() * self.grid()
+    }
+
+    pub(super) fn stack(&self) -> StackSizes {
+        StackSizes { width: self.width, depth: self.depth, heads: self.heads, hidden: self.hidden }
+    }
+}
+
+impl ClipTextConfig {
+    /// The text tower of CLIP ViT-B/16.
+    #[must_use]
+    pub fn b16() -> Self {
+        Self::transformer(512, 12, 512)
+    }
+
+    /// The text tower of CLIP ViT-L/14, at 224 and at 336 px.
+    #[must_use]
+    pub fn l14() -> Self {
+        Self::transformer(768, 12, 768)
+    }
+
+    /// 1.3 million parameters in its blocks; the embedding of the whole vocabulary is 9.5 million more, of which a
+    /// batch reads few rows.
+    #[must_use]
+    pub fn tiny() -> Self {
+        Self::transformer(192, 3, 256)
+    }
+
+    /// Heads of 64, an MLP four times as wide as a token, CLIP's vocabulary, no long path.
+    fn transformer(width: i64, depth: i64, embed: i64) -> Self {
+        Self {
+            vocab: 49408,
+            width,
+            depth,
+            heads: width / 64,
+            hidden: 4 * width,
+            embed,
+            short_positions: 77,
+            long: false,
+            eot: 49407,
+        }
+    }
+
+    /// Positions of the long path: 248 for 77 short ones.
+    #[must_use]
+    pub fn long_positions(&self) -> i64 {
+        stretched(self.short_positions, KEEP)
+    }
+
+    pub(super) fn stack(&self) -> StackSizes {
+        StackSizes { width: self.width, depth: self.depth, heads: self.heads, hidden: self.hidden }
+    }
+}

@@ -1,0 +1,60 @@
+//! Patch embedding of CLIP's ViT (method.md 1.3): `X0 = concat(cls, conv(image) + alpha_conv(mask)) + positions`, both
+//! convolutions without a bias. As in the EVA02 tower the two are one product over four channels.
+
+use pixfleet_cluster::spec::AlphaInit;
+use tch::{Kind, Tensor};
+
+use super::config::ClipVisionConfig;
+use crate::params::{Builder, Init, ParamId, Weights};
+use crate::vision::patch_embed::patchify;
+
+/// Parameters of the embedding.
+#[derive(Debug)]
+pub struct Embed {
+    patch: i64,
+    class: ParamId,
+    image: ParamId,
+    alpha: Option<ParamId>,
+    positions: ParamId,
+}
+
+impl Embed {
+    /// Registers `class_embedding`, `patch_embedding.weight`, `alpha_patch_embedding.weight` (unless there is none) and
+    /// `position_embedding.weight`. Class and positions start with width^-1/2, convolutions as PyTorch's do (openai/CLIP,
+    /// clip/model.py, `VisionTransformer`).
+    pub(super) fn new(config: &ClipVisionConfig, at: &mut Builder<'_>) -> Self {
+        let (c, p) = (config.width, config.patch);
+        let scaled = Init::Normal { std: (c as f64).powf(-0.5) };
+        let torch = |channels: i64| Init::Uniform { bound: ((channels * p * p) as f64).powf(-0.5) };
+        let class = at.param("class_embedding", &[c], scaled);
+        let image = at.param("patch_embedding.weight", &[c, 3, p, p], torch(3));
+        let alpha = match config.alpha {
+            AlphaInit::None => None,
+            AlphaInit::Zero => Some(Init::Zeros),
+            AlphaInit::Random => Some(torch(1)),
+        };
+        let alpha = alpha.map(|init| at.param("alpha_patch_embedding.weight", &[c, 1, p, p], init));
+        let positions = at.param("position_embedding.weight", &[config.patches() + 1, c], scaled);
+        Self { patch: p, class, image, alpha, positions }
+    }
+
+    /// `pixels` [B, 3, S, S], `mask` [B, 1, S, S] -> tokens [B, 1 + patches, C], fp32. A tower without an alpha
+    /// convolution does not look at the mask.
+    pub(super) fn forward(&self, w: &Weights<'_>, pixels: &Tensor, mask: Option<&Tensor>) -> Tensor {
+        let flat = |id: ParamId| w.fp32(id).flatten(1, -1);
+        let (weight, input) = match mask.zip(self.alpha) {
+            None => {
+                let (weight, _) = w.cached((self.image, 1), || (w.enter(&flat(self.image)), None));
+                (weight, w.enter(pixels))
+            }
+            Some((mask, alpha)) => {
+                let join = || (w.enter(&Tensor::cat(&[flat(self.image), flat(alpha)], 1)), None);
+                let (weight, _) = w.cached((alpha, 1), join);
+                (weight, w.enter(&Tensor::cat(&[pixels, mask], 1)))
+            }
+        };
+        let tokens = patchify(&input, self.patch).linear(&weight, None::<&Tensor>).to_kind(Kind::Float);
+        let class = w.fp32(self.class).expand([tokens.size()[0], 1, -1], false);
+        Tensor::cat(&[class, tokens], 1) + w.fp32(self.positions)
+    }
+}
