@@ -2,7 +2,7 @@
 
 use pixfleet_checkpoint::leaders::{self, Leader};
 use pixfleet_checkpoint::{Folder, read_ledger};
-use pixfleet_cluster::audit::{Plan, audit};
+use pixfleet_cluster::audit::{AuditPlan, audit};
 use pixfleet_cluster::index::{DatasetIndex, FileIndex, LATEST, RowGroupIndex, SplitIndex};
 use pixfleet_cluster::ledger::{Losses, Record};
 use pixfleet_cluster::run::{
@@ -377,7 +377,8 @@ pub(crate) async fn audited(spec: &RunSpec) -> Vec<Record> {
             _ => None,
         })
         .expect("opened");
-    let verdict = audit(&records, Plan { order, steps: spec.schedule.steps, global_batch: 8, seed: 5, dataset_digest });
+    let verdict =
+        audit(&records, AuditPlan { order, steps: spec.schedule.steps, global_batch: 8, seed: 5, dataset_digest });
     assert!(verdict.is_clean(), "{:?}", verdict.findings);
     records
 }

@@ -45,7 +45,7 @@ Examples:
 /// Hurts a run of real processes at random and proves that it came out as if nothing had happened.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "chaos", after_help = MORE)]
-pub struct Args {
+pub struct ChaosArgs {
     /// For how long the run is hurt.
     #[arg(long, default_value_t = 10.0)]
     minutes: f64,
@@ -91,7 +91,7 @@ enum Netns {
     No,
 }
 
-impl Args {
+impl ChaosArgs {
     fn folder(&self) -> PathBuf {
         self.out.clone().unwrap_or_else(|| root().join("target/chaos"))
     }
@@ -109,7 +109,7 @@ impl Args {
 ///
 /// # Errors
 /// If the harness itself fails.
-pub fn main(args: &Args) -> Result<ExitCode> {
+pub fn main(args: &ChaosArgs) -> Result<ExitCode> {
     let hosts = match args.netns {
         Netns::Auto => hosts::possible(),
         Netns::Yes => true,
@@ -140,7 +140,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-fn both_runs(args: &Args, setting: ChaosSetting, runtime: &tokio::runtime::Handle) -> Result<ChaosReport> {
+fn both_runs(args: &ChaosArgs, setting: ChaosSetting, runtime: &tokio::runtime::Handle) -> Result<ChaosReport> {
     let steps = args.steps.map_or_else(|| setting.steps_for(args.minutes), Ok)?;
     tracing::info!(steps, "the undisturbed run");
     let calm = setting.undisturbed("calm", steps)?;

@@ -1,7 +1,7 @@
 //! What both runs need: the dataset, the store, the run file; and the undisturbed run itself.
 
 use super::store::StoreProxy;
-use super::{Args, StoreKind};
+use super::{ChaosArgs, StoreKind};
 use crate::fleet::Fleet;
 use crate::hosts::Hosts;
 use crate::s3::S3;
@@ -62,7 +62,7 @@ impl ChaosSetting {
     ///
     /// # Errors
     /// If any of that fails.
-    pub(super) fn prepare(args: &Args, hosts: bool, runtime: &Handle) -> Result<Self> {
+    pub(super) fn prepare(args: &ChaosArgs, hosts: bool, runtime: &Handle) -> Result<Self> {
         let out = args.folder();
         let dir = out.join(args.seed.to_string());
         if dir.exists() {

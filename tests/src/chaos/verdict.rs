@@ -1,6 +1,6 @@
 //! What must be true of a disturbed run, claim by claim.
 
-use super::Args;
+use super::ChaosArgs;
 use super::compare::{self, WeightsDifference, Worst};
 use super::plan::StrikeKind;
 use super::record::Fault;
@@ -69,7 +69,7 @@ pub(super) struct Comparison {
 }
 
 /// Claims about the faults themselves.
-pub(super) fn of_faults(args: &Args, hosts: bool, faults: &[Fault]) -> Vec<Claim> {
+pub(super) fn of_faults(args: &ChaosArgs, hosts: bool, faults: &[Fault]) -> Vec<Claim> {
     let minimum = (args.minutes * FAULTS_A_MINUTE) as usize;
     let mut counts: BTreeMap<StrikeKind, usize> = args.kinds(hosts).map(|kind| (kind, 0)).collect();
     for fault in faults {

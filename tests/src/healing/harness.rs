@@ -1,7 +1,7 @@
 //! A run under measurement: its processes, its step logs, and the moments at which it is whole.
 
 use super::report::{HealingReport, Recovery};
-use super::{Args, secs};
+use super::{HealingArgs, secs};
 use crate::dice::Dice;
 use crate::fleet::{COORDINATOR, Fleet, Signal};
 use crate::poll::{look_for, wait_for};
@@ -24,7 +24,7 @@ const STEPS: &str = "schedule.steps=1000000";
 
 /// See the module.
 pub(super) struct Harness {
-    pub(super) args: Args,
+    pub(super) args: HealingArgs,
     pub(super) fleet: Fleet,
     pub(super) spec: RunSpec,
     pub(super) dice: Dice,
@@ -46,7 +46,7 @@ pub(super) struct Aim {
 
 impl Harness {
     /// Composes the dataset if need be, and starts the processes.
-    pub(super) fn start(args: &Args) -> Result<Self> {
+    pub(super) fn start(args: &HealingArgs) -> Result<Self> {
         let out = args.out.clone().unwrap_or_else(|| root().join("target/healing"));
         let name = format!("{:?}", args.mode).to_lowercase();
         let dir = out.join(&name);

@@ -17,7 +17,7 @@ use report::HealingReport;
 /// Measures how long pixfleet takes to go on after a fault.
 #[derive(Debug, Clone, clap::Parser)]
 #[command(name = "healing")]
-pub struct Args {
+pub struct HealingArgs {
     /// What is done to the run.
     #[arg(value_enum)]
     mode: Mode,
@@ -96,7 +96,7 @@ enum Respawn {
 ///
 /// # Errors
 /// If the run cannot be set up, or a file cannot be written.
-pub fn main(args: &Args) -> Result<ExitCode> {
+pub fn main(args: &HealingArgs) -> Result<ExitCode> {
     let (report, ended) = measure(args)?;
     if let Some(path) = &args.json {
         let text = serde_json::to_string_pretty(&report).context("JSON")?;
@@ -109,7 +109,7 @@ pub fn main(args: &Args) -> Result<ExitCode> {
 }
 
 /// The report of what was measured, and what ended the measurement early, if anything did.
-fn measure(args: &Args) -> Result<(HealingReport, Result<()>)> {
+fn measure(args: &HealingArgs) -> Result<(HealingReport, Result<()>)> {
     let mut harness = Harness::start(args)?;
     let ended = faults::inflict(&mut harness).and_then(|()| harness.finish());
     Ok((harness.report()?, ended))

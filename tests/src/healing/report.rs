@@ -1,6 +1,6 @@
 //! What a measurement came to, as JSON and as a table, alone or beside the peer's.
 
-use super::{Args, Mode};
+use super::{HealingArgs, Mode};
 use crate::stats::Spread;
 use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table, presets};
@@ -57,7 +57,7 @@ pub(super) struct HealingReport {
 impl HealingReport {
     /// Of `events`, in a run of `spec` whose steps took `step_median_s`.
     pub(super) fn new(
-        args: &Args,
+        args: &HealingArgs,
         spec: &RunSpec,
         events: Vec<Recovery>,
         step_median_s: f64,

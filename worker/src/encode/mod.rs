@@ -10,7 +10,7 @@
 //!
 //! All embeddings are L2-normalized, so a dot product is the cosine.
 
-use crate::eval::features::{ImageFeatures, Job, RegionFeatures, encode_split};
+use crate::eval::features::{FeatureJob, ImageFeatures, RegionFeatures, encode_split};
 use crate::eval::subject::{Subject, SubjectArgs};
 use anyhow::{Context, Result};
 use arrow_array::builder::{FixedSizeListBuilder, Float32Builder, Int32Builder, StringBuilder};
@@ -39,7 +39,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let subject = runtime.block_on(Subject::open(&args.subject))?;
-    let job = Job {
+    let job = FeatureJob {
         reader: &subject.reader,
         config: subject.config(),
         model: &subject.model,

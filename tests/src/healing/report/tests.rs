@@ -15,7 +15,7 @@ fn event(from_signal_s: Option<f64>) -> Recovery {
 }
 
 fn report(events: Vec<Recovery>, audit: Option<bool>) -> HealingReport {
-    let args = Args::try_parse_from(["healing", "kill"]).expect("well-formed");
+    let args = HealingArgs::try_parse_from(["healing", "kill"]).expect("well-formed");
     let text = crate::run_file("healing", "file:///data", "file:///store");
     let spec = RunSpec::parse(&text, &[]).expect("well-formed");
     HealingReport::new(&args, &spec, events, 0.25, audit)
