@@ -19,6 +19,7 @@ pub mod order;
 pub mod peer;
 pub mod rng;
 pub mod run;
+pub mod sessions;
 pub mod sim;
 pub mod spec;
 pub mod takeover;

@@ -2,8 +2,9 @@
 //! comes out. Nothing here waits for a worker or for the store.
 
 use crate::metrics;
+use crate::orders::{self, Orders, Unsent};
 use crate::rendezvous::Rendezvous;
-use crate::sessions::{Orders, Seat, Sessions, Unsent};
+
 use crate::stage::{Stage, StageSetter};
 use crate::store;
 use crate::view::{Frame, Tally};
@@ -12,6 +13,7 @@ use pixfleet_cluster::MemberId;
 use pixfleet_cluster::create::Answer;
 use pixfleet_cluster::lead::{Lead, LeadEffect, LeadEvent, Opening, Request};
 use pixfleet_cluster::run::{self, Join, LossCause, Notice, Order, Outcome, Refusal, Report, Welcome};
+use pixfleet_cluster::sessions::{Seat, Seated, Sessions, process_ended};
 use pixfleet_proto::{FleetError, pb};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -73,7 +75,7 @@ pub(crate) struct LeadDriver {
     lead: Lead,
     started: Instant,
     led: bool,
-    sessions: Sessions,
+    sessions: Sessions<Orders>,
     tally: Tally,
     asks: JoinSet<(Request, Answer)>,
     chores: JoinSet<()>,
@@ -139,22 +141,20 @@ impl LeadDriver {
     fn take(&mut self, input: Input) {
         match input {
             Input::Join { join, orders, seat } => self.join(join, orders, seat),
-            Input::Report { seat, report } if self.sessions.is_current(seat) => {
-                self.run_event(run::RunEvent::Reported { member: seat.member, report });
-            }
-            Input::Closed { seat, how } if self.sessions.is_current(seat) => {
-                self.sessions.close(seat.member);
-                self.run_event(run::RunEvent::Disconnected { member: seat.member, how });
-            }
-            // Of a session that was replaced or ended: nobody's word any more.
-            Input::Report { .. } | Input::Closed { .. } => {}
-            Input::Exited { host, pid, how } => {
-                let same = |h: &str| host.is_empty() || h == host;
-                let found = self.lead.run().members().find(|m| m.join.pid == pid && same(&m.join.host));
-                if let Some(m) = found {
-                    self.run_event(run::RunEvent::Lost { member: m.member, cause: LossCause::Exited { how } });
+            Input::Report { seat, report } => {
+                if let Some(event) = self.sessions.said(seat, report) {
+                    self.run_event(event);
                 }
-                self.run_event(run::RunEvent::WillNotJoin);
+            }
+            Input::Closed { seat, how } => {
+                if let Some(event) = self.sessions.broke(seat, how) {
+                    self.run_event(event);
+                }
+            }
+            Input::Exited { host, pid, how } => {
+                for event in process_ended(self.lead.run(), &host, pid, &how) {
+                    self.run_event(event);
+                }
             }
             Input::Event(event) => self.run_event(event),
             Input::Status(reply) => {
@@ -172,12 +172,12 @@ impl LeadDriver {
     }
 
     fn join(&mut self, join: Join, orders: Orders, seat: oneshot::Sender<Seat>) {
-        let known = join.member.and_then(|id| self.lead.run().members().find(|m| m.member == id));
-        let opened = self.sessions.open(&join, known.as_ref(), orders);
-        let (member, again) = (opened.member, known.is_some_and(|m| m.member == opened.member));
+        // The session that this one replaces ends with its way.
+        let Seated { seat: own, again, replaced: _ } = self.sessions.open(self.lead.run(), &join, orders);
+        let member = own.member;
         tracing::info!(%member, again, name = join.name, pid = join.pid, "joined");
         // The session may have ended already; its end is the next input then.
-        let _ = seat.send(opened);
+        let _ = seat.send(own);
         self.run_event(run::RunEvent::Joined { member, join });
     }
 
@@ -229,7 +229,7 @@ impl LeadDriver {
                 return self.send(member, Order::Welcome(welcome));
             }
             run::RunEffect::Send { member, order } => return self.send(member, order),
-            run::RunEffect::Close { member } => self.sessions.close(member),
+            run::RunEffect::Close { member } => drop(self.sessions.close(member)),
             run::RunEffect::Refuse { member, refusal } => self.refuse(member, refusal),
             run::RunEffect::OpenRendezvous { generation } => self.parts.rendezvous.open(generation),
             run::RunEffect::CloseRendezvous => self.parts.rendezvous.close(),
@@ -247,39 +247,44 @@ impl LeadDriver {
 
     /// Queues an order. A worker that does not read its orders is as good as gone.
     fn send(&mut self, member: MemberId, order: Order) -> Option<run::RunEvent> {
-        match self.sessions.send(member, order) {
+        // To whom there is no session, it is not said.
+        match orders::give(self.sessions.way(member)?, order) {
             Ok(()) => None,
             Err(Unsent::Full) => {
                 let cause = LossCause::StreamClosed { how: "it does not read its orders".into() };
                 Some(run::RunEvent::Lost { member, cause })
             }
-            Err(Unsent::Closed) => Some(run::RunEvent::Disconnected { member, how: "its session is closed".into() }),
+            Err(Unsent::Closed) => {
+                self.sessions.close(member);
+                Some(run::RunEvent::Disconnected { member, how: "its session is closed".into() })
+            }
         }
     }
 
     fn refuse(&mut self, member: MemberId, refusal: Refusal) {
         let members_max = u64::from(self.parts.frame.members_max);
-        let (error, ends) = match refusal {
-            Refusal::Over { outcome } => (FleetError::RunOver { how: format!("{outcome:?}").to_lowercase() }, true),
-            Refusal::Full { members } => (FleetError::RunFull { members, members_max }, true),
-            // It must join anew.
-            Refusal::Unknown => (FleetError::UnknownMember { member }, true),
-            Refusal::StaleGeneration { got, current } => (FleetError::StaleGeneration { got, current }, false),
+        let ends = refusal.ends_session();
+        let error = match refusal {
+            Refusal::Over { outcome } => FleetError::RunOver { how: format!("{outcome:?}").to_lowercase() },
+            Refusal::Full { members } => FleetError::RunFull { members, members_max },
+            Refusal::Unknown => FleetError::UnknownMember { member },
+            Refusal::StaleGeneration { got, current } => FleetError::StaleGeneration { got, current },
             Refusal::OutOfPlace => {
                 let problem = "makes no sense where the run stands".into();
-                (FleetError::Malformed { field: "report".into(), problem }, false)
+                FleetError::Malformed { field: "report".into(), problem }
             }
             Refusal::OutOfOrder { expected, got } => {
                 let problem = format!("is {got}, expected {expected:?}");
-                (FleetError::Malformed { field: "next_step".into(), problem }, false)
+                FleetError::Malformed { field: "next_step".into(), problem }
             }
         };
         if !ends {
-            // Ordinary around a re-forming: a report that was under way when its generation ended.
             return tracing::debug!(%member, %error, "report refused");
         }
         tracing::info!(%member, %error, "member refused");
-        self.sessions.refuse(member, error);
+        if let Some(orders) = self.sessions.close(member) {
+            orders::refuse(&orders, error);
+        }
     }
 
     fn announce(&mut self, notice: Notice) {

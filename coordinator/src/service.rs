@@ -2,10 +2,10 @@
 
 use crate::driver::Input;
 use crate::rendezvous::Rendezvous;
-use crate::sessions::Seat;
 use crate::stage::StageGate;
 use futures::Stream;
 use pixfleet_cluster::run::{Report, RunEvent};
+use pixfleet_cluster::sessions::Seat;
 use pixfleet_proto::pb::fleet_server::Fleet;
 use pixfleet_proto::{FleetError, pb};
 use std::pin::Pin;

@@ -6,7 +6,7 @@ use super::children::{Children, Exit};
 use super::coordinator::{self, Own};
 use super::leader_client::LeaderClient;
 use super::screen::Screen;
-use super::workers::Workers;
+use super::workers::{self, Workers};
 use anyhow::{Context, Result, anyhow};
 use pixfleet_cluster::RunSpec;
 use pixfleet_cluster::run::Outcome;
@@ -231,7 +231,7 @@ impl Supervisor {
         if self.first_bad.is_none() && !matches!(exit.status.code(), Some(0 | 75)) {
             self.first_bad = Some(exit.clone());
         }
-        let member_exit = pb::MemberExit { host: String::new(), pid: exit.pid, how: exit.how() };
+        let member_exit = pb::MemberExit { host: workers::HOST.into(), pid: exit.pid, how: exit.how() };
         self.say(Say::MemberExit(member_exit)).await;
         self.after_exit(&exit).await
     }

@@ -4,6 +4,9 @@ use super::children::{Children, Exit};
 use anyhow::Result;
 use std::collections::BTreeMap;
 
+/// Under which workers of one machine reach each other, and the coordinator knows their process ids.
+pub(crate) const HOST: &str = "127.0.0.1";
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Workers {
@@ -38,6 +41,7 @@ impl Workers {
         let args = [
             ("--coordinator", address),
             ("--name", name.clone()),
+            ("--host", HOST.into()),
             ("--threads", self.share.to_string()),
             ("--decode-threads", (self.share / 2).max(1).to_string()),
             ("--device", self.device.clone()),

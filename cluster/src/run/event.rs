@@ -164,7 +164,7 @@ pub enum RunEvent {
         /// Which step.
         through: Step,
     },
-    /// A worker that was expected will not come: its process ended before it joined.
+    /// A worker's process ended: it is not waited for, whether it had joined or not.
     WillNotJoin,
     /// Finish the step in flight, checkpoint, stop.
     Drain,
@@ -226,6 +226,18 @@ pub enum Refusal {
         /// The step that it names.
         got: Step,
     },
+}
+
+impl Refusal {
+    /// Whether the sender's session ends with it: there is no place for the worker, or it must join anew. A report that
+    /// was under way when its generation ended is ordinary, and only not heard.
+    #[must_use]
+    pub fn ends_session(&self) -> bool {
+        match self {
+            Self::Over { .. } | Self::Full { .. } | Self::Unknown => true,
+            Self::StaleGeneration { .. } | Self::OutOfPlace | Self::OutOfOrder { .. } => false,
+        }
+    }
 }
 
 /// Something that people want to see.

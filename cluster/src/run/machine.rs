@@ -279,10 +279,16 @@ impl Run {
         &self.violations
     }
 
-    /// Whether `member` is one of this run's: a session that names it goes on where the last one broke off.
+    /// What the member of this number said of itself, if it is one of this run's. Of one that was [`Adopted`] only the
+    /// number is known.
     #[must_use]
-    pub fn knows(&self, member: MemberId) -> bool {
-        self.members.contains_key(&member)
+    pub fn join_of(&self, member: MemberId) -> Option<&Join> {
+        self.members.get(&member).map(|m| &m.join)
+    }
+
+    /// What all members said of themselves, by number.
+    pub fn joins(&self) -> impl Iterator<Item = (MemberId, &Join)> {
+        self.members.iter().map(|(&member, m)| (member, &m.join))
     }
 
     /// The members, by number.

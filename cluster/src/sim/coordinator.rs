@@ -5,10 +5,11 @@ use super::clock::Dice;
 use super::net::{Message, SessionId, Side};
 use super::setup::{DATASET, RUN};
 use super::store::{CLOSED, Put, Store};
-use super::world::{CoordinatorId, ToCoordinator, What, WorkerId, World};
+use super::world::{CoordinatorId, ToCoordinator, What, World};
 use crate::ids::{Generation, MemberId};
 use crate::lead::{Lead, LeadEffect, LeadEvent};
-use crate::run::{self, Join, LossCause, Now, Outcome, Phase, Refusal, Report, Welcome};
+use crate::run::{self, Join, LossCause, Now, Outcome, Phase, Report, Welcome};
+use crate::sessions::{Seat, Sessions, process_ended};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -25,10 +26,9 @@ pub(super) struct Coordinator {
     pub(super) zero: Now,
     pub(super) leads: bool,
     pub(super) leader: u64,
-    pub(super) next_member: MemberId,
-    pub(super) sessions: BTreeMap<SessionId, Option<MemberId>>,
-    pub(super) current: BTreeMap<MemberId, SessionId>,
-    by_worker: BTreeMap<WorkerId, MemberId>,
+    pub(super) sessions: Sessions<SessionId>,
+    /// As each session was opened.
+    pub(super) seats: BTreeMap<SessionId, Seat>,
     /// When a member was last heard; `None`: its session has ended since.
     heard: BTreeMap<MemberId, Option<Now>>,
     pub(super) rendezvous: Option<Generation>,
@@ -41,16 +41,14 @@ pub(super) struct Coordinator {
 
 impl Coordinator {
     fn new(seed: u64, id: CoordinatorId) -> Self {
-        let (sessions, current, by_worker, heard) = Default::default();
+        let (seats, heard) = Default::default();
         Self {
             lead: None,
             zero: Now::ZERO,
             leads: false,
             leader: 0,
-            next_member: MemberId(0),
-            sessions,
-            current,
-            by_worker,
+            sessions: Sessions::new(MemberId(0)),
+            seats,
             heard,
             rendezvous: None,
             fuse: None,
@@ -99,7 +97,7 @@ impl World {
             ToCoordinator::Tick(at) => self.tick(id, at),
             ToCoordinator::Said(session, report) => self.said(id, session, report),
             ToCoordinator::Ended(session) => self.session_ended(id, session),
-            ToCoordinator::ChildEnded(worker) => self.child_ended(id, worker),
+            ToCoordinator::ChildEnded { host, pid } => self.child_ended(id, &host, pid),
             ToCoordinator::Announces => self.announce(id),
             ToCoordinator::Concludes(outcome) => self.conclude(id, outcome),
             ToCoordinator::Goes => self.end_coordinator(id, "all is done"),
@@ -202,16 +200,13 @@ impl World {
                 self.order(id, member, run::Order::Welcome(welcome));
             }
             run::RunEffect::Send { member, order } => self.order(id, member, order),
-            run::RunEffect::Close { member }
-            | run::RunEffect::Refuse { member, refusal: Refusal::Over { .. } | Refusal::Full { .. } } => {
-                if let Some(session) = c.current.remove(&member) {
-                    c.sessions.remove(&session);
-                    self.hang_up(session, Side::Coordinator);
-                }
-            }
+            run::RunEffect::Close { member } => self.close_session(id, member),
             run::RunEffect::Refuse { member, refusal } => {
                 self.log(|| format!("{id}: member {member} is refused: {refusal:?}"));
                 self.fired.refuse(&refusal);
+                if refusal.ends_session() {
+                    self.close_session(id, member);
+                }
             }
             run::RunEffect::OpenRendezvous { generation } => c.rendezvous = Some(generation),
             run::RunEffect::CloseRendezvous => {
@@ -236,8 +231,14 @@ impl World {
     }
 
     fn order(&mut self, id: CoordinatorId, member: MemberId, order: run::Order) {
-        let Some(&session) = self.coordinators.get(&id).and_then(|c| c.current.get(&member)) else { return };
+        let Some(&session) = self.coordinators.get(&id).and_then(|c| c.sessions.way(member)) else { return };
         self.transmit(session, Side::Coordinator, Message::Order(order));
+    }
+
+    fn close_session(&mut self, id: CoordinatorId, member: MemberId) {
+        if let Some(session) = self.coordinators.get_mut(&id).and_then(|c| c.sessions.close(member)) {
+            self.hang_up(session, Side::Coordinator);
+        }
     }
 
     fn said(&mut self, id: CoordinatorId, session: SessionId, report: Report) {
@@ -246,52 +247,43 @@ impl World {
         if let Report::Join(join) = report {
             return self.joined(id, session, join);
         }
-        let Some(&Some(member)) = c.sessions.get(&session) else { return };
-        c.heard.insert(member, Some(self.now));
         let report = self.habits.report(lead.run().generation(), report);
-        self.lead(id, LeadEvent::Run(run::RunEvent::Reported { member, report }));
+        let Some(&seat) = c.seats.get(&session) else { return };
+        let Some(event) = c.sessions.said(seat, report) else { return };
+        c.heard.insert(seat.member, Some(self.now));
+        self.lead(id, LeadEvent::Run(event));
     }
 
     fn joined(&mut self, id: CoordinatorId, session: SessionId, join: Join) {
         let Some(c) = self.coordinators.get_mut(&id) else { return };
         let Some(lead) = &c.lead else { return };
-        let member = join.member.filter(|&member| lead.run().knows(member)).unwrap_or_else(|| {
-            let fresh = c.next_member;
-            c.next_member = fresh.next();
-            fresh
-        });
-        c.by_worker.insert(WorkerId(u64::from(join.pid)), member);
+        let seated = c.sessions.open(lead.run(), &join, session);
+        let member = seated.seat.member;
         c.heard.insert(member, Some(self.now));
-        c.sessions.insert(session, Some(member));
-        if let Some(replaced) = c.current.insert(member, session) {
-            c.sessions.remove(&replaced);
+        c.seats.insert(session, seated.seat);
+        self.lead(id, LeadEvent::Run(run::RunEvent::Joined { member, join }));
+        if let Some(replaced) = seated.replaced {
             self.hang_up(replaced, Side::Coordinator);
-            if self.habits.session_counts(false) {
+            if self.habits.replaced_session_counts() {
                 let how = "its session was replaced".into();
-                self.lead(id, LeadEvent::Run(run::RunEvent::Joined { member, join }));
-                return self.lead(id, LeadEvent::Run(run::RunEvent::Disconnected { member, how }));
+                self.lead(id, LeadEvent::Run(run::RunEvent::Disconnected { member, how }));
             }
         }
-        self.lead(id, LeadEvent::Run(run::RunEvent::Joined { member, join }));
     }
 
     fn session_ended(&mut self, id: CoordinatorId, session: SessionId) {
         let Some(c) = self.coordinators.get_mut(&id) else { return };
-        let Some(Some(member)) = c.sessions.remove(&session) else { return };
-        if c.current.get(&member) == Some(&session) {
-            c.current.remove(&member);
-            c.heard.insert(member, None);
-            self.lead(id, LeadEvent::Run(run::RunEvent::Disconnected { member, how: "reset".into() }));
-        }
+        let Some(seat) = c.seats.remove(&session) else { return };
+        let Some(event) = c.sessions.broke(seat, "reset".into()) else { return };
+        c.heard.insert(seat.member, None);
+        self.lead(id, LeadEvent::Run(event));
     }
 
-    fn child_ended(&mut self, id: CoordinatorId, worker: WorkerId) {
-        let Some(c) = self.coordinators.get_mut(&id) else { return };
-        let event = match c.by_worker.remove(&worker) {
-            Some(member) => run::RunEvent::Lost { member, cause: LossCause::Exited { how: "signal 9".into() } },
-            None => run::RunEvent::WillNotJoin,
-        };
-        self.lead(id, LeadEvent::Run(event));
+    fn child_ended(&mut self, id: CoordinatorId, host: &str, pid: u32) {
+        let Some(lead) = self.coordinators.get(&id).and_then(|c| c.lead.as_ref()) else { return };
+        for event in process_ended(lead.run(), host, pid, "signal 9") {
+            self.lead(id, LeadEvent::Run(event));
+        }
     }
 
     /// A loss must have a reason that the coordinator could see.

@@ -43,7 +43,7 @@ pub(super) struct Brought {
 
 /// Who comes to an operation: a worker with the token of its activity, in its place.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Seat {
+pub(super) struct Participant {
     pub(super) group: GroupId,
     pub(super) rank: Rank,
     pub(super) world: u32,
@@ -89,8 +89,8 @@ impl Group {
 }
 
 impl World {
-    pub(super) fn arrive_at(&mut self, seat: Seat, op: Op, brought: Brought) {
-        let Seat { group: id, rank, world, who } = seat;
+    pub(super) fn arrive_at(&mut self, participant: Participant, op: Op, brought: Brought) {
+        let Participant { group: id, rank, world, who } = participant;
         let serves = id.at.and_then(|at| self.coordinators.get(&at)).and_then(|c| c.rendezvous);
         let group = self.groups.entry(id).or_insert_with(|| Group { world, ..Group::default() });
         if op == Op::Meet && serves != Some(id.generation) {

@@ -35,9 +35,9 @@ pub(super) trait Habits {
         false
     }
 
-    /// Whether a session that ended was its member's last word, or had another session taken its place?
-    fn session_counts(&self, is_current: bool) -> bool {
-        is_current
+    /// Whether the end of a session that another one has replaced counts as its member's.
+    fn replaced_session_counts(&self) -> bool {
+        false
     }
 }
 

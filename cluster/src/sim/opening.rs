@@ -8,6 +8,7 @@ use crate::journal::{Journal, Nonces};
 use crate::lead::{Lead, Opening};
 use crate::ledger::{History, Record, parse_lines};
 use crate::run::{Now, Outcome, Resume, Run, RunConfig};
+use crate::sessions::Sessions;
 use crate::takeover::Takeover;
 
 fn newest_surviving(history: &History, manifests: &[(Step, Generation)]) -> Option<Resume> {
@@ -64,7 +65,8 @@ impl World {
         let Some(c) = self.coordinators.get_mut(&id) else { return };
         c.zero = self.now;
         c.leader = takeover.leader;
-        c.next_member = takeover.first_member;
+        c.sessions = Sessions::new(takeover.first_member);
+        c.seats.clear();
         c.tick_at = None;
         let opened = Record::Opened {
             run: RUN.into(),

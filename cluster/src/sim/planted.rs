@@ -45,11 +45,11 @@ impl Habits for Planted {
     }
 
     fn takeover(&self, takeover: Takeover) -> Takeover {
-        match (self, &takeover.adopted) {
-            (Self::ReusedGeneration, Some(last)) => {
+        match &takeover.adopted {
+            Some(last) if *self == Self::ReusedGeneration => {
                 Takeover { first_generation: last.generation, adopted: None, ..takeover }
             }
-            _ => takeover,
+            Some(_) | None => takeover,
         }
     }
 
@@ -78,7 +78,7 @@ impl Habits for Planted {
         *self == Self::EarlyReport
     }
 
-    fn session_counts(&self, is_current: bool) -> bool {
-        is_current || *self == Self::TwoLosses
+    fn replaced_session_counts(&self) -> bool {
+        *self == Self::TwoLosses
     }
 }

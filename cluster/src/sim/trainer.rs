@@ -1,7 +1,7 @@
 //! A model of a worker's trainer. Its weights are the chain of the steps that were applied to them; a step is a forward,
 //! an exchange that carries what the ranks were asked for, a reduction, and the optimizer, which commits.
 
-use super::group::{Brought, GroupId, Op, Seat};
+use super::group::{Brought, GroupId, Op, Participant};
 use super::world::{ToWorker, What, WorkerId, World};
 use crate::commit::PartEntry;
 use crate::ids::{Generation, Rank, Step};
@@ -139,8 +139,8 @@ impl World {
         let Some(worker) = self.workers.get(&id) else { return };
         let Some(stint) = &worker.trainer.stint else { return };
         let who = (id, worker.trainer.token);
-        let seat = Seat { group: stint.group, rank: stint.form.rank, world: stint.form.world(), who };
-        self.arrive_at(seat, op, brought);
+        let participant = Participant { group: stint.group, rank: stint.form.rank, world: stint.form.world(), who };
+        self.arrive_at(participant, op, brought);
     }
 
     /// An activity is over by itself.

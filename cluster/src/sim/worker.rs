@@ -31,8 +31,8 @@ impl World {
         let mut dice = Dice::new(self.setup.seed, &[6, id.0]);
         let wakes = self.now + dice.ms(200..=3000);
         let warm = wakes + dice.ms(100..=4000);
-        let pid = u32::try_from(id.0).expect("no schedule starts that many");
-        let join = Join { name: id.to_string(), pid, ..Join::default() };
+        let (host, pid) = id.process();
+        let join = Join { name: id.to_string(), host, pid, ..Join::default() };
         let worker = Worker {
             peer: Peer::new(wakes, join, self.setup.limits()),
             trainer: Trainer::default(),
@@ -63,7 +63,8 @@ impl World {
         let parent = self.coordinators.iter().find(|(_, c)| c.leads).map(|(&id, _)| id);
         if let Some(parent) = parent.filter(|_| local) {
             let seen = self.now + self.dice.ms(1..=300);
-            self.queue.push(seen, What::Coordinator(parent, ToCoordinator::ChildEnded(id)));
+            let (host, pid) = id.process();
+            self.queue.push(seen, What::Coordinator(parent, ToCoordinator::ChildEnded { host, pid }));
         }
     }
 

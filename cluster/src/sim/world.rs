@@ -21,6 +21,8 @@ use std::time::Duration;
 
 /// More happenings than any schedule needs: a world that comes to them goes round in circles.
 const HAPPENINGS_MAX: u64 = 2_000_000;
+/// Hosts of workers.
+const HOSTS: u64 = 3;
 /// How often the fleet's owner looks whether enough workers live.
 const CENSUS: Duration = Duration::from_secs(5);
 
@@ -37,6 +39,14 @@ impl fmt::Display for CoordinatorId {
 /// One process of a worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct WorkerId(pub(super) u64);
+
+impl WorkerId {
+    /// Its host, and its process id there: each host counts its own.
+    pub(super) fn process(self) -> (String, u32) {
+        let pid = u32::try_from(self.0 / HOSTS + 1).expect("no schedule starts that many");
+        (format!("host-{}", self.0 % HOSTS), pid)
+    }
+}
 
 impl fmt::Display for WorkerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -59,7 +69,10 @@ pub(super) enum ToCoordinator {
     Said(SessionId, Report),
     Ended(SessionId),
     /// A child process ended.
-    ChildEnded(WorkerId),
+    ChildEnded {
+        host: String,
+        pid: u32,
+    },
     /// It tries to announce itself.
     Announces,
     /// It tries to write that the run is over.

@@ -99,7 +99,7 @@ async fn an_exit_seen_by_the_parent_is_the_same_loss() {
     let mut b = Worker::join(&fleet, "w1", 22).await;
     a.formed().await;
     b.formed().await;
-    let exit = pb::MemberExit { host: String::new(), pid: 22, how: "killed by signal 9".into() };
+    let exit = pb::MemberExit { host: "here".into(), pid: 22, how: "killed by signal 9".into() };
     let kind = pb::control_request::Kind::MemberExit(exit);
     fleet.control(kind).await;
     let Order::Abort { cause, .. } = a.order().await else { panic!("expected an abort") };
