@@ -143,9 +143,10 @@ async fn segments_from(
         let key = || Record::segment_key(number);
         let text = std::str::from_utf8(&bytes).map_err(|source| LedgerError::NotText { key: key(), source })?;
         let mut records = parse_lines(text).map_err(|source| LedgerError::Damaged { key: key(), source })?;
-        match records.first() {
-            Some(Record::Segment { number: n, previous: p, .. }) if *n == number && *p == previous => {}
-            _ => return Err(LedgerError::Unchained { key: key() }),
+        let chained =
+            |r: &Record| matches!(r, Record::Segment { number: n, previous: p, .. } if *n == number && *p == previous);
+        if !records.first().is_some_and(chained) {
+            return Err(LedgerError::Unchained { key: key() });
         }
         records.remove(0);
         previous = blake3::hash(&bytes).to_hex().to_string();

@@ -100,18 +100,7 @@ pub async fn verify_with(
         };
         index::describe(&opened, &mut file);
         at.row_groups_total += file.row_groups.len() as u64;
-        let mut vectors = Vec::new();
-        for key in &keys {
-            match text_vectors::open(location, key, &file, &fetched).await {
-                Ok(found) => {
-                    report.vectors_files += 1;
-                    vectors.push(found);
-                }
-                // Vectors of another split need not be there for this one.
-                Err(ShardError::NoVectors { .. }) => {}
-                Err(error) => report.fault(data_fault(error)?),
-            }
-        }
+        let vectors = vectors_of(&file, (location, &keys), &fetched, &mut report).await?;
         let before = report.faults_total;
         let job = Arc::new(Job { file, opened, vectors, tokenizer: tokenizer.cloned() });
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -157,6 +146,26 @@ fn data_fault(error: ShardError) -> Result<ShardError, ShardError> {
         ShardError::Store { .. } | ShardError::Denied { .. } | ShardError::NoBucket { .. } => Err(error),
         fault => Ok(fault),
     }
+}
+
+/// The vectors files beside `file`; those that cannot be opened are faults.
+async fn vectors_of(
+    file: &FileIndex,
+    (location, keys): (&Location, &[String]),
+    fetched: &Arc<Fetched>,
+    report: &mut VerifyReport,
+) -> Result<Vec<ShardFile>, ShardError> {
+    let mut vectors = Vec::new();
+    for key in keys {
+        match text_vectors::open(location, key, file, fetched).await {
+            Ok(found) => vectors.push(found),
+            // Vectors of another split need not be there for this one.
+            Err(ShardError::NoVectors { .. }) => {}
+            Err(error) => report.fault(data_fault(error)?),
+        }
+    }
+    report.vectors_files += vectors.len() as u64;
+    Ok(vectors)
 }
 
 /// Keys of text vectors: the folders of `vectors/`.

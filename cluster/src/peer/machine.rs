@@ -284,7 +284,7 @@ impl Peer {
                 self.effects.push(PeerEffect::HangUp);
                 self.broken(now, "it does not answer");
             }
-            _ => {}
+            Contact::Down { .. } | Contact::Opening { .. } | Contact::Greeting { .. } | Contact::Up { .. } => {}
         }
     }
 

@@ -18,7 +18,10 @@ impl Run {
             (Phase::Forming(a), Phase::Training(b)) => a == b,
             (Phase::Claiming(a) | Phase::Forming(a) | Phase::Training(a), Phase::Reforming(b)) => a == b,
             (Phase::Reforming(_), Phase::Gathering) => true,
-            _ => false,
+            (
+                Phase::Gathering | Phase::Claiming(_) | Phase::Forming(_) | Phase::Training(_) | Phase::Reforming(_),
+                Phase::Gathering | Phase::Claiming(_) | Phase::Forming(_) | Phase::Training(_) | Phase::Reforming(_),
+            ) => false,
         };
         assert!(edge, "no edge from {:?} to {phase:?}", self.phase);
         self.phase = phase;

@@ -150,7 +150,8 @@ impl Run {
                 let next = self.next_step();
                 self.give_up(now, format!("it hangs: step {next} was not done within {STALLED}"));
             }
-            _ => {}
+            (Phase::Gathering | Phase::Claiming(_) | Phase::Done(_), _)
+            | (Phase::Forming(_) | Phase::Training(_) | Phase::Reforming(_), _) => {}
         }
     }
 }

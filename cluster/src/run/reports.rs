@@ -31,7 +31,18 @@ impl Run {
                 // It was lost, and came back under another number.
                 Report::Committed(step) if Some(got) == current && rank.is_none() => self.owed(step),
                 Report::Left(left) if rank.is_none() => self.came_free(now, member, left.next_step, left.digest),
-                _ => self.refuse(member, Refusal::StaleGeneration { got, current: current.unwrap_or_default() }),
+                Report::Ready { .. }
+                | Report::Committed(_)
+                | Report::Part(_)
+                | Report::Finished { .. }
+                | Report::Left(_)
+                | Report::Join(_)
+                | Report::Standing(_)
+                | Report::Heartbeat { .. }
+                | Report::Leaving { .. }
+                | Report::Fault { .. } => {
+                    self.refuse(member, Refusal::StaleGeneration { got, current: current.unwrap_or_default() });
+                }
             };
         }
         match (report, rank) {

@@ -102,9 +102,10 @@ impl World {
             return self.accuse("unreadable_segment", || format!("{key}: {lines:?}"));
         };
         let expected = (self.oracle.segments, self.oracle.last_digest.clone());
-        let header = match records.first() {
-            Some(Record::Segment { number, previous, .. }) => Some((*number, previous.clone())),
-            _ => None,
+        let header = if let Some(Record::Segment { number, previous, .. }) = records.first() {
+            Some((*number, previous.clone()))
+        } else {
+            None
         };
         if header.as_ref() != Some(&expected) || key != Record::segment_key(expected.0) {
             return self.accuse("broken_chain", || format!("{key} by {by} has {header:?}, expected {expected:?}"));
@@ -221,7 +222,14 @@ impl World {
         let recorded = self.oracle.records.iter().filter_map(|record| match record {
             Record::Step(step) if step.generation == manifest.generation => Some(step.step.next()),
             Record::Formed { generation, start_step, .. } if *generation == manifest.generation => Some(*start_step),
-            _ => None,
+            Record::Step(_)
+            | Record::Formed { .. }
+            | Record::Segment { .. }
+            | Record::Opened { .. }
+            | Record::Lost { .. }
+            | Record::Left { .. }
+            | Record::Checkpoint { .. }
+            | Record::Closed { .. } => None,
         });
         let recorded = recorded.max();
         if recorded < Some(manifest.step) {

@@ -53,13 +53,10 @@ fn short(facts: &Facts<'_>, me: usize, dice: &mut Dice) -> String {
     let distinction = facts.distinction(me);
     let other_style = facts.twins(me).iter().any(|&o| facts.look(o).style != facts.look(me).style);
     let styled = other_style || dice.chance(0.7);
-    let after = match distinction {
-        Some(Distinction::After(words)) => format!(" {words}"),
-        _ => String::new(),
-    };
-    let before = match distinction {
-        Some(Distinction::Before(word)) => word,
-        _ => "",
+    let (before, after) = match distinction {
+        Some(Distinction::Before(word)) => (word, String::new()),
+        Some(Distinction::After(words)) => ("", format!(" {words}")),
+        None => ("", String::new()),
     };
     if styled && after.is_empty() && dice.chance(0.35) {
         let np = facts.phrase(me, before);

@@ -79,7 +79,14 @@ impl MiniError {
     pub fn class(&self) -> Class {
         match self {
             Self::Shard(e) => e.class(),
-            _ => Class::Fatal,
+            Self::Folder { .. }
+            | Self::Style { .. }
+            | Self::Read { .. }
+            | Self::Svg { .. }
+            | Self::Picture { .. }
+            | Self::TooFew { .. }
+            | Self::Config { .. }
+            | Self::Encode(_) => Class::Fatal,
         }
     }
 }

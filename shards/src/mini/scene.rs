@@ -136,7 +136,7 @@ fn allowed(catalogue: &Catalogue, split: Split, concept: usize) -> Vec<usize> {
         (Split::Train | Split::Test, false) => looks(false),
         (Split::HeldoutPairs, false) => looks(true),
         (Split::HeldoutConcepts, true) => (0..c.looks.len()).collect(),
-        _ => Vec::new(),
+        (Split::Train | Split::Test | Split::HeldoutPairs, true) | (Split::HeldoutConcepts, false) => Vec::new(),
     }
 }
 

@@ -11,7 +11,7 @@ pub fn fit<R: Raster>(image: &R, how: Fit, size: u32) -> R {
     let (w, h) = image.size();
     match how {
         Fit::Pad if w != h => square(image, Square::padded(w, h), size, &[0; 3][..R::CHANNELS]),
-        _ => image.resized(Rect::whole(w, h), size, size),
+        Fit::Pad | Fit::Squash => image.resized(Rect::whole(w, h), size, size),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The disturbed run: its processes, what was done to each of them on purpose, and the loop that hurts them, mends them
 //! and watches. What a fault does stands in `strike.rs`.
 
-use super::Args;
+use super::ChaosArgs;
 use super::link::LinkProxy;
 use super::plan::{Stack, StrikeKind};
 use super::record::Fault;
@@ -105,7 +105,7 @@ impl Storm {
     ///
     /// # Errors
     /// If they do not start, or the folder cannot be written.
-    pub(super) fn begin(args: &Args, setting: &ChaosSetting, steps: u64, runtime: &Handle) -> Result<Self> {
+    pub(super) fn begin(args: &ChaosArgs, setting: &ChaosSetting, steps: u64, runtime: &Handle) -> Result<Self> {
         let spec = setting.spec("storm", steps)?;
         let mut fleet = Fleet::new(&setting.dir.join("storm"), &spec.to_toml())?;
         if setting.hosts {
@@ -251,7 +251,7 @@ impl Storm {
                 self.faults[fault].fired("the run was done before it could leave: exit code 0");
             }
             (_, Some(DONE)) if self.over || self.is_last_step_done() => {}
-            _ => {
+            (Some(Fate::Told(_) | Fate::Away) | None, _) => {
                 self.unexpected.push(self.fleet.last_words(exit));
                 self.after(0.0, Due::Worker { fault: None });
             }

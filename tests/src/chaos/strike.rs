@@ -80,7 +80,11 @@ impl Storm {
             | StrikeKind::Drain => self.dice.pick(trained).context("nobody trains")?.clone(),
             StrikeKind::Join => format!("w{}", self.workers),
             StrikeKind::StoreBusy | StrikeKind::StoreNoAnswer | StrikeKind::StoreSlow => "store".into(),
-            _ => self.leaders[0].name.clone(),
+            StrikeKind::CoordinatorKill
+            | StrikeKind::CoordinatorRival
+            | StrikeKind::LinkCut
+            | StrikeKind::LinkSlow
+            | StrikeKind::LinkSilent => self.leaders[0].name.clone(),
         };
         let commits = self.logs.commits();
         let (generation, members) = steps::newest(commits);
@@ -334,7 +338,12 @@ impl Storm {
         let leader = self.leaders.remove(at);
         let of = |due: &Due, faults: &[Fault]| match due {
             Due::OpenLink { fault, hurt } if faults[*fault].target == leader.name => Some((*fault, *hurt)),
-            _ => None,
+            Due::OpenLink { .. }
+            | Due::Worker { .. }
+            | Due::Coordinator { .. }
+            | Due::Continue { .. }
+            | Due::Raise { .. }
+            | Due::OpenStore { .. } => None,
         };
         let open: Vec<_> = self.due.iter().filter_map(|(_, due)| of(due, &self.faults)).collect();
         self.due.retain(|(_, due)| of(due, &self.faults).is_none());

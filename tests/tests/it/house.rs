@@ -1,102 +1,19 @@
 //! The rules of the house, each named with its cure.
 
-use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+mod arms;
+mod code;
+mod crates;
+mod files;
+mod functions;
+mod names;
+mod pure;
+
+use pixfleet_tests::root;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace holds this crate").to_path_buf()
-}
-
-fn metadata() -> Value {
-    let out = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version=1", "--offline", "--locked", "--filter-platform=x86_64-unknown-linux-gnu"])
-        .current_dir(root())
-        .output()
-        .expect("cargo runs");
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    serde_json::from_slice(&out.stdout).expect("cargo metadata prints JSON")
-}
-
-/// Package name -> names of its normal (not dev, not build) dependencies.
-fn graph(metadata: &Value) -> BTreeMap<String, BTreeSet<String>> {
-    let text = |v: &Value| v.as_str().expect("cargo metadata has text here").to_string();
-    let names: BTreeMap<String, String> =
-        metadata["packages"].as_array().expect("packages").iter().map(|p| (text(&p["id"]), text(&p["name"]))).collect();
-    let mut graph: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    for node in metadata["resolve"]["nodes"].as_array().expect("nodes") {
-        let deps = node["deps"]
-            .as_array()
-            .expect("deps")
-            .iter()
-            .filter(|d| d["dep_kinds"].as_array().expect("kinds").iter().any(|k| k["kind"].is_null()));
-        let entry = graph.entry(names[&text(&node["id"])].clone()).or_default();
-        entry.extend(deps.map(|d| names[&text(&d["pkg"])].clone()));
-    }
-    graph
-}
-
-fn reach(graph: &BTreeMap<String, BTreeSet<String>>, from: &str) -> BTreeSet<String> {
-    let mut seen = BTreeSet::new();
-    let mut todo = vec![from.to_string()];
-    while let Some(name) = todo.pop() {
-        if seen.insert(name.clone()) {
-            todo.extend(graph.get(&name).into_iter().flatten().cloned());
-        }
-    }
-    seen
-}
-
-#[test]
-fn who_may_know_whom() {
-    let graph = graph(&metadata());
-    let allowed: [(&str, &[&str]); 9] = [
-        ("cluster", &[]),
-        ("proto", &["cluster"]),
-        ("shards", &["cluster"]),
-        ("checkpoint", &["cluster"]),
-        ("collective", &["cluster"]),
-        ("model", &["cluster"]),
-        ("coordinator", &["cluster", "proto", "checkpoint"]),
-        ("worker", &["cluster", "proto", "shards", "checkpoint", "collective", "model"]),
-        ("cli", &["cluster", "proto", "shards", "checkpoint"]),
-    ];
-    for (room, may) in allowed {
-        for dep in &graph[&format!("pixfleet-{room}")] {
-            if let Some(other) = dep.strip_prefix("pixfleet-") {
-                assert!(
-                    may.contains(&other),
-                    "`{room}` must not know `{other}`: move what it needs into `cluster`, or pass it in"
-                );
-            }
-        }
-    }
-}
-
-#[test]
-fn the_front_door_and_the_coordinator_never_link_torch() {
-    let graph = graph(&metadata());
-    for room in ["pixfleet-cli", "pixfleet-coordinator"] {
-        for banned in ["tch", "torch-sys"] {
-            assert!(
-                !reach(&graph, room).contains(banned),
-                "{room} reaches {banned}: commands that need torch live in `worker`"
-            );
-        }
-    }
-}
-
-#[test]
-fn the_pure_core_reaches_no_runtime_and_no_tensor() {
-    let reached = reach(&graph(&metadata()), "pixfleet-cluster");
-    for banned in ["tokio", "tonic", "tch", "object_store", "tracing"] {
-        assert!(!reached.contains(banned), "`cluster` reaches {banned}: return an effect and let a shell perform it");
-    }
-}
-
-/// Every source file of ours.
+/// Every source file of ours, by its path within the workspace.
 fn sources() -> Vec<PathBuf> {
     let out = Command::new("git")
         .args(["ls-files", "-co", "--exclude-standard"])
@@ -106,51 +23,11 @@ fn sources() -> Vec<PathBuf> {
     String::from_utf8(out.stdout).expect("paths are UTF-8").lines().map(PathBuf::from).collect()
 }
 
+fn rust_sources() -> impl Iterator<Item = PathBuf> {
+    sources().into_iter().filter(|p| p.extension().is_some_and(|e| e == "rs"))
+}
+
+/// `None`: it was deleted, and git has not heard of it.
 fn read(path: &Path) -> Option<String> {
     fs::read_to_string(root().join(path)).ok()
-}
-
-#[test]
-fn every_rust_file_says_what_it_is_and_fits_in_one_room() {
-    let mut faults = Vec::new();
-    for path in sources().into_iter().filter(|p| p.extension().is_some_and(|e| e == "rs")) {
-        let Some(text) = read(&path) else { continue };
-        let lines = text.lines().count();
-        if lines > 500 {
-            faults.push(format!("{}: {lines} lines; split it by purpose, 500 at most", path.display()));
-        }
-        if path.ends_with("main.rs") && path.parent().is_some_and(|p| p.ends_with("src")) && lines > 90 {
-            faults.push(format!("{}: {lines} lines; a front door hands on, 90 at most", path.display()));
-        }
-        if !text.starts_with("//!") && path.file_name().is_none_or(|n| n != "tests.rs") {
-            faults.push(format!("{}: does not start with `//!`; say what the file is", path.display()));
-        }
-    }
-    assert!(faults.is_empty(), "\n{}", faults.join("\n"));
-}
-
-#[test]
-fn unsafe_stands_only_in_collective() {
-    let word = concat!("allow(", "unsafe_code");
-    for path in
-        sources().into_iter().filter(|p| p.extension().is_some_and(|e| e == "rs") && !p.starts_with("collective"))
-    {
-        let Some(text) = read(&path) else { continue };
-        assert!(
-            !text.contains(word),
-            "{}: unsafe code belongs into `collective`, behind a safe function",
-            path.display()
-        );
-    }
-}
-
-#[test]
-fn nothing_is_unfinished_or_switched_off() {
-    let words = [concat!("to", "do!("), concat!("unimple", "mented!("), concat!("#[ig", "nore"), concat!("FIX", "ME")];
-    for path in sources().into_iter().filter(|p| p.extension().is_some_and(|e| e == "rs" || e == "py" || e == "cpp")) {
-        let Some(text) = read(&path) else { continue };
-        for word in words {
-            assert!(!text.contains(word), "{} contains {word}: finish it or take it out", path.display());
-        }
-    }
 }

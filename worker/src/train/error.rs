@@ -168,10 +168,8 @@ impl TrainError {
     /// Whether the generation is over and the next one may do better. A collective whose store is away counts: the
     /// coordinator that answers the store also forms generations.
     pub(crate) fn ends_only_the_generation(&self) -> bool {
-        match self {
-            Self::Collective(e) => e.class() != Class::Fatal,
-            _ => self.class() == Class::Reform,
-        }
+        let of_a_collective = matches!(self, Self::Collective(_));
+        if of_a_collective { self.class() != Class::Fatal } else { self.class() == Class::Reform }
     }
 
     /// The chain of causes in one line.

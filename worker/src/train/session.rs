@@ -266,7 +266,7 @@ impl PeerDriver {
             }
             (Line::Open(session), report) => session.try_send(report).err().map(|error| self.broken(error)),
             // It broke meanwhile, and the peer is about to hear of that.
-            _ => None,
+            (Line::Down | Line::Dialling(_) | Line::Silent(_) | Line::Opening(_), _) => None,
         }
     }
 
@@ -314,12 +314,20 @@ impl PeerDriver {
     /// that may be replaced, unless it says that there is no place for this worker.
     fn refused(&mut self, error: FleetError) -> Result<PeerEvent, TrainError> {
         let fresh = self.run.is_none();
-        match &error {
-            FleetError::RunFull { .. } | FleetError::SpecMismatch { .. } => Err(error.into()),
-            FleetError::UnknownMember { .. } | FleetError::NoCoordinator { .. } => Ok(self.broken(error)),
-            other if fresh && other.class() == Class::Fatal => Err(error.into()),
-            _ => Ok(self.broken(error)),
-        }
+        let is_final = match &error {
+            FleetError::RunFull { .. } | FleetError::SpecMismatch { .. } => true,
+            FleetError::UnknownMember { .. } | FleetError::NoCoordinator { .. } => false,
+            FleetError::Disconnected { .. }
+            | FleetError::NotReady { .. }
+            | FleetError::StaleGeneration { .. }
+            | FleetError::KeyTimeout { .. }
+            | FleetError::TooLarge { .. }
+            | FleetError::RunOver { .. }
+            | FleetError::Malformed { .. }
+            | FleetError::Store { .. }
+            | FleetError::Foreign { .. } => fresh && error.class() == Class::Fatal,
+        };
+        if is_final { Err(error.into()) } else { Ok(self.broken(error)) }
     }
 
     fn heard(&mut self, word: Word) -> PeerEvent {

@@ -95,7 +95,7 @@ impl News {
                 tracing::warn!(?provider, error, "spot notices cannot be read, asking on; see spot.provider, spot.url");
             }
             (Self::Recovered, _) => tracing::info!(?provider, "spot notices can be read again"),
-            _ => {}
+            (Self::Notice | Self::Trouble | Self::Nothing, _) => {}
         }
     }
 }
