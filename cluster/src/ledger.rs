@@ -7,35 +7,17 @@
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::order::SampleId;
 use crate::run::Adopted;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
+mod losses;
 #[cfg(test)]
 mod tests;
 
+pub use losses::{BadTerms, Losses};
+
 /// Version of the ledger's format.
 pub const LEDGER_SCHEMA: u32 = 1;
-
-/// Losses of one step over the global batch; a branch that is off is absent.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-pub struct Losses {
-    /// Branch 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub global: Option<f64>,
-    /// Branch 2.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub crop: Option<f64>,
-    /// Branch 3.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub local: Option<f64>,
-    /// The weighted sum. Not a number is `null` in JSON.
-    #[serde(deserialize_with = "number_or_null")]
-    pub total: f64,
-}
-
-fn number_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
-}
 
 /// A bad row and what stood in for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

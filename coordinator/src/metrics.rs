@@ -22,8 +22,8 @@ use tokio::sync::{mpsc, oneshot};
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct BranchLabel {
-    branch: &'static str,
+struct TermLabel {
+    term: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -88,17 +88,14 @@ fn progress(page: &mut Registry, status: &pb::StatusReply, tally: &Tally) {
     let uptime = FloatGauge::default();
     uptime.set(status.uptime_s);
     page.register("uptime_seconds", "Time since this coordinator opened the run", uptime);
-    let (losses, rate) = (Family::<BranchLabel, FloatGauge>::default(), FloatGauge::default());
-    page.register("loss", "Losses of the newest step, by branch", losses.clone());
+    let (losses, rate) = (Family::<TermLabel, FloatGauge>::default(), FloatGauge::default());
+    page.register("loss", "Losses of the newest step, by term", losses.clone());
     if let Some(last) = &status.last {
         rate.set(last.samples_per_s);
         page.register("samples_per_second", "Samples of the newest step over its time", rate);
-        let of = last.report.as_ref().and_then(|r| r.losses).unwrap_or_default();
-        let branches = [("total", Some(of.total)), ("global", of.global), ("crop", of.crop), ("local", of.local)];
-        for (branch, loss) in branches {
-            if let Some(loss) = loss {
-                losses.get_or_create(&BranchLabel { branch }).set(loss);
-            }
+        let newest = last.report.as_ref().and_then(|r| r.losses.as_ref());
+        for (term, loss) in newest.into_iter().flat_map(pb::Losses::named) {
+            losses.get_or_create(&TermLabel { term: term.into() }).set(loss);
         }
     }
 }
@@ -160,7 +157,7 @@ mod tests {
             speed: Some(speed),
             ..pb::MemberStatus::default()
         };
-        let losses = pb::Losses { global: Some(1.0), crop: None, local: None, total: 1.0 };
+        let losses = pb::Losses { terms: [("global".into(), 1.0), ("crop_cosine".into(), 0.5)].into(), total: 1.25 };
         let report = pb::StepReport { losses: Some(losses), ..pb::StepReport::default() };
         let status = pb::StatusReply {
             run: "r".into(),
@@ -174,7 +171,9 @@ mod tests {
         let page = text(&status, &tally, &BTreeMap::from([("one_member_a_rank", 1)]));
         for line in [
             "pixfleet_steps_total{run=\"r\"} 7",
-            "pixfleet_loss{run=\"r\",branch=\"global\"} 1.0",
+            "pixfleet_loss{run=\"r\",term=\"total\"} 1.25",
+            "pixfleet_loss{run=\"r\",term=\"global\"} 1.0",
+            "pixfleet_loss{run=\"r\",term=\"crop_cosine\"} 0.5",
             "pixfleet_samples_per_second{run=\"r\"} 16.0",
             "pixfleet_members{run=\"r\",state=\"training\"} 1",
             "pixfleet_checkpoint_step{run=\"r\"} 4",
@@ -185,6 +184,6 @@ mod tests {
         ] {
             assert!(page.lines().any(|l| l == line), "`{line}` is missing in\n{page}");
         }
-        assert!(!page.contains("crop"), "no loss, no line:\n{page}");
+        assert!(!page.contains("local"), "no loss, no line:\n{page}");
     }
 }

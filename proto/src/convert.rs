@@ -2,7 +2,7 @@
 
 use crate::error::Malformed;
 use crate::pb;
-use pixfleet_cluster::ledger::{Losses, Substitution};
+use pixfleet_cluster::ledger::{BadTerms, Losses, Substitution};
 use pixfleet_cluster::run::{
     Form, Join, LeaveKind, Left, Order, Outcome, PartReport, Report, Standing, StepReport, Welcome,
 };
@@ -110,7 +110,7 @@ impl TryFrom<pb::StepReport> for StepReport {
         Ok(Self {
             generation: Generation(s.generation),
             step: Step(s.step),
-            losses: missing(s.losses, "committed.losses")?.into(),
+            losses: missing(s.losses, "committed.losses")?.try_into()?,
             lr: s.lr,
             samples: s.samples,
             seconds: s.seconds,
@@ -125,13 +125,23 @@ impl TryFrom<pb::StepReport> for StepReport {
 
 impl From<Losses> for pb::Losses {
     fn from(l: Losses) -> Self {
-        Self { global: l.global, crop: l.crop, local: l.local, total: l.total }
+        Self { terms: l.terms, total: l.total }
     }
 }
 
-impl From<pb::Losses> for Losses {
-    fn from(l: pb::Losses) -> Self {
-        Self { global: l.global, crop: l.crop, local: l.local, total: l.total }
+impl TryFrom<pb::Losses> for Losses {
+    type Error = Malformed;
+
+    fn try_from(l: pb::Losses) -> Result<Self, Malformed> {
+        let malformed = |bad: BadTerms| Malformed { field: "committed.losses.terms", problem: bad.problem() };
+        Self::told(l.terms, l.total).map_err(malformed)
+    }
+}
+
+impl pb::Losses {
+    /// The total, then each term, by name.
+    pub fn named(&self) -> impl Iterator<Item = (&str, f64)> {
+        std::iter::once((Losses::TOTAL, self.total)).chain(self.terms.iter().map(|(name, loss)| (name.as_str(), *loss)))
     }
 }
 

@@ -27,7 +27,7 @@ fn every_report() -> Vec<Report> {
         Report::Committed(StepReport {
             generation: Generation(2),
             step: Step(3),
-            losses: Losses { global: Some(1.5), crop: None, local: Some(0.0), total: 1.5 },
+            losses: Losses::new([("global", 1.5), ("local", 0.0)], 1.5),
             lr: 1e-3,
             samples: 64,
             seconds: 0.5,
@@ -102,6 +102,21 @@ fn every_message_survives_the_wire() {
     }
     for order in every_order() {
         assert_eq!(Order::try_from(pb::Order::from(order.clone())), Ok(order));
+    }
+}
+
+#[test]
+fn losses_with_too_many_or_misnamed_terms_are_refused() {
+    let refused = |terms: std::collections::BTreeMap<String, f64>| {
+        let report = pb::StepReport { losses: Some(pb::Losses { terms, total: 1.0 }), ..pb::StepReport::default() };
+        let report = pb::Report { kind: Some(pb::report::Kind::Committed(report)) };
+        Report::try_from(report).expect_err("malformed").to_string()
+    };
+    let many = (0..65).map(|i| (format!("t{i}"), 1.0)).collect();
+    assert_eq!(refused(many), "committed.losses.terms: holds more than 64 terms");
+    let misnamed = "committed.losses.terms: names a term that is `total`, or not 1 to 64 of a-z, 0-9 and _";
+    for name in ["total", "", "Global", "a b", &"x".repeat(65)] {
+        assert_eq!(refused([(name.to_string(), 1.0)].into()), misnamed, "{name}");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{View, word};
 use pixfleet_proto::pb;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// The line.
 pub(super) fn line(view: &View) -> String {
@@ -27,7 +27,7 @@ fn live(status: &pb::StatusReply) -> Value {
         "epoch": status.last.as_ref().map(|last| last.epoch),
         "samples_per_s": status.last.as_ref().map(|last| last.samples_per_s),
         "step_s": report.map(|r| r.seconds),
-        "losses": report.and_then(|r| r.losses).map(losses),
+        "losses": report.and_then(|r| r.losses.as_ref()).map(losses),
         "checkpoint_step": status.checkpoint_step,
         "members_lost": status.losses_of_members,
         "faults": status.faults.iter().collect::<std::collections::BTreeMap<_, _>>(),
@@ -35,8 +35,8 @@ fn live(status: &pb::StatusReply) -> Value {
     })
 }
 
-fn losses(l: pb::Losses) -> Value {
-    json!({ "total": l.total, "global": l.global, "crop": l.crop, "local": l.local })
+fn losses(l: &pb::Losses) -> Value {
+    l.named().map(|(term, loss)| (term.to_string(), json!(loss))).collect::<Map<_, _>>().into()
 }
 
 fn member(m: &pb::MemberStatus) -> Value {
@@ -64,7 +64,7 @@ mod tests {
         let value: Value = serde_json::from_str(&line(&super::super::tests::live())).expect("JSON");
         assert_eq!((value["leader"].as_u64(), value["checkpoint_step"].as_u64()), (Some(2), Some(6)));
         assert_eq!(value["faults"], json!({ "exited": 2, "heartbeat_missed": 1 }));
-        assert_eq!(value["losses"]["local"], json!(0.25));
+        assert_eq!(value["losses"], json!({ "global": 1.5, "local": 0.25, "total": 1.75 }));
         assert_eq!(value["members"][0]["straggler"], json!(true));
         assert_eq!(value["members"][0]["collective_wait_s"], json!(0.02));
     }

@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     pub(super) fn live() -> View {
-        let losses = pb::Losses { global: Some(1.5), crop: None, local: Some(0.25), total: 1.75 };
+        let losses = pb::Losses { terms: [("global".into(), 1.5), ("local".into(), 0.25)].into(), total: 1.75 };
         let report = pb::StepReport { step: 6, losses: Some(losses), seconds: 0.5, ..pb::StepReport::default() };
         let last = pb::StepDone { report: Some(report), world: 2, epoch: 1, samples_per_s: 48.0, steps: 20 };
         let speed = pb::Speed { step_s: 0.5, data_wait_s: 0.01, collective_wait_s: 0.02, straggler: true };

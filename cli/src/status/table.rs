@@ -34,14 +34,12 @@ fn live(s: &pb::StatusReply) -> String {
 /// Losses and rates of the newest step.
 fn progress(last: &pb::StepDone) -> Option<String> {
     let report = last.report.as_ref()?;
-    let losses = report.losses?;
-    let branches = [("global", losses.global), ("crop", losses.crop), ("local", losses.local)];
-    let branches: Vec<String> =
-        branches.iter().filter_map(|(name, loss)| Some(format!("{name} {:.4}", (*loss)?))).collect();
+    let losses = report.losses.as_ref()?;
+    let terms: Vec<String> = losses.terms.iter().map(|(name, loss)| format!("{name} {loss:.4}")).collect();
     Some(format!(
         "loss {:.4} ({}), {:.1} samples/s, {:.3} s a step, epoch {}",
         losses.total,
-        branches.join(", "),
+        terms.join(", "),
         last.samples_per_s,
         report.seconds,
         last.epoch

@@ -18,7 +18,8 @@ pub(crate) struct StepLine {
     generation: u64,
     world: u32,
     epoch: u64,
-    losses: LossLine,
+    /// By term, with their `total`.
+    losses: BTreeMap<String, f64>,
     lr: f64,
     samples: u64,
     samples_per_s: f64,
@@ -27,17 +28,6 @@ pub(crate) struct StepLine {
     collective_wait_s: f64,
     substitutions: usize,
     metrics: BTreeMap<String, f64>,
-}
-
-#[derive(Debug, Serialize)]
-struct LossLine {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    global: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    crop: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    local: Option<f64>,
-    total: f64,
 }
 
 /// The line of a step; `None` if the notice lacks its report.
@@ -50,7 +40,7 @@ pub(crate) fn step(done: &pb::StepDone) -> Option<String> {
         generation: report.generation,
         world: done.world,
         epoch: done.epoch,
-        losses: LossLine { global: losses.global, crop: losses.crop, local: losses.local, total: losses.total },
+        losses: losses.named().map(|(term, loss)| (term.to_string(), loss)).collect(),
         lr: report.lr,
         samples: report.samples,
         samples_per_s: done.samples_per_s,
@@ -137,7 +127,7 @@ mod tests {
 
     #[test]
     fn a_step_line_has_the_promised_keys_with_the_step_first() {
-        let losses = pb::Losses { global: Some(1.5), crop: None, local: None, total: 1.5 };
+        let losses = pb::Losses { terms: [("region".into(), 1.5)].into(), total: 1.5 };
         let report = pb::StepReport {
             step: 3,
             generation: 2,
@@ -153,7 +143,7 @@ mod tests {
         for key in ["generation", "world", "losses", "lr", "samples", "samples_per_s", "epoch"] {
             assert!(!value[key].is_null(), "{key} is missing in {line}");
         }
-        assert_eq!((value["losses"]["total"].as_f64(), value["losses"].get("crop")), (Some(1.5), None));
+        assert_eq!(value["losses"], json!({ "region": 1.5, "total": 1.5 }));
     }
 
     #[test]

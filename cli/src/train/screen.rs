@@ -11,11 +11,16 @@ use std::time::{Duration, Instant};
 
 /// Without a terminal the bar becomes a line now and then.
 const PLAIN_EVERY: Duration = Duration::from_secs(5);
+const TEMPLATE: &str = "{prefix} {bar:24} {pos}/{len} {wide_msg} {elapsed} ETA {eta}";
+/// Columns of [`TEMPLATE`] without prefix, numbers of steps and message: `1000d` is the longest time.
+const BESIDE: usize = 24 + 1 + 5 + 3 + 5 + 5;
 
 /// See the module.
 pub(crate) struct Screen {
     log: Log,
     bar: ProgressBar,
+    /// Columns of the bar beside its message.
+    beside: usize,
     plain: Option<Instant>,
     first_step: Option<u64>,
     stepped: bool,
@@ -27,10 +32,16 @@ impl Screen {
             Log::Json => ProgressBar::hidden(),
             Log::Bar => ProgressBar::new(steps),
         };
-        let template = "{prefix} {bar:24} {pos}/{len} {wide_msg} {elapsed} ETA {eta}";
-        bar.set_style(ProgressStyle::with_template(template).expect("a constant template"));
+        bar.set_style(ProgressStyle::with_template(TEMPLATE).expect("a constant template"));
         bar.set_prefix(run.to_string());
-        Self { log, bar, plain: None, first_step: None, stepped: false }
+        let beside = run.chars().count() + 2 * steps.to_string().len() + BESIDE;
+        Self { log, bar, beside, plain: None, first_step: None, stepped: false }
+    }
+
+    /// Columns that the bar leaves for its message; a line of its own has no end.
+    fn room(&self) -> usize {
+        let width = (!self.bar.is_hidden()).then(|| console::Term::stderr().size_checked()).flatten();
+        width.map_or(usize::MAX, |(_, columns)| usize::from(columns).saturating_sub(self.beside))
     }
 
     pub(crate) fn step(&mut self, done: &pb::StepDone) -> Result<()> {
@@ -46,7 +57,7 @@ impl Screen {
             self.bar.reset_eta();
         }
         self.bar.set_position(report.step + 1);
-        let message = sentence(report, done);
+        let message = sentence(report, done, self.room());
         if self.bar.is_hidden() && self.plain.is_none_or(|at| at.elapsed() >= PLAIN_EVERY) {
             self.plain = Some(Instant::now());
             eprintln!("step {}/{} {message}", report.step + 1, done.steps);
@@ -140,22 +151,50 @@ impl Screen {
     }
 }
 
-/// Losses and speed in a line.
-fn sentence(report: &pb::StepReport, done: &pb::StepDone) -> String {
-    let losses = report.losses.unwrap_or_default();
-    let branch = |name: &str, value: Option<f64>| value.map(|v| format!(" {name} {v:.3}")).unwrap_or_default();
-    format!(
-        "loss {:.3}{}{}{} {:.1} samples/s",
-        losses.total,
-        branch("global", losses.global),
-        branch("crop", losses.crop),
-        branch("local", losses.local),
-        done.samples_per_s
-    )
+/// Losses and speed in a line of at most `room` columns, if the total and the speed do not take more.
+fn sentence(report: &pb::StepReport, done: &pb::StepDone, room: usize) -> String {
+    let losses = report.losses.clone().unwrap_or_default();
+    let (total, speed) = (format!("loss {:.3}", losses.total), format!(" {:.1} samples/s", done.samples_per_s));
+    let terms: Vec<String> = losses.terms.iter().map(|(name, loss)| format!(" {name} {loss:.3}")).collect();
+    let terms = fitting(&terms, room.saturating_sub(total.len() + speed.len()));
+    format!("{total}{terms}{speed}")
+}
+
+/// The first of `terms` as far as `room` columns hold them; an ellipsis stands for the others.
+fn fitting(terms: &[String], room: usize) -> String {
+    let columns = |n: usize| terms[..n].iter().map(String::len).sum::<usize>();
+    if columns(terms.len()) <= room {
+        return terms.concat();
+    }
+    let fit = (0..terms.len()).rev().find(|&n| columns(n) + 2 <= room).unwrap_or(0);
+    format!("{} …", terms[..fit].concat())
 }
 
 /// A line on standard output, at once: whoever reads it may be waiting for it.
 fn out(line: &str) -> Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{line}").and_then(|()| stdout.flush()).context("cannot write to standard output")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_holds_as_many_terms_as_there_is_room_for() {
+        let terms =
+            [("hard", 2.0), ("long", 1.5), ("region", 0.25)].map(|(name, loss)| (name.to_string(), loss)).into();
+        let report = pb::StepReport { losses: Some(pb::Losses { terms, total: 3.5 }), ..pb::StepReport::default() };
+        let done = pb::StepDone { samples_per_s: 48.0, ..pb::StepDone::default() };
+        let whole = "loss 3.500 hard 2.000 long 1.500 region 0.250 48.0 samples/s";
+        for (room, line) in [
+            (usize::MAX, whole),
+            (whole.len(), whole),
+            (whole.len() - 1, "loss 3.500 hard 2.000 long 1.500 … 48.0 samples/s"),
+            (48, "loss 3.500 hard 2.000 … 48.0 samples/s"),
+            (0, "loss 3.500 … 48.0 samples/s"),
+        ] {
+            assert_eq!(sentence(&report, &done, room), line, "{room} columns");
+        }
+    }
 }

@@ -52,7 +52,7 @@ impl Synthetic {
             world: 8,
             first_position: number * samples,
             samples,
-            losses: Losses { global: Some(4.918_327_1), crop: Some(4.866_2), local: Some(0.289_9), total: 10.074_4 },
+            losses: Losses::new([("global", 4.918_327_1), ("crop", 4.866_2), ("local", 0.289_9)], 10.074_4),
             lr: 2.934e-4,
             seconds: 0.971_3,
             substitutions: vec![],

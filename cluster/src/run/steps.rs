@@ -106,7 +106,7 @@ impl Pending {
             world,
             first_position: report.step.0 * report.samples,
             samples: report.samples,
-            losses: report.losses,
+            losses: report.losses.clone(),
             lr: report.lr,
             seconds: report.seconds,
             substitutions: self.substitutions,

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// A step that took a member `own` seconds by itself and the rest of a second in collectives.
 async fn paced(w: &mut Worker, own: f64) {
     let step = w.at.expect("formed");
-    let losses = Losses { global: Some(2.0), crop: None, local: None, total: 2.0 };
+    let losses = Losses::new([("global", 2.0)], 2.0);
     let report = StepReport {
         generation: w.generation(),
         step,
@@ -68,7 +68,7 @@ async fn status_watch_and_metrics_name_leader_speeds_stragglers_leavers_and_faul
         "pixfleet_steps_total{run=\"r\"} 10",
         "pixfleet_leader{run=\"r\"} 1",
         "pixfleet_members{run=\"r\",state=\"training\"} 3",
-        "pixfleet_loss{run=\"r\",branch=\"total\"} 2.0",
+        "pixfleet_loss{run=\"r\",term=\"total\"} 2.0",
         "pixfleet_member_straggler{run=\"r\",member=\"2\",name=\"w2\"} 1.0",
     ] {
         assert!(page.lines().any(|l| l == line), "`{line}` is missing in\n{page}");

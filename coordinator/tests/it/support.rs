@@ -269,7 +269,7 @@ impl Worker {
     /// Commits one step, with its part if a checkpoint is due.
     pub(crate) async fn step(&mut self) {
         let step = self.at.expect("formed");
-        let losses = Losses { global: Some(1.0), crop: None, local: None, total: 1.0 / (1.0 + step.0 as f64) };
+        let losses = Losses::new([("global", 1.0)], 1.0 / (1.0 + step.0 as f64));
         let generation = self.generation();
         let report = StepReport { generation, step, losses, samples: 8, seconds: 0.5, ..StepReport::default() };
         self.owed.push(report.clone());

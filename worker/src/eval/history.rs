@@ -1,12 +1,13 @@
 //! What a run's ledger tells of its training: steps, samples, time, and curves for the report. Steps that a
 //! re-forming cut off do not count.
 
-use crate::report::plots::{PALETTE, Plot, Series};
+use crate::report::plots::{Plot, Series, color};
 use anyhow::{Context, Result};
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 use pixfleet_checkpoint::Folder;
-use pixfleet_cluster::ledger::{History, Record, StepRecord, parse_lines};
+use pixfleet_cluster::ledger::{History, Losses, Record, StepRecord, parse_lines};
+use std::collections::BTreeSet;
 
 /// Training as the ledger has it.
 #[derive(Debug, Clone, Default)]
@@ -66,18 +67,15 @@ impl Training {
         if seconds > 0.0 { self.samples() as f64 / seconds } else { 0.0 }
     }
 
-    /// Loss per branch over steps; `None` without steps.
+    /// The total loss and the loss per term over steps; `None` without steps.
     pub(crate) fn loss_plot(&self) -> Option<Plot> {
-        let pick: [(&'static str, fn(&StepRecord) -> Option<f64>); 4] = [
-            ("total", |s| Some(s.losses.total)),
-            ("global", |s| s.losses.global),
-            ("crop", |s| s.losses.crop),
-            ("local", |s| s.losses.local),
-        ];
-        let series: Vec<Series> = pick
-            .into_iter()
-            .zip(PALETTE)
-            .map(|((name, of), color)| Series { name, color, points: smooth(&self.points(of)) })
+        let terms: BTreeSet<&String> = self.steps.iter().flat_map(|s| s.losses.terms.keys()).collect();
+        let of_term = |name: &String| self.points(|s| s.losses.terms.get(name).copied());
+        let total = (Losses::TOTAL.to_string(), self.points(|s| Some(s.losses.total)));
+        let series: Vec<Series> = std::iter::once(total)
+            .chain(terms.into_iter().map(|name| (name.clone(), of_term(name))))
+            .enumerate()
+            .map(|(i, (name, points))| Series { name, color: color(i), points: smooth(&points) })
             .filter(|s| !s.points.is_empty())
             .collect();
         (!series.is_empty()).then_some(Plot { y_label: "loss", series, from_zero: true })
@@ -87,7 +85,7 @@ impl Training {
     pub(crate) fn speed_plot(&self) -> Option<Plot> {
         let speed = |s: &StepRecord| (s.seconds > 0.0).then(|| s.samples as f64 / s.seconds);
         let points = smooth(&self.points(speed));
-        let series = vec![Series { name: "samples/s", color: PALETTE[1], points }];
+        let series = vec![Series { name: "samples/s".into(), color: color(1), points }];
         (!series[0].points.is_empty()).then_some(Plot { y_label: "samples / s", series, from_zero: true })
     }
 
@@ -113,7 +111,7 @@ fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pixfleet_cluster::ledger::{Losses, StateSource};
+    use pixfleet_cluster::ledger::StateSource;
     use pixfleet_cluster::{Generation, Step};
 
     fn step(n: u64, generation: u64, total: f64) -> Record {
@@ -123,7 +121,7 @@ mod tests {
             world: 2,
             first_position: n * 8,
             samples: 8,
-            losses: Losses { global: Some(total), crop: None, local: None, total },
+            losses: Losses::new([("global", total)], total),
             lr: 1e-3,
             seconds: 0.5,
             substitutions: Vec::new(),
@@ -142,8 +140,19 @@ mod tests {
         let training = Training::of(&History::replay(&records));
         assert_eq!((training.samples(), training.seconds(), training.samples_per_s()), (24, 1.5, 16.0));
         let plot = training.loss_plot().expect("has steps");
-        assert_eq!(plot.series.iter().map(|s| s.name).collect::<Vec<_>>(), ["total", "global"]);
+        assert_eq!(plot.series.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["total", "global"]);
         assert_eq!(plot.series[0].points, [(0.0, 4.0), (1.0, 3.0), (2.0, 2.0)]);
+    }
+
+    #[test]
+    fn every_term_that_a_step_had_is_a_line_of_its_own() {
+        let mut training = Training::of(&History::replay(&[formed(1, 0), step(0, 1, 4.0), step(1, 1, 3.0)]));
+        training.steps[1].losses = Losses::new([("global", 3.0), ("hard", 2.0), ("region", f64::NAN)], 5.0);
+        let plot = training.loss_plot().expect("has steps");
+        let lines: Vec<_> = plot.series.iter().map(|s| (s.name.as_str(), s.points.as_slice())).collect();
+        let expected: [(&str, &[(f64, f64)]); 3] =
+            [("total", &[(0.0, 4.0), (1.0, 5.0)]), ("global", &[(0.0, 4.0), (1.0, 3.0)]), ("hard", &[(1.0, 2.0)])];
+        assert_eq!(lines, expected);
     }
 
     #[test]

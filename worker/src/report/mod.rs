@@ -21,7 +21,7 @@ pub(crate) struct EvalReport {
     pub(crate) lead: String,
     /// The measurements, one per kind of text.
     pub(crate) results: Vec<Evaluated>,
-    /// Loss per branch over steps.
+    /// Loss per term over steps.
     pub(crate) losses: Option<plots::Plot>,
     /// Samples per second over steps.
     pub(crate) speed: Option<plots::Plot>,

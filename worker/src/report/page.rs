@@ -145,8 +145,8 @@ fn curves(report: &EvalReport) -> Markup {
                 h2 { "Training" }
                 div.plots {
                     @if let Some(svg) = losses {
-                        figure { (PreEscaped(svg)) figcaption { "Loss of each branch per step, over the whole global batch, smoothed over a few steps. "
-                            b { "global" } ": masked picture against text; " b { "crop" } ": cut-out against text; " b { "local" } ": pooled patches against the cut-out." } }
+                        figure { (PreEscaped(svg)) figcaption { "Loss of each term per step, over the whole global batch, smoothed over a few steps."
+                            @for (name, meaning) in meanings(report) { " " b { (name) } ": " (meaning) "." } } }
                     }
                     @if let Some(svg) = speed {
                         figure { (PreEscaped(svg)) figcaption { "Samples per second, all workers together." } }
@@ -155,6 +155,25 @@ fn curves(report: &EvalReport) -> Markup {
             }
         }
     }
+}
+
+/// What the terms compare, for a reader who never heard of them. One that is not here needs no words.
+const MEANINGS: [(&str, &str); 9] = [
+    ("global", "masked picture against text"),
+    ("crop", "cut-out against text"),
+    ("crop_cosine", "cut-out against masked picture"),
+    ("local", "pooled patches against the cut-out"),
+    ("local_text", "pooled patches against text"),
+    ("long", "picture against its long caption"),
+    ("short", "picture against its short caption"),
+    ("region", "region against its own text"),
+    ("hard", "region against its own text and ten that are almost right"),
+];
+
+/// Name and meaning of each line of the loss plot that has one.
+fn meanings(report: &Report) -> Vec<(&'static str, &'static str)> {
+    let drawn = |name: &str| report.losses.iter().any(|plot| plot.series.iter().any(|s| s.name == name));
+    MEANINGS.into_iter().filter(|(name, _)| drawn(name)).collect()
 }
 
 fn queries(text: TextKind, queries: &[Query]) -> Markup {

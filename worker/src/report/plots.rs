@@ -8,16 +8,30 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 #[derive(Debug, Clone)]
 pub(crate) struct Series {
     /// As the legend names it.
-    pub(crate) name: &'static str,
-    /// Its colour, of [`PALETTE`].
+    pub(crate) name: String,
+    /// Its colour, a [`color`].
     pub(crate) color: RGBColor,
     /// (x, y), x ascending.
     pub(crate) points: Vec<(f64, f64)>,
 }
 
-/// Four hues that keep apart on white and on near-black, also for most colour-blind readers (after Okabe and Ito).
-pub(crate) const PALETTE: [RGBColor; 4] =
-    [RGBColor(0x8a, 0x8f, 0x98), RGBColor(0x2f, 0x81, 0xd9), RGBColor(0xe0, 0x7b, 0x1f), RGBColor(0x1f, 0xa3, 0x78)];
+/// Hues that keep apart on white and on near-black, also for most colour-blind readers (after Okabe and Ito).
+const HUES: [RGBColor; 7] = [
+    RGBColor(0x2f, 0x81, 0xd9),
+    RGBColor(0xe0, 0x7b, 0x1f),
+    RGBColor(0x1f, 0xa3, 0x78),
+    RGBColor(0xc8, 0x68, 0xb0),
+    RGBColor(0xa8, 0x94, 0x1a),
+    RGBColor(0x2a, 0x9f, 0xb5),
+    RGBColor(0xbf, 0x3f, 0x3f),
+];
+/// What the other lines add up to stands back.
+const SUM: RGBColor = RGBColor(0x8a, 0x8f, 0x98);
+
+/// The colour of line `i`, where line 0 is the sum; hues return when there are no more.
+pub(crate) fn color(i: usize) -> RGBColor {
+    i.checked_sub(1).map_or(SUM, |hue| HUES[hue % HUES.len()])
+}
 
 /// What a plot shows.
 #[derive(Debug, Clone)]
@@ -33,6 +47,8 @@ pub(crate) struct Plot {
 /// Stands in the drawing where the page's own ink belongs.
 const INK: RGBColor = RGBColor(1, 2, 3);
 const SIZE: (u32, u32) = (760, 320);
+/// Where the legend may begin and where it ends, in pixels.
+const LEGEND: (i32, i32) = (72, SIZE.0 as i32 - 18);
 const FONT: &str = "sans-serif";
 
 /// The plot as an inline `<svg>`; `None` where there is nothing to draw.
@@ -81,26 +97,46 @@ fn draw(plot: &Plot, out: &mut String, x: std::ops::Range<f64>, y: std::ops::Ran
     for s in &plot.series {
         chart
             .draw_series(LineSeries::new(s.points.iter().copied(), s.color.stroke_width(2)))?
-            .label(s.name)
+            .label(s.name.as_str())
             .legend(|(x, y)| PathElement::new(vec![(x, y), (x + 1, y)], TRANSPARENT));
     }
     legend(plot, &area)?;
     area.present()
 }
 
-/// Names at the top right, each after a stroke of its colour.
+/// Names at the top right, each after a stroke of its colour, in as many rows as they take.
 fn legend(plot: &Plot, area: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>) -> Drawn {
     if plot.series.len() < 2 {
         return Ok(());
     }
     let style = (FONT, 13).into_font().color(&INK.mix(0.85)).pos(Pos::new(HPos::Left, VPos::Center));
-    let mut x = SIZE.0 as i32 - 18 - plot.series.iter().map(|s| width_of(s.name)).sum::<i32>();
-    for s in &plot.series {
-        area.draw(&PathElement::new(vec![(x, 18), (x + 18, 18)], s.color.stroke_width(3)))?;
-        area.draw(&Text::new(s.name, (x + 24, 18), style.clone()))?;
-        x += width_of(s.name);
+    let mut y = 18;
+    for row in rows(&plot.series) {
+        let mut x = LEGEND.1 - row.iter().map(|s| width_of(&s.name)).sum::<i32>();
+        for s in row {
+            area.draw(&PathElement::new(vec![(x, y), (x + 18, y)], s.color.stroke_width(3)))?;
+            area.draw(&Text::new(s.name.as_str(), (x + 24, y), style.clone()))?;
+            x += width_of(&s.name);
+        }
+        y += 18;
     }
     Ok(())
+}
+
+/// The lines of a plot, row by row of its legend.
+fn rows(series: &[Series]) -> Vec<&[Series]> {
+    let mut rows = Vec::new();
+    let (mut begin, mut width) = (0, 0);
+    for (i, s) in series.iter().enumerate() {
+        let own = width_of(&s.name);
+        if i > begin && width + own > LEGEND.1 - LEGEND.0 {
+            rows.push(&series[begin..i]);
+            (begin, width) = (i, 0);
+        }
+        width += own;
+    }
+    rows.push(&series[begin..]);
+    rows
 }
 
 /// Pixels that a legend entry takes: stroke, gap and about 7 a letter.

@@ -1,5 +1,5 @@
 use super::gallery::{Panel, Query, Region, choose, draw};
-use super::plots::{PALETTE, Plot, Series};
+use super::plots::{Plot, Series, color};
 use super::*;
 use crate::eval::retrieve::{AnswerRank, Recall};
 use crate::eval::scores::Scores;
@@ -44,8 +44,10 @@ fn panel(i: u32, right: bool) -> Panel {
 
 fn report() -> EvalReport {
     let line = |from: f64| (0..200).map(|i| (f64::from(i), from * (-f64::from(i) / 80.0).exp() + 0.4)).collect();
-    let names = ["total", "global", "crop", "local"];
-    let series = (0..4).map(|i| Series { name: names[i], color: PALETTE[i], points: line(9.0 / (i + 1) as f64) });
+    let names = ["total", "crop", "crop_cosine", "global", "local", "local_text", "of_another_system", "one_more"];
+    let named =
+        |(i, name): (usize, &str)| Series { name: name.into(), color: color(i), points: line(9.0 / (i + 1) as f64) };
+    let series = names.into_iter().enumerate().map(named);
     let query = |rank: f64| Query {
         text: "the red kite, left of the \"boat\" & behind it".into(),
         rank,
@@ -84,6 +86,21 @@ fn the_page_is_one_file_with_numbers_curves_and_pictures() {
         let from = html.replace("http://www.w3.org/2000/svg", "");
         assert!(!from.contains(absent), "{absent} does not belong in the page");
     }
+}
+
+#[test]
+fn every_line_of_a_plot_has_a_colour_and_a_name_within_the_drawing() {
+    let plot = report().losses.expect("a plot");
+    let colors: std::collections::BTreeSet<_> = plot.series.iter().map(|s| (s.color.0, s.color.1, s.color.2)).collect();
+    assert_eq!(colors.len(), plot.series.len());
+    let svg = super::plots::svg(&plot).expect("lines");
+    for series in &plot.series {
+        let (before, _) = svg.split_once(&format!("\n{}\n", series.name)).expect("a name in the legend");
+        let x = before.rsplit("<text x=\"").next().and_then(|tag| tag.split_once('"')).expect("its place").0;
+        assert!((0..740).contains(&x.parse::<i32>().expect("pixels")), "{} at {x}", series.name);
+    }
+    let html = page::page(&report());
+    assert!(html.contains("<b>local_text</b>: pooled patches against text.") && !html.contains("<b>hard</b>"));
 }
 
 #[test]

@@ -83,13 +83,8 @@ fn now() -> f64 {
 }
 
 fn curves(report: &StepReport) -> Vec<Value> {
-    let losses = &report.losses;
-    let branches = [("global", losses.global), ("crop", losses.crop), ("local", losses.local)];
-    let mut values: Vec<Value> = branches
-        .into_iter()
-        .chain([("total", Some(losses.total))])
-        .filter_map(|(name, loss)| Some(Value::scalar(format!("loss/{name}"), loss?)))
-        .collect();
+    let mut values: Vec<Value> =
+        report.losses.named().map(|(name, loss)| Value::scalar(format!("loss/{name}"), loss)).collect();
     let speed = report.samples as f64 / report.seconds.max(1e-9);
     values.push(Value::scalar("speed/samples_per_s".into(), speed));
     values.push(Value::scalar("speed/data_wait_s".into(), report.data_wait_s));

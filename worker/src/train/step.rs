@@ -156,12 +156,12 @@ impl Core {
 
     fn ledger_losses(&self, outcome: &Outcome) -> ledger::Losses {
         let (losses, spec) = (&outcome.losses, &self.spec.loss);
-        ledger::Losses {
-            global: Some(losses.global),
-            crop: (spec.crop != CropLoss::Off).then_some(losses.crop),
-            local: (spec.local != LocalLoss::Off).then_some(losses.local),
-            total: losses.total,
-        }
+        let terms = [
+            Some(("global", losses.global)),
+            (spec.crop != CropLoss::Off).then_some(("crop", losses.crop)),
+            (spec.local != LocalLoss::Off).then_some(("local", losses.local)),
+        ];
+        ledger::Losses::new(terms.into_iter().flatten(), losses.total)
     }
 
     fn strike(&self, step: Step, point: Point) {

@@ -10,7 +10,7 @@ fn report(step: u64, total: f64) -> StepReport {
     StepReport {
         generation: Generation(1),
         step: Step(step),
-        losses: Losses { total, global: Some(0.25), crop: None, local: Some(0.0) },
+        losses: Losses::new([("global", 0.25), ("local", 0.0)], total),
         lr: 1e-4,
         samples: 64,
         seconds: 0.5,
@@ -103,9 +103,9 @@ fn a_step_is_one_event_with_all_its_curves() {
         .map(|value| (value.tag.as_str(), value.simple_value))
         .collect();
     let expected = [
+        ("loss/total", 1.5),
         ("loss/global", 0.25),
         ("loss/local", 0.0),
-        ("loss/total", 1.5),
         ("speed/samples_per_s", 128.0),
         ("speed/data_wait_s", 0.0),
         ("speed/collective_wait_s", 0.125),
