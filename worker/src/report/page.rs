@@ -171,7 +171,7 @@ const MEANINGS: [(&str, &str); 9] = [
 ];
 
 /// Name and meaning of each line of the loss plot that has one.
-fn meanings(report: &Report) -> Vec<(&'static str, &'static str)> {
+fn meanings(report: &EvalReport) -> Vec<(&'static str, &'static str)> {
     let drawn = |name: &str| report.losses.iter().any(|plot| plot.series.iter().any(|s| s.name == name));
     MEANINGS.into_iter().filter(|(name, _)| drawn(name)).collect()
 }
