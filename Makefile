@@ -8,14 +8,14 @@ CACHE := .cache
 PIP := $(CACHE)/venv/bin/pip --disable-pip-version-check --quiet
 BIN := target/debug
 
-.PHONY: help demo test bench chaos lint setup setup-test setup-nccl nccl-check gpu-check setup-peers peers healing clean-demo
+.PHONY: help demo test bench chaos presets lint setup setup-test setup-nccl nccl-check gpu-check setup-peers peers healing clean-demo
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
 
-demo: setup ## From nothing to a trained model and target/demo/report.html
+demo: setup ## From nothing to a trained model and a report: target/demo, or target/demo-fgclip with SYSTEM=fgclip
 	cargo build --quiet --bins --workspace
-	$(BIN)/pixfleet demo --out target/demo
+	$(BIN)/pixfleet demo --system $(SYSTEM)
 
 test: setup setup-test setup-nccl ## Everything that can be shown without a GPU
 	cargo build --quiet --bins --workspace
@@ -24,9 +24,14 @@ test: setup setup-test setup-nccl ## Everything that can be shown without a GPU
 
 MINUTES ?= 10
 SEED ?= 1
-chaos: setup setup-test ## Real processes under random faults, against an undisturbed run: MINUTES=10 SEED=1
+SYSTEM ?= pixclip
+chaos: setup setup-test ## Real processes under random faults, against an undisturbed run: MINUTES=10 SEED=1 SYSTEM=pixclip|fgclip
 	cargo build --quiet --bins --workspace
-	$(BIN)/chaos --minutes $(MINUTES) --seed $(SEED)
+	$(BIN)/chaos --minutes $(MINUTES) --seed $(SEED) --system $(SYSTEM)
+
+presets: setup ## Every loss preset with 1, 2 and 3 workers: the same losses, and with exact reduction the same bits
+	cargo build --quiet --bins --workspace
+	$(BIN)/presets
 
 bench: setup ## What a step's parts cost, printed; by hand, on a quiet machine
 	OMP_NUM_THREADS=1 cargo bench --profile dev -p pixfleet-model

@@ -4,11 +4,12 @@
 
 use std::time::Instant;
 
-use pixfleet_cluster::spec::{LossPreset, LossSpec, OptimizerSpec};
-use pixfleet_model::Params;
-use pixfleet_model::objective::{Alone, Leaves, Part, ThreeBranch};
+use pixfleet_cluster::spec::terms::Temperature;
+use pixfleet_cluster::spec::{DataSpec, LossPreset, LossSpec, Needs, OptimizerSpec};
+use pixfleet_model::objective::{Alone, Leaves, Objective, Scales};
 use pixfleet_model::optim::AdamW;
 use pixfleet_model::testing::hash_fill;
+use pixfleet_model::{BySet, Features, Items, Params, Slots};
 use tch::{Device, Kind, Tensor};
 
 fn rows(name: &str, n: i64, d: i64) -> Tensor {
@@ -29,13 +30,16 @@ fn timed(what: &str, mut work: impl FnMut()) {
 }
 
 fn main() {
-    let objective = ThreeBranch::new(&LossSpec::preset(LossPreset::Default));
+    let loss = LossSpec::preset(LossPreset::Default);
+    let needs = Needs::of(&loss, &DataSpec::default());
+    let (objective, scales) = (Objective::new(&needs, &loss), Scales::default().with(Temperature::Global, 2.66));
     for (n, d) in [(64, 256), (256, 256), (256, 1280), (4096, 256), (4096, 1280)] {
-        let leaves = Part::ALL
-            .into_iter()
-            .fold(Leaves::new(vec![true; n as usize]), |leaves, part| leaves.with(part, &rows(part.name(), n, d)));
+        let sets = needs.terms().iter().flat_map(|t| t.kind.sets()).fold(BySet::default(), |sets, set| {
+            sets.with(set, Items { features: rows(set.name(), n, d), slots: Slots::all(n, 1) })
+        });
+        let leaves = Leaves::of_lanes(&[Features { rows: n, sets }]).unwrap();
         timed(&format!("default objective, N {n}, D {d}"), || {
-            objective.step_losses(&leaves, 2.66, &mut Alone::new(n)).unwrap();
+            objective.step_losses(&leaves, scales, &mut Alone::new(n)).unwrap();
         });
     }
     let mut params = Params::new(Device::Cpu);

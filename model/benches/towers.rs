@@ -6,11 +6,12 @@
 
 use std::path::Path;
 
-use pixfleet_cluster::spec::{LossPreset, LossSpec, ModelSpec, TextProjSpec, VisionPreset};
+use pixfleet_cluster::spec::terms::Set;
+use pixfleet_cluster::spec::{DataSpec, LossPreset, LossSpec, ModelSpec, Needs, TextProjSpec, VisionPreset};
 use pixfleet_model::bert::MiniLm;
 use pixfleet_model::testing::hash_fill;
 use pixfleet_model::vision::VisionConfig;
-use pixfleet_model::{Compute, Features, Inputs, Model};
+use pixfleet_model::{BySet, Compute, Inputs, Model, Slots, TextItems, VisionSizes};
 use tch::{Device, Kind};
 
 /// Seconds that this thread has run.
@@ -43,16 +44,18 @@ fn batch(n: i64, side: i64) -> Inputs {
         crop_pixels: Some(hash_fill("crop", &[n, 3, side, side], 2.0)),
         crop_mask: Some(hash_fill("crop mask", &[n, 1, side, side], 2.0)),
         boxes: Some(hash_fill("boxes", &[n, 4], 0.1) + tch::Tensor::from_slice(&[0.2f32, 0.2, 0.7, 0.7])),
-        text: hash_fill("text", &[n, 384], 1.0),
+        slots: [Set::Crop, Set::Region, Set::RegionText]
+            .into_iter()
+            .fold(BySet::default(), |slots, set| slots.with(set, Slots::all(n, 1))),
+        texts: BySet::default().with(Set::RegionText, TextItems::Vectors(hash_fill("text", &[n, 384], 1.0))),
     }
 }
 
-fn train_step(model: &mut Model, inputs: &Inputs, loss: &LossSpec, compute: Compute) {
-    let Features { image, crop, text, roi, teacher: _ } = model.encode(inputs, loss, compute).unwrap();
-    let mut sum = (image * text).sum(Kind::Float);
-    for part in [crop, roi].into_iter().flatten() {
-        sum += (&part * hash_fill("g", &part.size(), 1.0)).sum(Kind::Float);
-    }
+fn train_step(model: &mut Model, inputs: &Inputs, needs: &Needs, compute: Compute) {
+    let features = model.encode(inputs, needs, compute).unwrap();
+    let pulled =
+        features.sets.iter().map(|(set, items)| &items.features * hash_fill(set.name(), &items.features.size(), 1.0));
+    let sum: tch::Tensor = pulled.map(|t| t.sum(Kind::Float)).sum();
     sum.backward();
     model.params.zero_grad();
 }
@@ -60,19 +63,19 @@ fn train_step(model: &mut Model, inputs: &Inputs, loss: &LossSpec, compute: Comp
 fn tiny_presets() {
     tch::set_num_threads(1);
     const BATCH: i64 = 64;
-    let tiny = VisionConfig::preset(VisionPreset::Tiny);
+    let tiny = VisionConfig::preset(VisionPreset::Tiny).unwrap();
     let sizes = [(16, 192, 7, 512), (16, 256, 4, 672), (12, 256, 4, 672)];
     for (patch, width, depth, hidden) in sizes {
         let config = VisionConfig { patch, width, depth, hidden, heads: width / 64, ..tiny.clone() };
-        let mut model = Model::with_config(&spec(), &config, 1, Device::Cpu);
+        let needs = |preset| Needs::of(&LossSpec::preset(preset), &DataSpec::default());
+        let sizes = VisionSizes::Eva(config.clone());
+        let mut model = Model::with_sizes(&spec(), &needs(LossPreset::Default), &sizes, 1, Device::Cpu);
         let visual: usize =
             model.params.iter().filter(|p| p.name().starts_with("visual.")).map(|p| p.tensor().numel()).sum();
         let inputs = batch(BATCH, config.image);
         for compute in [Compute::FP32, Compute::BF16] {
-            let loss = LossSpec::preset(LossPreset::Default);
-            let whole = least(3, || train_step(&mut model, &inputs, &loss, compute));
-            let loss = LossSpec::preset(LossPreset::Alphaclip);
-            let one = least(3, || train_step(&mut model, &inputs, &loss, compute));
+            let whole = least(3, || train_step(&mut model, &inputs, &needs(LossPreset::Default), compute));
+            let one = least(3, || train_step(&mut model, &inputs, &needs(LossPreset::Alphaclip), compute));
             println!(
                 "patch {patch} width {width} depth {depth} ({visual} parameters) {:?}: {:.0} samples/s a core with crop and \
                  region, {:.0} images/s with the image alone",

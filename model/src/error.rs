@@ -55,6 +55,24 @@ pub enum ModelError {
         /// What to do about it.
         hint: &'static str,
     },
+    /// Texts that the model's text tower cannot read.
+    #[error("set `{set}`: the text tower reads {expected}, the batch holds {found}")]
+    TextKind {
+        /// Which set.
+        set: &'static str,
+        /// What the tower reads.
+        expected: &'static str,
+        /// What is there.
+        found: &'static str,
+    },
+    /// The slots of a set do not ascend within its rows.
+    #[error("the slots of a set must ascend and lie within its {rows} rows of {per_row}")]
+    Slots {
+        /// Rows.
+        rows: i64,
+        /// Slots of a row.
+        per_row: i64,
+    },
     /// No parameter has this name.
     #[error("no parameter is named `{name}`")]
     NoSuchParameter {

@@ -1,19 +1,18 @@
 //! pixfleet-model: towers, losses and optimizer on libtorch. No network, no thread that outlives a call; tensors stay
 //! on the thread that made them.
 //!
-//! A model is two things apart: *structure* ([`vision::Vision`], [`text_proj::TextProj`]: configuration and parameter
-//! ids) and *numbers* ([`params::Params`]: ordered named fp32 tensors). Every forward takes the numbers as an argument,
+//! A model is two things apart: *structure* ([`VisionTower`], [`TextTower`]: configuration and parameter ids) and *numbers* ([`params::Params`]: ordered named fp32 tensors). Every forward takes the numbers as an argument,
 //! so a teacher (EMA or frozen) is the same structure over another set.
 
 pub mod bert;
 pub mod clip;
 pub mod error;
+pub mod items;
 mod layers;
 pub mod loss;
 pub mod objective;
 pub mod optim;
 pub mod params;
-pub mod probe;
 pub mod roi_align;
 pub mod step;
 pub mod testing;
@@ -22,6 +21,7 @@ pub mod towers;
 pub mod vision;
 
 pub use error::ModelError;
+pub use items::{BySet, Features, Inputs, Items, Slots, TextItems, TokenIds};
 pub use layers::{LayerNorm, Linear, l2_normalize};
 pub use params::{Compute, ParamId, Params, Weights};
-pub use towers::{Features, Inputs, Model};
+pub use towers::{Model, TextTower, VisionSizes, VisionTower};

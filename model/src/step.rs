@@ -3,59 +3,21 @@
 
 use std::ops::Range;
 
+use pixfleet_cluster::spec::terms::{Set, Temperature};
 use tch::{Kind, Tensor};
 
-use crate::objective::{FeatureGrads, Leaves, Part};
+use crate::objective::{Leaves, StepLoss};
 use crate::{Features, ModelError};
-
-impl Features {
-    /// A feature by part.
-    #[must_use]
-    pub fn part(&self, part: Part) -> Option<&Tensor> {
-        match part {
-            Part::Image => Some(&self.image),
-            Part::Text => Some(&self.text),
-            Part::Crop => self.crop.as_ref(),
-            Part::Roi => self.roi.as_ref(),
-            Part::Teacher => self.teacher.as_ref(),
-        }
-    }
-
-    /// Rows of this lane.
-    #[must_use]
-    pub fn rows(&self) -> i64 {
-        self.image.size()[0]
-    }
-}
-
-impl Leaves {
-    /// The leaves of a rank's lanes, concatenated in lane order; `crop_valid` is that of all of them.
-    ///
-    /// # Errors
-    /// [`ModelError::Torch`] if the lanes' widths differ.
-    pub fn of_lanes(lanes: &[Features], crop_valid: Vec<bool>) -> Result<Self, ModelError> {
-        let mut leaves = Self::new(crop_valid);
-        for part in Part::ALL {
-            let own: Vec<Tensor> = lanes.iter().filter_map(|lane| lane.part(part)).map(Tensor::detach).collect();
-            match own.len() {
-                0 => {}
-                1 => leaves = leaves.with(part, &own[0]),
-                _ => leaves = leaves.with(part, &Tensor::f_cat(&own, 0)?),
-            }
-        }
-        Ok(leaves)
-    }
-}
 
 /// What [`backward`] sends through the graphs.
 #[derive(Debug, Clone, Copy)]
 pub struct Pull<'a> {
-    /// Gradients on the own rows of all lanes ([`crate::objective::Outcome::grads`]).
-    pub grads: &'a FeatureGrads,
-    /// The logit scale's parameter; left alone if it does not learn.
-    pub logit_scale: &'a Tensor,
-    /// Its gradient by own row ([`crate::objective::Outcome::grad_logit_scale`]).
-    pub grad_logit_scale: &'a Tensor,
+    /// Gradients on the own items of all lanes and on the temperatures.
+    pub loss: &'a StepLoss,
+    /// Where lanes end.
+    pub leaves: &'a Leaves,
+    /// The temperatures' parameters; those that do not learn are left alone.
+    pub temperatures: &'a [(Temperature, &'a Tensor)],
     /// Factor on everything: the world size where a reducer averages over ranks afterwards, else 1.
     pub factor: f64,
 }
@@ -64,7 +26,7 @@ pub struct Pull<'a> {
 ///
 /// `before` is called before each lane's backward with the lane's number. Before the last one a reducer is told to expect
 /// gradients: its hooks must not fire for the lanes before. Every trainable parameter takes part in every lane's graph;
-/// a feature whose gradient is zero (a branch without a valid row) goes through backward all the same, so that no rank
+/// a feature whose gradient is zero (a set without a valid item) goes through backward all the same, so that no rank
 /// waits for a gradient that another one does not send.
 ///
 /// # Errors
@@ -75,13 +37,9 @@ pub fn backward<E: From<ModelError>>(
     pull: Pull<'_>,
     mut before: impl FnMut(usize) -> Result<(), E>,
 ) -> Result<(), E> {
-    let rows: i64 = lanes.iter().map(Features::rows).sum();
-    check_rows(pull, rows)?;
-    let mut start = 0;
-    for (i, lane) in lanes.iter().enumerate() {
-        let own = start..start + lane.rows();
-        start = own.end;
-        let surrogate = of_lane(lane, pull, own)?;
+    check_rows(lanes, pull)?;
+    for (i, (lane, rows)) in lanes.iter().zip(pull.leaves.lanes()).enumerate() {
+        let surrogate = of_lane(lane, pull, rows)?;
         before(i)?;
         run(&surrogate)?;
     }
@@ -89,19 +47,25 @@ pub fn backward<E: From<ModelError>>(
 }
 
 /// The summands of a lane's surrogate.
-fn of_lane(lane: &Features, pull: Pull<'_>, rows: Range<i64>) -> Result<Vec<Tensor>, ModelError> {
+fn of_lane(lane: &Features, pull: Pull<'_>, rows: &Range<i64>) -> Result<Vec<Tensor>, ModelError> {
     let mut summands = Vec::new();
-    for part in Part::ALL {
-        let (Some(feature), Some(grad)) = (lane.part(part), pull.grads.part(part)) else { continue };
-        if feature.requires_grad() {
-            let grad = grad.f_narrow(0, rows.start, rows.end - rows.start)?.f_mul_scalar(pull.factor)?;
-            summands.push(feature.f_mul(&grad)?.f_sum(Kind::Float)?);
+    for (set, items) in lane.sets.iter() {
+        let (Some(grad), Some(all)) = (pull.loss.grads.of(set), pull.leaves.of(set)) else { continue };
+        if items.features.requires_grad() {
+            let (own, wide) = (all.slots.items_of(rows), i64::from(set.width()));
+            let grad = grad.f_narrow(0, own.start * wide, (own.end - own.start) * wide)?.f_mul_scalar(pull.factor)?;
+            summands.push(items.features.f_mul(&grad)?.f_sum(Kind::Float)?);
         }
     }
-    if pull.logit_scale.requires_grad() {
-        let shares = pull.grad_logit_scale.f_narrow(0, rows.start, rows.end - rows.start)?;
-        let share = pull.factor * f64::try_from(shares.f_sum(Kind::Double)?)?;
-        summands.push(pull.logit_scale.f_mul_scalar(share)?.f_sum(Kind::Float)?);
+    for (temperature, parameter) in pull.temperatures.iter().filter(|(_, p)| p.requires_grad()) {
+        let share = match pull.loss.grad_temperature(*temperature) {
+            Some(shares) => {
+                let shares = shares.f_narrow(0, rows.start, rows.end - rows.start)?;
+                pull.factor * f64::try_from(shares.f_sum(Kind::Double)?)?
+            }
+            None => 0.0,
+        };
+        summands.push(parameter.f_mul_scalar(share)?.f_sum(Kind::Float)?);
     }
     Ok(summands)
 }
@@ -113,14 +77,19 @@ fn run(summands: &[Tensor]) -> Result<(), ModelError> {
     Ok(Tensor::f_stack(summands, 0)?.f_sum(Kind::Float)?.f_backward()?)
 }
 
-fn check_rows(pull: Pull<'_>, rows: i64) -> Result<(), ModelError> {
-    for grad in Part::ALL.into_iter().filter_map(|part| pull.grads.part(part)).chain([pull.grad_logit_scale]) {
-        if grad.size()[0] != rows {
-            return Err(ModelError::Shape {
-                what: "gradient on the own rows".into(),
-                expected: format!("[{rows}, width] for the rows of all lanes"),
-                found: grad.size(),
-            });
+/// The lanes are those that the gradients are of.
+fn check_rows(lanes: &[Features], pull: Pull<'_>) -> Result<(), ModelError> {
+    let rows: Vec<i64> = lanes.iter().map(|lane| lane.rows).collect();
+    let expected: Vec<i64> = pull.leaves.lanes().iter().map(|rows| rows.end - rows.start).collect();
+    let shape = |what: String, expected: String, found| Err(ModelError::Shape { what, expected, found });
+    if rows != expected || rows.iter().sum::<i64>() != pull.loss.own_rows() {
+        return shape("rows of the lanes".into(), format!("{expected:?}, the lanes that the losses are of"), rows);
+    }
+    for set in Set::ALL {
+        let (Some(grad), Some(all)) = (pull.loss.grads.of(set), pull.leaves.of(set)) else { continue };
+        if grad.size() != all.features.size() {
+            let what = format!("gradient on set `{}`", set.name());
+            return shape(what, format!("{:?}, that of its features", all.features.size()), grad.size());
         }
     }
     Ok(())

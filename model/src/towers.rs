@@ -1,63 +1,40 @@
-//! The model whole: vision tower, text adapter, logit scale, and the features that a loss asks for.
+//! The model whole: vision tower, text tower, temperatures, and the features that a run needs.
 
-use pixfleet_cluster::spec::{CropLoss, LocalLoss, LossSpec, ModelSpec, PatchMapMask, Pool, PoolOrder, Teacher};
-use tch::{Device, Tensor};
+mod text;
+mod vision;
+
+#[cfg(test)]
+mod tests;
+
+pub use text::TextTower;
+pub use vision::{VisionSizes, VisionTower};
+
+use pixfleet_cluster::spec::terms::{Set, Temperature};
+use pixfleet_cluster::spec::{ModelSpec, Needs, PatchMapMask, Pool, PoolOrder};
+use tch::{Device, Kind, Tensor};
 
 use crate::error::ModelError;
+use crate::items::{BySet, Features, Inputs, Items, Slots};
 use crate::layers::l2_normalize;
-use crate::params::{Builder, Compute, Init, ParamId, Params, Weights};
+use crate::objective::Scales;
+use crate::params::{Builder, Compute, Init, ParamGroup, ParamId, Params, Weights};
 use crate::roi_align::{mask_weights, roi_weights, weighted_sum};
-use crate::text_proj::TextProj;
-use crate::vision::{Vision, VisionConfig};
 
 /// How a mask in 0..1 is normalized: `(m - MEAN) / STD` (method.md 1.4).
 pub const MASK_MEAN: f64 = 0.5;
 /// See [`MASK_MEAN`].
 pub const MASK_STD: f64 = 0.26;
 
-/// A batch on the model's device, fp32. `S` is the tower's image side, `E` the width of the text vectors.
-#[derive(Debug)]
-pub struct Inputs {
-    /// [n, 3, S, S], normalized.
-    pub pixels: Tensor,
-    /// [n, 1, S, S], normalized; `None` runs the tower without the alpha path.
-    pub mask: Option<Tensor>,
-    /// [n, 3, S, S], normalized; only for losses that use the crop.
-    pub crop_pixels: Option<Tensor>,
-    /// [n, 1, S, S], normalized.
-    pub crop_mask: Option<Tensor>,
-    /// [n, 4] xyxy in 0..1 of the square; only for losses that pool a region by its box.
-    pub boxes: Option<Tensor>,
-    /// [n, E] text vectors.
-    pub text: Tensor,
-}
-
-/// What the losses are computed from: rows are L2-normalized fp32 [n, D]. A part that a loss does not use is `None`.
-#[derive(Debug)]
-pub struct Features {
-    /// v_m: the image with its mask. With graph.
-    pub image: Tensor,
-    /// v_c: the crop. With graph if the loss sends gradients into it, else without.
-    pub crop: Option<Tensor>,
-    /// u: the text through the adapter. With graph unless the adapter is frozen.
-    pub text: Tensor,
-    /// v_r: the region pooled from the patch map. With graph.
-    pub roi: Option<Tensor>,
-    /// v_t: the crop as the EMA or frozen teacher sees it. Never a graph. `None` for the online teachers: there the
-    /// teacher is `crop` (detached by the loss unless `no-stop`).
-    pub teacher: Option<Tensor>,
-}
-
 /// Structure and numbers of one model.
 #[derive(Debug)]
 pub struct Model {
-    /// The numbers. `logit_scale`, `visual.*` and `text.text_adaptor.*`, in that order.
+    /// The numbers: temperatures, vision tower, text tower, in that order.
     pub params: Params,
     /// The EMA or frozen teacher's numbers, if the loss has one: same names and order, no gradients.
     pub teacher: Option<Params>,
-    vision: Vision,
-    text_proj: TextProj,
-    logit_scale: ParamId,
+    vision: VisionTower,
+    text: TextTower,
+    temperatures: Vec<(Temperature, ParamId)>,
     spec: ModelSpec,
 }
 
@@ -65,48 +42,62 @@ impl Model {
     /// The model of a run file from scratch, fp32, on `device`. Every value is a function of (seed, name, index).
     /// `spec.weights` is not read here: see [`Params::load_bytes`].
     #[must_use]
-    pub fn build(spec: &ModelSpec, seed: u64, device: Device) -> Self {
-        Self::with_config(spec, &VisionConfig::of(spec), seed, device)
+    pub fn build(spec: &ModelSpec, needs: &Needs, seed: u64, device: Device) -> Self {
+        Self::with_sizes(spec, needs, &VisionSizes::of(spec), seed, device)
     }
 
     /// As [`Model::build`] with a vision tower of other sizes (tests).
     #[must_use]
-    pub fn with_config(spec: &ModelSpec, config: &VisionConfig, seed: u64, device: Device) -> Self {
+    pub fn with_sizes(spec: &ModelSpec, needs: &Needs, sizes: &VisionSizes, seed: u64, device: Device) -> Self {
         let mut params = Params::new(device);
         let mut root = Builder::new(&mut params, seed);
         let scale = &spec.logit_scale;
-        let logit_scale = root.param("logit_scale", &[], Init::Constant(scale.init));
-        let vision = Vision::new(config, &mut root.below("visual"), device);
-        let text_proj = TextProj::new(&spec.text_proj, config.embed, &mut root.below("text.text_adaptor"));
-        params.set_trainable(|name| match name {
-            "logit_scale" => scale.trainable,
-            _ if name.starts_with("text.") => !spec.text_proj.frozen,
-            _ => true,
+        let mut at = root.of(ParamGroup::Temperature);
+        let temperature = |t: Temperature| (t, at.param(t.parameter(), &[], Init::Constant(scale.init)));
+        let temperatures = needs.temperatures().map(temperature).collect();
+        let vision = VisionTower::new(sizes, &mut root, device);
+        let text = TextTower::new(spec, needs, sizes.embed(), &mut root);
+        params.set_trainable(|role| match role.group {
+            ParamGroup::Temperature => scale.trainable,
+            ParamGroup::Text => !text::frozen(spec),
+            ParamGroup::Vision { .. } | ParamGroup::Alpha => true,
         });
-        Self { params, teacher: None, vision, text_proj, logit_scale, spec: spec.clone() }
+        Self { params, teacher: None, vision, text, temperatures, spec: spec.clone() }
     }
 
-    /// Starts the teacher that `loss` asks for as a copy of the present parameters, or drops it. To be called after
-    /// weights were loaded.
-    pub fn start_teacher(&mut self, loss: &LossSpec) {
-        self.teacher = uses_teacher_set(loss).then(|| self.params.detached_copy());
+    /// Starts the teacher that a run needs as a copy of the present parameters, or drops it. To be called after weights
+    /// were loaded.
+    pub fn start_teacher(&mut self, needs: &Needs) {
+        self.teacher = needs.teacher().then(|| self.params.detached_copy());
     }
 
     /// The vision tower's structure.
     #[must_use]
-    pub fn vision(&self) -> &Vision {
+    pub fn vision(&self) -> &VisionTower {
         &self.vision
     }
 
-    /// The text adapter's structure.
+    /// The text tower's structure.
     #[must_use]
-    pub fn text_proj(&self) -> &TextProj {
-        &self.text_proj
+    pub fn text(&self) -> &TextTower {
+        &self.text
     }
 
-    /// The logit scale's parameter: ln of the factor, shape [].
-    pub fn logit_scale(&self) -> &Tensor {
-        self.params.tensor(self.logit_scale)
+    /// The temperatures' parameters: each ln of a factor, shape [].
+    #[must_use]
+    pub fn temperatures(&self) -> Vec<(Temperature, &Tensor)> {
+        self.temperatures.iter().map(|(t, id)| (*t, self.params.tensor(*id))).collect()
+    }
+
+    /// The temperatures' values, by one copy to the host.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`].
+    pub fn scales(&self) -> Result<Scales, ModelError> {
+        let parameters: Vec<Tensor> = self.temperatures().iter().map(|(_, p)| p.detach()).collect();
+        let values = Vec::<f64>::try_from(Tensor::f_stack(&parameters, 0)?.f_to_kind(Kind::Double)?)?;
+        let named = self.temperatures.iter().map(|(t, _)| *t).zip(values);
+        Ok(named.fold(Scales::default(), |scales, (t, value)| scales.with(t, value)))
     }
 
     /// What it was built from.
@@ -115,101 +106,111 @@ impl Model {
         &self.spec
     }
 
-    /// The features that `loss` needs, with the graph that it needs and no more: a crop that only teaches runs without
+    /// The features that a run needs, with the graph that it needs and no more: a crop that only teaches runs without
     /// one, and a map is made only if a region is pooled from it.
     ///
     /// # Errors
-    /// If an input that the loss needs is missing or has another shape than the model's.
-    pub fn encode(&self, inputs: &Inputs, loss: &LossSpec, compute: Compute) -> Result<Features, ModelError> {
-        Ok(self.forward(&self.params.weights(compute), inputs, loss)?.0)
-    }
-
-    /// The features, and the patch map [n, C, h, w] if the loss made one.
-    pub(crate) fn forward(
-        &self,
-        w: &Weights<'_>,
-        inputs: &Inputs,
-        loss: &LossSpec,
-    ) -> Result<(Features, Option<Tensor>), ModelError> {
-        self.check(inputs, loss)?;
-        let want_map = loss.needs_patch_map();
-        let shared = want_map && self.spec.patch_map_mask == PatchMapMask::Shared;
-        let main = self.vision.forward(w, &inputs.pixels, inputs.mask.as_ref(), shared);
-        let map = match (want_map, main.map) {
-            (true, None) => self.vision.forward(w, &inputs.pixels, None, true).map,
+    /// If an input that is needed is missing or has another shape than the model's.
+    pub fn encode(&self, inputs: &Inputs, needs: &Needs, compute: Compute) -> Result<Features, ModelError> {
+        let w = self.params.weights(compute);
+        self.check(inputs, needs)?;
+        let rows = inputs.pixels.size()[0];
+        let shared = needs.patch_map() && self.spec.patch_map_mask == PatchMapMask::Shared;
+        let main = self.vision.forward(&w, &inputs.pixels, inputs.mask.as_ref(), shared);
+        let map = match (needs.patch_map(), main.map) {
+            (true, None) => self.vision.forward(&w, &inputs.pixels, None, true).map,
             (_, map) => map,
         };
-        let features = Features {
-            image: main.image,
-            crop: self.crop(w, inputs, loss),
-            text: self.text_proj.forward(w, &inputs.text),
-            roi: map.as_ref().map(|map| self.region(w, map, inputs, loss)),
-            teacher: self.teach(inputs, loss, w.compute())?,
-        };
-        Ok((features, map))
-    }
-
-    fn crop(&self, w: &Weights<'_>, inputs: &Inputs, loss: &LossSpec) -> Option<Tensor> {
-        let pixels = inputs.crop_pixels.as_ref().filter(|_| uses_online_crop(loss))?;
-        let forward = || self.vision.forward(w, pixels, inputs.crop_mask.as_ref(), false).image;
-        Some(if crop_has_gradient(loss) { forward() } else { tch::no_grad(forward) })
-    }
-
-    fn teach(&self, inputs: &Inputs, loss: &LossSpec, compute: Compute) -> Result<Option<Tensor>, ModelError> {
-        if !uses_teacher_set(loss) {
-            return Ok(None);
+        let mut sets = BySet::default();
+        *sets.entry(Set::Image) = Some(Items { features: main.image, slots: Slots::all(rows, 1) });
+        if needs.has(Set::Crop) {
+            let crop = || self.crop(&w, inputs);
+            let all = if needs.learns(Set::Crop) { crop()? } else { tch::no_grad(crop)? };
+            *sets.entry(Set::Crop) = Some(valid_rows(all, slots_of(inputs, Set::Crop)?)?);
         }
+        if needs.has(Set::Teacher) {
+            let all = self.taught(inputs, compute)?;
+            *sets.entry(Set::Teacher) = Some(valid_rows(all, slots_of(inputs, Set::Teacher)?)?);
+        }
+        if let Some(map) = &map {
+            let slots = slots_of(inputs, Set::Region)?.clone();
+            let features = self.regions(&w, map, (inputs, &slots), needs);
+            *sets.entry(Set::Region) = Some(Items { features, slots });
+        }
+        for set in needs.texts() {
+            let missing = ModelError::MissingInput { what: set.name(), hint: "the data section must give these texts" };
+            let texts = inputs.texts.get(set).ok_or(missing)?;
+            let features = self.text.forward(&w, set, texts)?;
+            *sets.entry(set) = Some(Items { features, slots: slots_of(inputs, set)?.clone() });
+        }
+        Ok(Features { rows, sets })
+    }
+
+    /// The crop of every row, [n, D], whether it counts or not.
+    fn crop(&self, w: &Weights<'_>, inputs: &Inputs) -> Result<Tensor, ModelError> {
+        let pixels = inputs.crop_pixels.as_ref().ok_or(missing_crop())?;
+        Ok(self.vision.forward(w, pixels, inputs.crop_mask.as_ref(), false).image)
+    }
+
+    /// The same through the teacher's numbers.
+    fn taught(&self, inputs: &Inputs, compute: Compute) -> Result<Tensor, ModelError> {
         let hint = "call `Model::start_teacher` before the first step";
         let teacher = self.teacher.as_ref().ok_or(ModelError::MissingInput { what: "teacher parameters", hint })?;
-        let pixels = inputs.crop_pixels.as_ref().ok_or(missing_crop())?;
-        let w = teacher.weights(compute);
-        Ok(Some(tch::no_grad(|| self.vision.forward(&w, pixels, inputs.crop_mask.as_ref(), false).image)))
+        tch::no_grad(|| self.crop(&teacher.weights(compute), inputs))
     }
 
-    /// v_r [n, D] from the map [n, C, h, w].
-    pub(crate) fn region(&self, w: &Weights<'_>, map: &Tensor, inputs: &Inputs, loss: &LossSpec) -> Tensor {
+    /// v_r [regions, D] from the map [n, C, h, w] of the images that own them.
+    fn regions(&self, w: &Weights<'_>, map: &Tensor, (inputs, slots): (&Inputs, &Slots), needs: &Needs) -> Tensor {
         let (h, width) = (map.size()[2], map.size()[3]);
-        let weights = match loss.pool {
+        let every = slots.is_full() && slots.per_row() == 1;
+        let owners = (!every).then(|| Tensor::from_slice(&slots.owners()).to_device(map.device()));
+        let of_owners = |rows: &Tensor| match &owners {
+            Some(owners) => rows.index_select(0, owners),
+            None => rows.shallow_clone(),
+        };
+        let weights = match needs.pool {
             Pool::RoiAlign => roi_weights(inputs.boxes.as_ref().expect("checked by encode"), h, width),
             Pool::Mask => {
                 let mask = inputs.mask.as_ref().expect("checked by encode") * MASK_STD + MASK_MEAN;
-                mask_weights(&mask, h, width)
+                mask_weights(&of_owners(&mask), h, width)
             }
         };
-        match loss.pool_order {
-            PoolOrder::PoolThenHead => self.vision.head_norm(w, &weighted_sum(&map.flatten(2, 3), &weights)),
+        match needs.pool_order {
+            PoolOrder::PoolThenHead => {
+                self.vision.head_norm(w, &weighted_sum(&of_owners(&map.flatten(2, 3)), &weights))
+            }
             PoolOrder::HeadThenPool => {
                 let patches = self.vision.head_norm(w, &map.flatten(2, 3).transpose(1, 2));
-                l2_normalize(&weighted_sum(&patches.transpose(1, 2), &weights))
+                l2_normalize(&weighted_sum(&of_owners(&patches.transpose(1, 2)), &weights))
             }
         }
     }
 
     /// Shapes of everything that will be read.
-    fn check(&self, inputs: &Inputs, loss: &LossSpec) -> Result<(), ModelError> {
-        let side = self.vision.config().image;
+    fn check(&self, inputs: &Inputs, needs: &Needs) -> Result<(), ModelError> {
+        let side = self.vision.image();
         let n = inputs.pixels.size().first().copied().unwrap_or(0);
         expect_shape("pixels", &inputs.pixels, &[n, 3, side, side])?;
-        expect_shape("text", &inputs.text, &[n, self.text_proj.width()])?;
+        let regions = inputs.slots.get(Set::Region).map_or(n, Slots::count);
         let optional = [
             ("mask", &inputs.mask, vec![n, 1, side, side]),
             ("crop_pixels", &inputs.crop_pixels, vec![n, 3, side, side]),
             ("crop_mask", &inputs.crop_mask, vec![n, 1, side, side]),
-            ("boxes", &inputs.boxes, vec![n, 4]),
+            ("boxes", &inputs.boxes, vec![regions, 4]),
         ];
         for (what, tensor, shape) in optional {
             if let Some(tensor) = tensor {
                 expect_shape(what, tensor, &shape)?;
             }
         }
-        if loss.needs_crop() && inputs.crop_pixels.is_none() {
+        if needs.crop() && inputs.crop_pixels.is_none() {
             return Err(missing_crop());
         }
-        if loss.needs_patch_map() && loss.pool == Pool::RoiAlign && inputs.boxes.is_none() {
+        if needs.boxes() && inputs.boxes.is_none() {
             let hint = "pool regions by mask or give their boxes";
             return Err(ModelError::MissingInput { what: "boxes", hint });
         }
-        if loss.needs_patch_map() && loss.pool == Pool::Mask && inputs.mask.is_none() {
+        if needs.patch_map() && needs.pool == Pool::Mask && inputs.mask.is_none() {
             let hint = "pool regions by box or give their masks";
             return Err(ModelError::MissingInput { what: "mask", hint });
         }
@@ -217,26 +218,19 @@ impl Model {
     }
 }
 
-/// Whether an EMA or frozen parameter set teaches.
-#[must_use]
-pub fn uses_teacher_set(loss: &LossSpec) -> bool {
-    matches!(loss.teacher, Teacher::Ema | Teacher::Frozen) && has_taught_term(loss)
+/// The rows whose slot is valid.
+fn valid_rows(all: Tensor, slots: &Slots) -> Result<Items, ModelError> {
+    let features = if slots.is_full() {
+        all
+    } else {
+        all.f_index_select(0, &Tensor::from_slice(slots.valid()).f_to_device(all.device())?)?
+    };
+    Ok(Items { features, slots: slots.clone() })
 }
 
-/// C2 (also within C3) and G1 compare with a teacher's crop.
-fn has_taught_term(loss: &LossSpec) -> bool {
-    matches!(loss.crop, CropLoss::C2 | CropLoss::C3) || matches!(loss.local, LocalLoss::G1 | LocalLoss::G1G2)
-}
-
-/// Whether the model's own crop feature is read by anything.
-fn uses_online_crop(loss: &LossSpec) -> bool {
-    crop_has_gradient(loss) || (has_taught_term(loss) && !uses_teacher_set(loss))
-}
-
-/// Whether a loss sends gradients into the model's own crop feature.
-fn crop_has_gradient(loss: &LossSpec) -> bool {
-    matches!(loss.crop, CropLoss::C1 | CropLoss::C2Nce | CropLoss::C3)
-        || (has_taught_term(loss) && loss.teacher == Teacher::NoStop)
+fn slots_of(inputs: &Inputs, set: Set) -> Result<&Slots, ModelError> {
+    let hint = "say which of its slots hold an item";
+    inputs.slots.get(set).ok_or(ModelError::MissingInput { what: set.name(), hint })
 }
 
 fn missing_crop() -> ModelError {
@@ -250,6 +244,3 @@ fn expect_shape(what: &str, tensor: &Tensor, expected: &[i64]) -> Result<(), Mod
     }
     Err(ModelError::Shape { what: what.to_owned(), expected: format!("{expected:?}"), found })
 }
-
-#[cfg(test)]
-mod tests;

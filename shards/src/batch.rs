@@ -1,7 +1,11 @@
-//! Samples -> one contiguous batch on the host, in the layout that the model reads.
+//! Samples -> one contiguous batch on the host: the rows' planes, and the items of each set with the slots they belong in.
 
-use crate::sample::Sample;
+use crate::sample::{Sample, Text};
+use crate::tokens::Cuts;
+use pixfleet_cluster::spec::Needs;
+use pixfleet_cluster::spec::terms::{HARD_TEXTS, Set};
 use pixfleet_cluster::{Class, Position, SampleId};
+use std::collections::BTreeMap;
 
 /// A bad row and the one that stands in for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -16,7 +20,21 @@ pub struct Substitution {
     pub reason: String,
 }
 
-/// `n` samples of side `size`, each plane contiguous.
+/// The texts of one set, one an item (of hard negatives [`HARD_TEXTS`] a slot).
+#[derive(Debug, Clone, PartialEq)]
+pub enum BatchTexts {
+    /// `[items, width]` stored vectors.
+    Vectors {
+        /// Numbers of a vector.
+        width: usize,
+        /// One after the other.
+        values: Vec<f32>,
+    },
+    /// Token ids of each item, start and end among them.
+    Tokens(Vec<Vec<u32>>),
+}
+
+/// `n` samples of side `size`, each plane contiguous. A plane that the run does not need is empty.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
     /// Samples.
@@ -27,24 +45,25 @@ pub struct Batch {
     pub pixels: Vec<f32>,
     /// `[n, 1, S, S]`, normalized.
     pub mask: Vec<f32>,
-    /// `[n, 3, S, S]`, normalized; empty where the run makes no crops.
+    /// `[n, 3, S, S]`, normalized.
     pub crop_pixels: Vec<f32>,
     /// `[n, 1, S, S]`, normalized; like `crop_pixels`.
     pub crop_mask: Vec<f32>,
-    /// `[n]`: whether the crop terms count.
-    pub crop_valid: Vec<bool>,
-    /// `[n]`: x1, y1, x2, y2 in 0..1 of the square.
+    /// By set, the slots that hold an item: slot `row * slots a row + k`, ascending. Sets that the run does not need, and
+    /// the image's, are absent.
+    pub slots: BTreeMap<Set, Vec<u32>>,
+    /// `[regions]`: x1, y1, x2, y2 in 0..1 of the square, in the order of the region set's slots.
     pub boxes: Vec<[f32; 4]>,
-    /// `[n, text_dim]`.
-    pub text: Vec<f32>,
-    /// Length of a text vector; 0 without text.
-    pub text_dim: usize,
+    /// The texts of each text set, in the order of its slots.
+    pub texts: BTreeMap<Set, BatchTexts>,
     /// `[n]`: the rows that were used.
     pub samples: Vec<SampleId>,
-    /// `[n]`: the regions that were drawn; `None` for whole images.
+    /// `[regions]`: their numbers within their rows; `None` for whole images.
     pub regions: Vec<Option<u32>>,
     /// Bad rows and their stand-ins.
     pub substitutions: Vec<Substitution>,
+    /// Texts that were cut into ids, and how many were too long.
+    pub cuts: Cuts,
 }
 
 /// Samples that do not fit together.
@@ -62,6 +81,22 @@ pub enum BatchError {
         /// The first sample's.
         expected: usize,
     },
+    /// More regions than a row has slots for.
+    #[error("sample {index} has {found} regions, a row has {slots} slots for them")]
+    Regions {
+        /// Which sample.
+        index: usize,
+        /// Its regions.
+        found: usize,
+        /// Slots of a row.
+        slots: u32,
+    },
+    /// Vectors among token ids, or of two lengths.
+    #[error("the texts of set `{set}` are not alike")]
+    Texts {
+        /// Which set.
+        set: &'static str,
+    },
 }
 
 impl BatchError {
@@ -75,42 +110,114 @@ impl BatchError {
 /// Puts samples together in the order given.
 ///
 /// # Errors
-/// Samples of different sizes or text lengths.
-pub fn assemble(items: &[(SampleId, Sample)], substitutions: Vec<Substitution>) -> Result<Batch, BatchError> {
+/// Samples of different sizes or texts, or with more regions than there are slots.
+pub fn assemble(
+    items: &[(SampleId, Sample)],
+    needs: &Needs,
+    substitutions: Vec<Substitution>,
+) -> Result<Batch, BatchError> {
     let Some((_, first)) = items.first() else {
         return Ok(Batch { substitutions, ..Batch::default() });
     };
-    let n = items.len();
+    let (n, area) = (items.len(), first.pixels.len() / 3);
     let room = |one: &[f32]| Vec::with_capacity(one.len() * n);
     let mut batch = Batch {
         n,
-        size: first.mask.len().isqrt(),
+        size: area.isqrt(),
         pixels: room(&first.pixels),
         mask: room(&first.mask),
         crop_pixels: room(&first.crop_pixels),
         crop_mask: room(&first.crop_mask),
-        text: room(&first.text),
-        text_dim: first.text.len(),
+        slots: Set::ALL.into_iter().filter(|s| *s != Set::Image && needs.has(*s)).map(|s| (s, Vec::new())).collect(),
+        texts: BTreeMap::new(),
         substitutions,
         ..Batch::default()
     };
     for (index, (id, sample)) in items.iter().enumerate() {
+        batch.push_planes(index, sample, first)?;
+        batch.push_items(index, sample, needs.regions)?;
+        batch.samples.push(*id);
+        batch.cuts.merge(&sample.cuts);
+    }
+    for set in needs.texts() {
+        // A set without any item still has texts: none of its tower's kind.
+        batch.texts.entry(set).or_insert_with(|| BatchTexts::Tokens(Vec::new()));
+    }
+    Ok(batch)
+}
+
+impl Batch {
+    fn push_planes(&mut self, index: usize, sample: &Sample, first: &Sample) -> Result<(), BatchError> {
         for (plane, out, part, expected) in [
-            ("pixels", &mut batch.pixels, &sample.pixels, first.pixels.len()),
-            ("mask", &mut batch.mask, &sample.mask, first.mask.len()),
-            ("crop_pixels", &mut batch.crop_pixels, &sample.crop_pixels, first.crop_pixels.len()),
-            ("crop_mask", &mut batch.crop_mask, &sample.crop_mask, first.crop_mask.len()),
-            ("text", &mut batch.text, &sample.text, first.text.len()),
+            ("pixels", &mut self.pixels, &sample.pixels, first.pixels.len()),
+            ("mask", &mut self.mask, &sample.mask, first.mask.len()),
+            ("crop_pixels", &mut self.crop_pixels, &sample.crop_pixels, first.crop_pixels.len()),
+            ("crop_mask", &mut self.crop_mask, &sample.crop_mask, first.crop_mask.len()),
         ] {
             if part.len() != expected {
                 return Err(BatchError::Length { index, plane, found: part.len(), expected });
             }
             out.extend_from_slice(part);
         }
-        batch.crop_valid.push(sample.crop_valid);
-        batch.boxes.push(sample.box_xyxy);
-        batch.samples.push(*id);
-        batch.regions.push(sample.region);
+        Ok(())
     }
-    Ok(batch)
+
+    fn push_items(&mut self, index: usize, sample: &Sample, slots: u32) -> Result<(), BatchError> {
+        if sample.regions.len() > slots as usize {
+            return Err(BatchError::Regions { index, found: sample.regions.len(), slots });
+        }
+        let row = index as u32;
+        if sample.crop_valid {
+            self.note(Set::Crop, row);
+            self.note(Set::Teacher, row);
+        }
+        for (set, text) in [(Set::LongText, &sample.long_text), (Set::ShortText, &sample.short_text)] {
+            if let Some(text) = text {
+                self.push_text(set, row, std::slice::from_ref(text))?;
+            }
+        }
+        for (slot, region) in (row * slots..).zip(&sample.regions) {
+            if self.note(Set::Region, slot) {
+                self.boxes.push(region.box_xyxy);
+            }
+            self.regions.push(region.region);
+            if let Some(text) = &region.text {
+                self.push_text(Set::RegionText, slot, std::slice::from_ref(text))?;
+            }
+            if !region.choice.is_empty() {
+                debug_assert_eq!(region.choice.len(), HARD_TEXTS as usize);
+                self.push_text(Set::HardText, slot, &region.choice)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Notes an item of `set`, if the run needs the set.
+    fn note(&mut self, set: Set, slot: u32) -> bool {
+        let slots = self.slots.get_mut(&set);
+        let needed = slots.is_some();
+        slots.into_iter().for_each(|slots| slots.push(slot));
+        needed
+    }
+
+    fn push_text(&mut self, set: Set, slot: u32, texts: &[Text]) -> Result<(), BatchError> {
+        if !self.note(set, slot) {
+            return Ok(());
+        }
+        for text in texts {
+            let all = self.texts.entry(set).or_insert_with(|| match text {
+                Text::Vector(vector) => BatchTexts::Vectors { width: vector.len(), values: Vec::new() },
+                Text::Tokens(_) => BatchTexts::Tokens(Vec::new()),
+            });
+            match (all, text) {
+                (BatchTexts::Vectors { width, values }, Text::Vector(vector)) if vector.len() == *width => {
+                    values.extend_from_slice(vector);
+                }
+                (BatchTexts::Tokens(all), Text::Tokens(ids)) => all.push(ids.clone()),
+                (BatchTexts::Vectors { .. }, Text::Vector(_) | Text::Tokens(_))
+                | (BatchTexts::Tokens(_), Text::Vector(_)) => return Err(BatchError::Texts { set: set.name() }),
+            }
+        }
+        Ok(())
+    }
 }

@@ -9,12 +9,14 @@ pub mod poll;
 pub mod s3;
 pub mod stats;
 pub mod steps;
+pub mod system;
 
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
+use system::System;
 
 /// The workspace.
 pub fn root() -> PathBuf {
@@ -144,22 +146,32 @@ pub struct TestRun {
     pub dir: PathBuf,
     /// The run's name.
     pub name: String,
+    /// What it trains.
+    system: System,
 }
 
 impl TestRun {
-    /// A small run called `name` on the dataset.
+    /// A small run of PixCLIP called `name` on the dataset.
     pub fn new(name: &str) -> Self {
+        Self::of(name, System::Pixclip)
+    }
+
+    /// A small run of `system`.
+    pub fn of(name: &str, system: System) -> Self {
         let dir = scratch().join(name);
         std::fs::create_dir_all(&dir).expect("scratch is writable");
         let text = run_file(name, dataset(), &url(&dir.join("store")));
         std::fs::write(dir.join("run.toml"), text).expect("scratch is writable");
-        Self { dir, name: name.to_string() }
+        Self { dir, name: name.to_string(), system }
     }
 
     /// `pixfleet train` of this run with `workers`, logging JSON lines.
     pub fn train(&self, workers: u32) -> Command {
         let mut command = pixfleet(["train"]);
         command.arg(self.dir.join("run.toml")).args(["--workers", &workers.to_string(), "--log", "json"]);
+        for set in self.system.overrides() {
+            command.args(["--set", set]);
+        }
         command
     }
 

@@ -85,7 +85,7 @@ impl StoredRun {
     /// # Errors
     /// If a parameter is missing or has another shape.
     pub(crate) fn model(&self, weights: Weights, device: Device) -> Result<Model> {
-        let mut model = Model::build(&self.spec.model, self.spec.run.seed, device);
+        let mut model = Model::build(&self.spec.model, &self.spec.needs(), self.spec.run.seed, device);
         let params = self.params(weights)?;
         let expected = model.params.len();
         if params.len() != expected {

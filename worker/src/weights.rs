@@ -3,14 +3,16 @@
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
-use pixfleet_cluster::spec::{ModelSpec, TextProjSpec, VisionPreset};
+use pixfleet_cluster::spec::{
+    AlphaInit, DataSpec, LastBlock, LossPreset, LossSpec, ModelSpec, Needs, TextPreset, TextProjSpec, VisionPreset,
+};
 use pixfleet_model::Model;
 use pixfleet_model::params::LoadOptions;
 use safetensors::SafeTensors;
 use std::path::Path;
 use tch::Device;
 
-/// A vision tower by name, as it is typed.
+/// A model by name, as it is typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Preset {
     /// A few million parameters: for CPUs, tests and the demo.
@@ -24,16 +26,50 @@ pub(crate) enum Preset {
     /// EVA02-CLIP-L-14 at 336 px.
     #[value(name = "eva02-l14-336")]
     Eva02L14At336,
+    /// FG-CLIP v1's tiny twin.
+    #[value(name = "fgclip1-tiny")]
+    Fgclip1Tiny,
+    /// FG-CLIP v1 over CLIP ViT-B/16.
+    #[value(name = "fgclip1-b16")]
+    Fgclip1B16,
+    /// FG-CLIP v1 over CLIP ViT-L/14 at 336 px.
+    #[value(name = "fgclip1-l14-336")]
+    Fgclip1L14At336,
 }
 
-impl From<Preset> for VisionPreset {
-    fn from(preset: Preset) -> Self {
-        match preset {
-            Preset::Tiny => Self::Tiny,
-            Preset::Eva02B16 => Self::Eva02B16,
-            Preset::Eva02L14 => Self::Eva02L14,
-            Preset::Eva02L14At336 => Self::Eva02L14At336,
+impl Preset {
+    /// Vision tower and text tower.
+    fn towers(self) -> (VisionPreset, TextPreset) {
+        match self {
+            Self::Tiny => (VisionPreset::Tiny, TextPreset::Adapter),
+            Self::Eva02B16 => (VisionPreset::Eva02B16, TextPreset::Adapter),
+            Self::Eva02L14 => (VisionPreset::Eva02L14, TextPreset::Adapter),
+            Self::Eva02L14At336 => (VisionPreset::Eva02L14At336, TextPreset::Adapter),
+            Self::Fgclip1Tiny => (VisionPreset::TinyClip, TextPreset::TinyClip),
+            Self::Fgclip1B16 => (VisionPreset::ClipB16, TextPreset::ClipB16),
+            Self::Fgclip1L14At336 => (VisionPreset::ClipL14At336, TextPreset::ClipL14),
         }
+    }
+
+    /// Whether it is a model of FG-CLIP.
+    pub(crate) fn is_fgclip(self) -> bool {
+        match self {
+            Self::Tiny | Self::Eva02B16 | Self::Eva02L14 | Self::Eva02L14At336 => false,
+            Self::Fgclip1Tiny | Self::Fgclip1B16 | Self::Fgclip1L14At336 => true,
+        }
+    }
+
+    /// The model of a run that trains it, and what that run needs. `adapter`: the text adapter's sizes.
+    pub(crate) fn model(self, adapter: TextProjSpec) -> (ModelSpec, Needs) {
+        let (vision, text) = self.towers();
+        let plain = ModelSpec { vision, text, text_proj: adapter, ..ModelSpec::default() };
+        let (model, loss) = if self.is_fgclip() {
+            let fgclip = ModelSpec { alpha_init: AlphaInit::None, last_block: LastBlock::AttentionFree, ..plain };
+            (fgclip, LossPreset::Fgclip1Stage2)
+        } else {
+            (plain, LossPreset::Default)
+        };
+        (model, Needs::of(&LossSpec::preset(loss), &DataSpec::default()))
     }
 }
 
@@ -49,8 +85,9 @@ const ALPHA: &str = "visual.alpha_patch_embed.";
 pub(crate) fn open(preset: Preset, path: &Path, device: Device) -> Result<Model> {
     let origin = path.display().to_string();
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {origin}"))?;
-    let model = ModelSpec { vision: preset.into(), text_proj: text_proj(&bytes, &origin)?, ..ModelSpec::default() };
-    let mut model = Model::build(&model, 0, device);
+    let adapter = if preset.is_fgclip() { TextProjSpec::default() } else { text_proj(&bytes, &origin)? };
+    let (spec, needs) = preset.model(adapter);
+    let mut model = Model::build(&spec, &needs, 0, device);
     let report = model.params.load_bytes(&bytes, &origin, &LoadOptions::default())?;
     let (alpha, missing): (Vec<_>, Vec<_>) = report.missing.iter().partition(|name| name.starts_with(ALPHA));
     if !missing.is_empty() {

@@ -28,14 +28,16 @@ Examples:
   pixfleet train run.toml --workers 4
   pixfleet train run.toml --workers 4 --respawn 10 --log json --set train.min_workers=2
   pixfleet train run.toml --workers 8 --coordinator node7:7000      # more workers for a run that is led elsewhere
+  pixfleet train stage1.toml stage2.toml --workers 4                # one after the other; the same command goes on
   pixfleet train run.toml --print-plan";
 
 /// What was typed.
 #[derive(clap::Args)]
 #[command(after_help = MORE)]
 pub(crate) struct Args {
-    /// The run file.
-    file: PathBuf,
+    /// The run file. Several are run one after the other, each when the one before is done.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
     /// Workers to start on this machine.
     #[arg(long, default_value_t = 1)]
     workers: u32,
@@ -72,31 +74,63 @@ pub(crate) enum Log {
 }
 
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
-    let text = std::fs::read_to_string(&args.file).with_context(|| format!("cannot read {}", args.file.display()))?;
-    let spec = RunSpec::parse(&text, &args.set).with_context(|| args.file.display().to_string())?;
+    // All files are checked before the first run starts.
+    let read = |file: &PathBuf| {
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        RunSpec::parse(&text, &args.set).with_context(|| file.display().to_string())
+    };
+    let specs = args.files.iter().map(read).collect::<Result<Vec<_>>>()?;
     if args.print_plan {
-        std::io::stdout().write_all(spec.to_toml().as_bytes()).context("cannot write to standard output")?;
+        let plans: Vec<String> = specs.iter().map(RunSpec::to_toml).collect();
+        std::io::stdout().write_all(plans.join("\n").as_bytes()).context("cannot write to standard output")?;
         return Ok(ExitCode::SUCCESS);
     }
-    anyhow::ensure!(args.workers >= 1, "--workers 0: at least one worker is needed");
-    anyhow::ensure!(
-        args.workers <= spec.train.lanes,
-        "--workers {} is more than train.lanes = {}: a worker hosts at least one lane; use fewer workers, or more lanes \
-         with --set train.lanes=N",
-        args.workers,
-        spec.train.lanes
-    );
+    for (i, spec) in specs.iter().enumerate() {
+        check(spec, &args)?;
+        anyhow::ensure!(
+            specs[..i].iter().all(|before| before.run.name != spec.run.name),
+            "two of the run files are of the run `{}`; each needs a name of its own",
+            spec.run.name
+        );
+    }
     // Children ask the kernel to die with the thread that started them, so they are started from this, the main one.
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let launch = supervise::Launch {
-        spec,
-        workers: args.workers,
-        respawn: args.respawn,
-        log: args.log,
-        coordinator: args.coordinator,
-        fresh: args.fresh,
-        device: args.device,
-    };
-    runtime.block_on(supervise::run(launch))
+    let count = specs.len();
+    for (number, spec) in specs.into_iter().enumerate() {
+        if count > 1 {
+            eprintln!("[{}/{count}] {}", number + 1, spec.run.name);
+        }
+        let launch = supervise::Launch {
+            spec,
+            workers: args.workers,
+            respawn: args.respawn,
+            log: args.log,
+            coordinator: args.coordinator.clone(),
+            fresh: args.fresh,
+            device: args.device.clone(),
+        };
+        let code = runtime.block_on(supervise::run(launch))?;
+        if code != ExitCode::SUCCESS {
+            return Ok(code);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(spec: &RunSpec, args: &Args) -> Result<()> {
+    anyhow::ensure!(args.workers >= 1, "--workers 0: at least one worker is needed");
+    anyhow::ensure!(
+        args.workers <= spec.train.lanes,
+        "--workers {} is more than train.lanes = {} of {}: a worker hosts at least one lane; use fewer workers, or more \
+         lanes with --set train.lanes=N",
+        args.workers,
+        spec.train.lanes,
+        spec.run.name
+    );
+    anyhow::ensure!(
+        args.files.len() == 1 || args.coordinator.is_none(),
+        "--coordinator leads one run; give one run file with it"
+    );
+    Ok(())
 }

@@ -32,7 +32,7 @@ pub enum CropBackground {
     Mean,
 }
 
-/// Which caption of a region is its training text.
+/// Which text of a region is trained on: of its captions, or of its expressions where all regions of an image are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TextChoice {
@@ -58,6 +58,17 @@ pub struct DataSpec {
     pub text: TextChoice,
     /// With `text = "mixed"`: probability of the long caption.
     pub long_probability: f64,
+    /// Most regions of an image that are trained on, the first of its row; where a row stands for one drawn region, that
+    /// is one whatever this says.
+    pub regions: u32,
+    /// Tokenizer of a text tower that reads token ids: `clip`, or the path of a `tokenizer.json`.
+    pub tokenizer: String,
+    /// Tokens of a long caption, start and end among them; what is longer is cut and counted.
+    pub long_tokens: u32,
+    /// Tokens of every other text.
+    pub short_tokens: u32,
+    /// What an image's short caption is preceded by (FG-CLIP: `a photo of `).
+    pub short_prefix: String,
     /// How an image becomes a square.
     pub fit: Fit,
     /// Probability that a sample becomes (whole image, all-ones mask, image caption) (AlphaCLIP `common_pair`).
@@ -88,6 +99,11 @@ impl Default for DataSpec {
             vectors: "minilm-plain-256".into(),
             text: TextChoice::Mixed,
             long_probability: 0.5,
+            regions: 4,
+            tokenizer: "clip".into(),
+            long_tokens: 248,
+            short_tokens: 77,
+            short_prefix: "a photo of ".into(),
             fit: Fit::Pad,
             common_pair: 0.1,
             full_mask_value: 0.5 / 0.26,

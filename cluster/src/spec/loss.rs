@@ -1,5 +1,6 @@
-//! `[loss]`: the three branches, their variants and weights (method.md 2.3 to 2.6).
+//! `[loss]`: PixCLIP's three branches and FG-CLIP's four terms, their variants and weights (method.md 2.3 to 2.6, 4.2).
 
+use super::check::{Bad, check_share, check_weight};
 use serde::{Deserialize, Serialize};
 
 /// A named combination (method.md 2.6). A run file may name one and override single keys.
@@ -17,6 +18,22 @@ pub enum LossPreset {
     Direct,
     /// B1 alone.
     Alphaclip,
+    /// FG-CLIP v1, stage 1: long and short captions (method.md 4.2).
+    #[serde(rename = "fgclip1-stage1")]
+    Fgclip1Stage1,
+    /// FG-CLIP v1, stage 2: captions, regions and hard negatives, 1 / 1 / 0.1 / 0.5 (method.md 4.2).
+    #[serde(rename = "fgclip1-stage2")]
+    Fgclip1Stage2,
+}
+
+/// What images are contrasted with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GlobalLoss {
+    /// The masked image with the text of its drawn region: PixCLIP's branch 1, InfoNCE(v_m, u).
+    MaskText,
+    /// The image with its long and with its short caption: FG-CLIP's L_long + L_short.
+    Captions,
 }
 
 /// Branch 2, fine-grained cropping alignment (method.md 2.4). `v_m` masked image, `v_c` crop, `u` text.
@@ -92,6 +109,9 @@ pub enum Teacher {
 pub struct LossSpec {
     /// The preset that the other keys started from.
     pub preset: LossPreset,
+    /// What images are contrasted with; PixCLIP's branches 2 and 3 go with `mask-text`, FG-CLIP's region terms with
+    /// `captions`.
+    pub global: GlobalLoss,
     /// Branch 2.
     pub crop: CropLoss,
     /// Branch 3.
@@ -102,6 +122,14 @@ pub struct LossSpec {
     pub crop_weight: f64,
     /// Weight of branch 3.
     pub local_weight: f64,
+    /// FG-CLIP's choice of the true text among ten hard negatives.
+    pub hard: bool,
+    /// Weight of the long captions.
+    pub long_weight: f64,
+    /// Weight of the short captions.
+    pub short_weight: f64,
+    /// Weight of the hard negatives.
+    pub hard_weight: f64,
     /// Weight of C2 within C3.
     pub c3_lambda: f64,
     /// How a region is pooled.
@@ -120,20 +148,29 @@ impl LossSpec {
     /// The values that a preset stands for.
     #[must_use]
     pub fn preset(preset: LossPreset) -> Self {
-        let (crop, local, teacher) = match preset {
-            LossPreset::Default => (CropLoss::C1, LocalLoss::G1, Teacher::Online),
-            LossPreset::TwoCl => (CropLoss::C1, LocalLoss::Off, Teacher::Online),
-            LossPreset::Fineclip => (CropLoss::Off, LocalLoss::G1G2, Teacher::NoStop),
-            LossPreset::Direct => (CropLoss::C2, LocalLoss::G3, Teacher::Online),
-            LossPreset::Alphaclip => (CropLoss::Off, LocalLoss::Off, Teacher::Online),
+        let three = |crop, local, teacher| (GlobalLoss::MaskText, crop, local, teacher);
+        let captions = (GlobalLoss::Captions, CropLoss::Off, LocalLoss::Off, Teacher::Online);
+        let (global, crop, local, teacher) = match preset {
+            LossPreset::Default => three(CropLoss::C1, LocalLoss::G1, Teacher::Online),
+            LossPreset::TwoCl => three(CropLoss::C1, LocalLoss::Off, Teacher::Online),
+            LossPreset::Fineclip => three(CropLoss::Off, LocalLoss::G1G2, Teacher::NoStop),
+            LossPreset::Direct => three(CropLoss::C2, LocalLoss::G3, Teacher::Online),
+            LossPreset::Alphaclip => three(CropLoss::Off, LocalLoss::Off, Teacher::Online),
+            LossPreset::Fgclip1Stage1 | LossPreset::Fgclip1Stage2 => captions,
         };
+        let regions = preset == LossPreset::Fgclip1Stage2;
         Self {
             preset,
+            global,
             crop,
             local,
             global_weight: 1.0,
             crop_weight: 1.0,
             local_weight: 1.0,
+            hard: regions,
+            long_weight: 1.0,
+            short_weight: 1.0,
+            hard_weight: 0.5,
             c3_lambda: 1.0,
             pool: Pool::RoiAlign,
             pool_order: PoolOrder::PoolThenHead,
@@ -143,15 +180,23 @@ impl LossSpec {
         }
     }
 
-    /// Whether the crop's feature `v_c` is needed.
-    #[must_use]
-    pub fn needs_crop(&self) -> bool {
-        self.crop != CropLoss::Off || matches!(self.local, LocalLoss::G1 | LocalLoss::G1G2)
-    }
-
-    /// Whether the region feature `v_r` is needed.
-    #[must_use]
-    pub fn needs_patch_map(&self) -> bool {
-        self.local != LocalLoss::Off
+    /// What must hold between the section's values.
+    pub(super) fn check(&self, bad: &mut impl Bad) {
+        check_share("loss.label_smoothing", self.label_smoothing, bad);
+        check_share("loss.ema_decay", self.ema_decay, bad);
+        check_weight("loss.global_weight", self.global_weight, bad);
+        check_weight("loss.crop_weight", self.crop_weight, bad);
+        check_weight("loss.local_weight", self.local_weight, bad);
+        check_weight("loss.long_weight", self.long_weight, bad);
+        check_weight("loss.short_weight", self.short_weight, bad);
+        check_weight("loss.hard_weight", self.hard_weight, bad);
+        let captions = self.global == GlobalLoss::Captions;
+        let mut with = |set: bool, key: &str, ok: bool, other: &str| {
+            let cure = format!("goes with loss.global = \"{other}\"; leave it out, or choose another preset");
+            bad(!set || ok, key, cure);
+        };
+        with(self.crop != CropLoss::Off, "loss.crop", !captions, "mask-text");
+        with(self.local != LocalLoss::Off, "loss.local", !captions, "mask-text");
+        with(self.hard, "loss.hard", captions, "captions");
     }
 }

@@ -7,17 +7,22 @@ mod check;
 mod data;
 mod loss;
 mod model;
+mod needs;
 mod optimizer;
 mod parse;
 mod run;
 mod spot;
+pub mod terms;
 
 #[cfg(test)]
 mod tests;
 
 pub use data::{CropBackground, CropMask, DataSpec, Fit, TextChoice};
-pub use loss::{CropLoss, LocalLoss, LossPreset, LossSpec, Pool, PoolOrder, Teacher};
-pub use model::{AlphaInit, LastBlock, LogitScaleSpec, ModelSpec, PatchMapMask, TextProjSpec, VisionPreset};
+pub use loss::*;
+pub use model::{
+    AlphaInit, LastBlock, LogitScaleSpec, ModelSpec, PatchMapMask, TextClipSpec, TextPreset, TextProjSpec, VisionPreset,
+};
+pub use needs::Needs;
 pub use optimizer::{OptimizerSpec, ScheduleSpec};
 pub use parse::{Problem, SpecError};
 pub use run::{CheckpointSpec, Precision, Reduce, RunSection, TrainSpec};
@@ -55,6 +60,12 @@ impl RunSpec {
     /// [`SpecError`] lists every problem with its key path.
     pub fn parse(toml: &str, overrides: &[String]) -> Result<Self, SpecError> {
         parse::parse(toml, overrides)
+    }
+
+    /// What the run needs of its data and its towers.
+    #[must_use]
+    pub fn needs(&self) -> Needs {
+        Needs::of(&self.loss, &self.data)
     }
 
     /// The whole spec as TOML, every value written out (`--print-plan`). Parses back to the same spec.

@@ -17,6 +17,62 @@ pub enum VisionPreset {
     /// EVA02-CLIP-L-14-336.
     #[serde(rename = "eva02-l14-336")]
     Eva02L14At336,
+    /// A few million parameters of CLIP's ViT at 96 px.
+    TinyClip,
+    /// OpenAI's CLIP ViT-B/16 at 224 px.
+    #[serde(rename = "clip-b16")]
+    ClipB16,
+    /// OpenAI's CLIP ViT-L/14 at 336 px.
+    #[serde(rename = "clip-l14-336")]
+    ClipL14At336,
+}
+
+impl VisionPreset {
+    /// Numbers of an embedding: the joint width D.
+    #[must_use]
+    pub fn embed(self) -> u32 {
+        match self {
+            Self::Tiny | Self::TinyClip => 256,
+            Self::Eva02B16 | Self::Eva02L14 | Self::Eva02L14At336 => 1280,
+            Self::ClipB16 => 512,
+            Self::ClipL14At336 => 768,
+        }
+    }
+}
+
+/// A text tower by name. Sizes stand in `pixfleet-model`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TextPreset {
+    /// The adapter over stored text vectors (`[model.text_proj]`).
+    Adapter,
+    /// A few million parameters of CLIP's text transformer, over token ids.
+    TinyClip,
+    /// The text transformer of CLIP ViT-B/16, over token ids.
+    #[serde(rename = "clip-b16")]
+    ClipB16,
+    /// The text transformer of CLIP ViT-L/14, over token ids.
+    #[serde(rename = "clip-l14")]
+    ClipL14,
+}
+
+impl TextPreset {
+    /// Whether it reads token ids instead of stored vectors.
+    #[must_use]
+    pub fn reads_tokens(self) -> bool {
+        self != Self::Adapter
+    }
+
+    /// Numbers of an embedding; an adapter's are as many as the vision tower's.
+    #[must_use]
+    pub fn embed(self) -> Option<u32> {
+        match self {
+            Self::Adapter => None,
+            Self::TinyClip => Some(256),
+            Self::ClipB16 => Some(512),
+            Self::ClipL14 => Some(768),
+        }
+    }
 }
 
 /// How the alpha convolution of the mask-aware patch embedding starts (method.md 1.2.1).
@@ -71,7 +127,15 @@ impl Default for TextProjSpec {
     }
 }
 
-/// `[model.logit_scale]`
+/// `[model.text_clip]`: CLIP's text transformer, where `model.text` is one.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TextClipSpec {
+    /// Frozen (AlphaCLIP).
+    pub frozen: bool,
+}
+
+/// `[model.logit_scale]`: every temperature of the run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogitScaleSpec {
@@ -95,7 +159,10 @@ impl Default for LogitScaleSpec {
 pub struct ModelSpec {
     /// The vision tower.
     pub vision: VisionPreset,
-    /// URL or path of a safetensors file with the names of method.md 1.6 to start from; empty: from scratch.
+    /// The text tower.
+    pub text: TextPreset,
+    /// What to start from: path or URL of a safetensors file, or the URL of another run (its newest checkpoint, or that
+    /// of a step: `<store>/<name>@1000`); empty: from scratch.
     pub weights: String,
     /// Start of the alpha convolution.
     pub alpha_init: AlphaInit,
@@ -105,6 +172,8 @@ pub struct ModelSpec {
     pub patch_map_mask: PatchMapMask,
     /// `[model.text_proj]`
     pub text_proj: TextProjSpec,
+    /// `[model.text_clip]`
+    pub text_clip: TextClipSpec,
     /// `[model.logit_scale]`
     pub logit_scale: LogitScaleSpec,
 }
@@ -113,11 +182,13 @@ impl Default for ModelSpec {
     fn default() -> Self {
         Self {
             vision: VisionPreset::Eva02B16,
+            text: TextPreset::Adapter,
             weights: String::new(),
             alpha_init: AlphaInit::Zero,
             last_block: LastBlock::Normal,
             patch_map_mask: PatchMapMask::Shared,
             text_proj: TextProjSpec::default(),
+            text_clip: TextClipSpec::default(),
             logit_scale: LogitScaleSpec::default(),
         }
     }

@@ -1,6 +1,6 @@
 //! Sizes of the CLIP towers (method.md 1.3, 4.1): OpenAI's published ones, and tiny twins for a CPU.
 
-use pixfleet_cluster::spec::{AlphaInit, LastBlock};
+use pixfleet_cluster::spec::{AlphaInit, LastBlock, ModelSpec, TextPreset, VisionPreset};
 
 use super::positions::{KEEP, stretched};
 
@@ -22,7 +22,7 @@ pub struct ClipVisionConfig {
     /// Width D of the joint embedding.
     pub embed: i64,
     /// Start of the alpha convolution, or that there is none.
-    pub alpha: AlphaInit,
+    pub alpha_init: AlphaInit,
     /// The last block on the way to the patch map.
     pub last_block: LastBlock,
 }
@@ -60,6 +60,21 @@ pub(super) struct StackSizes {
 }
 
 impl ClipVisionConfig {
+    /// The tower of a run file; `None` if it is of another kind.
+    #[must_use]
+    pub fn of(spec: &ModelSpec) -> Option<Self> {
+        let sizes = match spec.vision {
+            VisionPreset::TinyClip => Self::tiny(),
+            VisionPreset::ClipB16 => Self::b16(),
+            VisionPreset::ClipL14At336 => Self::l14_at_336(),
+            VisionPreset::Tiny | VisionPreset::Eva02B16 | VisionPreset::Eva02L14 | VisionPreset::Eva02L14At336 => {
+                return None;
+            }
+        };
+        debug_assert_eq!(sizes.embed, i64::from(spec.vision.embed()));
+        Some(Self { alpha_init: spec.alpha_init, last_block: spec.last_block, ..sizes })
+    }
+
     /// CLIP ViT-B/16 at 224 px.
     #[must_use]
     pub fn b16() -> Self {
@@ -88,7 +103,7 @@ impl ClipVisionConfig {
             heads: width / 64,
             hidden: 4 * width,
             embed,
-            alpha: AlphaInit::None,
+            alpha_init: AlphaInit::None,
             last_block: LastBlock::Normal,
         }
     }
@@ -111,6 +126,19 @@ impl ClipVisionConfig {
 }
 
 impl ClipTextConfig {
+    /// The tower of a run file; `long`: whether long captions are read. `None` if it is of another kind.
+    #[must_use]
+    pub fn of(spec: &ModelSpec, long: bool) -> Option<Self> {
+        let sizes = match spec.text {
+            TextPreset::Adapter => return None,
+            TextPreset::TinyClip => Self::tiny(),
+            TextPreset::ClipB16 => Self::b16(),
+            TextPreset::ClipL14 => Self::l14(),
+        };
+        debug_assert_eq!(Some(sizes.embed), spec.text.embed().map(i64::from));
+        Some(Self { long, ..sizes })
+    }
+
     /// The text tower of CLIP ViT-B/16.
     #[must_use]
     pub fn b16() -> Self {

@@ -5,7 +5,7 @@ use pixfleet_cluster::spec::AlphaInit;
 use tch::{Kind, Tensor};
 
 use super::config::ClipVisionConfig;
-use crate::params::{Builder, Init, ParamId, Weights};
+use crate::params::{Builder, Init, ParamGroup, ParamId, Weights};
 use crate::vision::patch_embed::patchify;
 
 /// Parameters of the embedding.
@@ -26,14 +26,16 @@ impl Embed {
         let (c, p) = (config.width, config.patch);
         let scaled = Init::Normal { std: (c as f64).powf(-0.5) };
         let torch = |channels: i64| Init::Uniform { bound: ((channels * p * p) as f64).powf(-0.5) };
-        let class = at.param("class_embedding", &[c], scaled);
+        // FG-CLIP's trainer (Hugging Face's) lets decay act on everything but norms and biases.
+        let class = at.param_that(true, "class_embedding", &[c], scaled);
         let image = at.param("patch_embedding.weight", &[c, 3, p, p], torch(3));
-        let alpha = match config.alpha {
+        let alpha = match config.alpha_init {
             AlphaInit::None => None,
             AlphaInit::Zero => Some(Init::Zeros),
             AlphaInit::Random => Some(torch(1)),
         };
-        let alpha = alpha.map(|init| at.param("alpha_patch_embedding.weight", &[c, 1, p, p], init));
+        let mut own = at.of(ParamGroup::Alpha);
+        let alpha = alpha.map(|init| own.param("alpha_patch_embedding.weight", &[c, 1, p, p], init));
         let positions = at.param("position_embedding.weight", &[config.patches() + 1, c], scaled);
         Self { patch: p, class, image, alpha, positions }
     }

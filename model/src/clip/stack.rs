@@ -5,7 +5,7 @@ use tch::Tensor;
 use super::attention::Sight;
 use super::block::Block;
 use super::config::StackSizes;
-use crate::params::{Builder, Weights};
+use crate::params::{Builder, ParamGroup, Weights};
 
 /// The blocks of one tower.
 #[derive(Debug)]
@@ -15,9 +15,14 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Registers `layers.{0..depth}` at `at` (the builder below `encoder`).
-    pub(super) fn new(sizes: &StackSizes, sight: Sight, at: &mut Builder<'_>) -> Self {
-        let mut block = |i: i64| Block::new(sizes, sight, &mut at.below(&format!("layers.{i}")));
+    /// Registers `layers.{0..depth}` at `at` (the builder below `encoder`); `group` says how block i learns.
+    pub(super) fn new(
+        sizes: &StackSizes,
+        sight: Sight,
+        group: impl Fn(i64) -> ParamGroup,
+        at: &mut Builder<'_>,
+    ) -> Self {
+        let mut block = |i: i64| Block::new(sizes, sight, &mut at.below(&format!("layers.{i}")).of(group(i)));
         let before = (0..sizes.depth - 1).map(&mut block).collect();
         Self { before, last: block(sizes.depth - 1) }
     }

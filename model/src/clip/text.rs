@@ -8,10 +8,10 @@ use super::attention::Sight;
 use super::config::ClipTextConfig;
 use super::positions::{KEEP, stretch_positions};
 use super::stack::Stack;
-use super::token_ids::TokenIds;
+use super::token_ids::CheckedIds;
 use crate::error::ModelError;
 use crate::layers::{LayerNorm, Linear, l2_normalize};
-use crate::params::{Builder, Init, ParamId, Weights};
+use crate::params::{Builder, Init, ParamGroup, ParamId, Weights};
 
 /// Which positions and which projection a text takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,7 @@ impl ClipText {
     /// clip/model.py); both long tables start as the stretched short one, the long projection as a copy.
     pub fn new(config: &ClipTextConfig, root: &mut Builder<'_>) -> Self {
         let (width, embed) = (config.width, config.embed);
+        let mut root = root.of(ParamGroup::Text);
         let mut at = root.below("text_model");
         let mut embeddings = at.below("embeddings");
         let tokens = embeddings.param("token_embedding.weight", &[config.vocab, width], Init::Normal { std: 0.02 });
@@ -60,7 +61,7 @@ impl ClipText {
         let tables = config
             .long
             .then(|| (stretched("position_embedding_ori.weight"), stretched("position_embedding_res.weight")));
-        let stack = Stack::new(&config.stack(), Sight::Causal, &mut at.below("encoder"));
+        let stack = Stack::new(&config.stack(), Sight::Causal, |_| ParamGroup::Text, &mut at.below("encoder"));
         let norm = LayerNorm::new(&mut at.below("final_layer_norm"), width, LN_EPS);
         let scaled = Init::Normal { std: (width as f64).powf(-0.5) };
         let projection = root.param("text_projection.weight", &[embed, width], scaled);
@@ -89,7 +90,7 @@ impl ClipText {
             TextPath::Long => Some(self.long.as_ref().ok_or(ModelError::NoLongPath)?),
         };
         let most = long.map_or(self.config.short_positions, |_| self.config.long_positions());
-        let texts = TokenIds::check(ids, most, &self.config, w.device())?;
+        let texts = CheckedIds::check(ids, most, &self.config, w.device())?;
         let (n, length) = texts.ids.size2()?;
         let words = Tensor::embedding(w.fp32(self.tokens), &texts.ids, -1, false, false);
         let positions = match long {

@@ -10,14 +10,14 @@ use crate::error::ModelError;
 
 /// Checked texts.
 #[derive(Debug)]
-pub(super) struct TokenIds {
+pub(super) struct CheckedIds {
     /// [n, L], L the length of the longest text with its end.
     pub(super) ids: Tensor,
     /// [n]: where each text ends.
     pub(super) ends: Tensor,
 }
 
-impl TokenIds {
+impl CheckedIds {
     /// `ids` [n, L]; `most`: positions of the path.
     ///
     /// Behind a text's first end nothing is read: attention is causal. So the batch is cut there, and the result is the

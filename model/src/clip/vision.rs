@@ -9,7 +9,7 @@ use super::config::ClipVisionConfig;
 use super::embed::Embed;
 use super::stack::Stack;
 use crate::layers::{LayerNorm, Linear, LinearInit, l2_normalize};
-use crate::params::{Builder, Weights};
+use crate::params::{Builder, ParamGroup, Weights};
 use crate::vision::VisionOut;
 
 /// The tower's structure.
@@ -26,11 +26,13 @@ pub struct ClipVision {
 impl ClipVision {
     /// Registers `vision_model.*` and `visual_projection.weight` at `root` (the builder without a prefix).
     pub fn new(config: &ClipVisionConfig, root: &mut Builder<'_>) -> Self {
+        let above = |layers: i64| ParamGroup::Vision { above: layers as u32 };
         let mut at = root.below("vision_model");
-        let embed = Embed::new(config, &mut at.below("embeddings"));
+        let mut bottom = at.of(above(config.depth + 1));
+        let embed = Embed::new(config, &mut bottom.below("embeddings"));
         // Hugging Face's spelling.
-        let pre_norm = LayerNorm::new(&mut at.below("pre_layrnorm"), config.width, LN_EPS);
-        let stack = Stack::new(&config.stack(), Sight::All, &mut at.below("encoder"));
+        let pre_norm = LayerNorm::new(&mut bottom.below("pre_layrnorm"), config.width, LN_EPS);
+        let stack = Stack::new(&config.stack(), Sight::All, |i| above(config.depth - i), &mut at.below("encoder"));
         let post_norm = LayerNorm::new(&mut at.below("post_layernorm"), config.width, LN_EPS);
         let scaled = LinearInit::Normal { std: (config.width as f64).powf(-0.5) };
         let sizes = (config.width, config.embed);

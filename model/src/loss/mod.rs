@@ -1,8 +1,8 @@
 //! Losses as leaves: features in, losses and gradients on the features out, all in fp32, with no autograd inside.
 //!
 //! A term here is a pure function of the features of the whole global batch and of the range of rows that this rank
-//! answers for. Three rules hold for every term, so that a new one (a sigmoid loss, hard negatives, a loss over the
-//! regions of one rank) is a file beside these and an arm in [`crate::objective`]:
+//! answers for. Three rules hold for every term, so that a new kind (a sigmoid loss, a margin) is a file beside these and
+//! an arm in [`crate::objective`]:
 //!
 //! * **no N x N**: the term walks over [`Tile`]s; its working memory is a few tiles whatever the batch;
 //! * **no world size**: blocks of rows start at multiples of [`Tile::rows`] of the *global* row number and columns are
@@ -10,8 +10,10 @@
 //! * **dropped rows never enter**: a caller removes masked rows first, and the mean is over those that are left.
 
 pub mod cosine;
+pub mod hard_negatives;
 pub mod info_nce;
 
+pub use hard_negatives::{ChoiceGrad, Choices, HardNegatives};
 pub use info_nce::{InfoNce, PairGrad, RowStats};
 
 use std::ops::Range;

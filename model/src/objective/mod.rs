@@ -1,139 +1,122 @@
 //! The objective: from the own rows' features to the losses of the global batch and the gradients of the own rows.
 //!
 //! Two gathers a step, whatever the data: the features that need global columns (packed with the validity flags into
-//! one matrix), then the log-sum-exps and per-row losses (packed into another). Between and after them each rank
-//! computes its own rows only. Every reported number is a sum over gathered rows in global order, in f64: all ranks
+//! one matrix), then the log-sum-exps and per-slot losses (packed into another). Between and after them each rank
+//! computes its own rows only. Every reported number is a sum over gathered slots in global order, in f64: all ranks
 //! report the same bits, and so does any other number of ranks.
 
 mod exchange;
+mod leaves;
 mod pack;
+mod pairs;
 mod step;
-mod term;
 
 #[cfg(test)]
 mod tests;
 
 pub use exchange::{Alone, Exchange};
-pub use term::{Branch, Kind, Mask, Part, Term, terms};
+pub use leaves::{Leaves, SetGrads};
 
-use pixfleet_cluster::spec::LossSpec;
+use pixfleet_cluster::spec::terms::{Temperature, Term};
+use pixfleet_cluster::spec::{LossSpec, Needs};
 use tch::Tensor;
 
 use crate::ModelError;
-use crate::loss::{InfoNce, Tile};
+use crate::loss::Tile;
 use pack::Packed;
 use step::Step;
 
-/// The own rows' features without a graph, one row per sample, fp32 `[n_own, D]`, L2-normalized. A rank with several
-/// lanes hands in their concatenation, in lane order.
-#[derive(Debug)]
-pub struct Leaves {
-    /// By [`Part`]; those that no term uses may be absent.
-    parts: [Option<Tensor>; Part::ALL.len()],
-    /// Rows whose crop is worth comparing (method.md 2.4: not where the region is most of the image).
-    crop_valid: Vec<bool>,
-}
+/// The values of the temperatures' parameters, ln s; those that a run does not have are 0.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Scales([f64; Temperature::ALL.len()]);
 
-impl Leaves {
-    /// Leaves of `crop_valid.len()` rows. Graphs are cut here.
+impl Scales {
+    /// With a value for `temperature`.
     #[must_use]
-    pub fn new(crop_valid: Vec<bool>) -> Self {
-        Self { parts: Default::default(), crop_valid }
-    }
-
-    /// Adds a feature.
-    #[must_use]
-    pub fn with(mut self, part: Part, feature: &Tensor) -> Self {
-        self.parts[part as usize] = Some(feature.detach());
+    pub fn with(mut self, temperature: Temperature, ln_scale: f64) -> Self {
+        self.0[temperature as usize] = ln_scale;
         self
     }
 
-    /// A feature.
+    /// That of `temperature`.
     #[must_use]
-    pub fn part(&self, part: Part) -> Option<&Tensor> {
-        self.parts[part as usize].as_ref()
-    }
-
-    /// Which rows' crops count.
-    #[must_use]
-    pub fn crop_valid(&self) -> &[bool] {
-        &self.crop_valid
+    pub fn of(&self, temperature: Temperature) -> f64 {
+        self.0[temperature as usize]
     }
 }
 
-/// Gradients of the total loss on the own rows: `[n_own, D]` fp32 by [`Part`], `None` where no term learns.
-#[derive(Debug, Default)]
-pub struct FeatureGrads([Option<Tensor>; Part::ALL.len()]);
+/// What one term came to in the global batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TermLoss {
+    /// The term's name.
+    pub name: &'static str,
+    /// Its mean, before its coefficient; 0 over no pair.
+    pub loss: f64,
+    /// The slots that it was over.
+    pub pairs: i64,
+    /// Share of pairs whose own partner was the nearest: of a contrast from the first set to the second and back, of
+    /// hard negatives how often the true text.
+    pub hits: Vec<f64>,
+}
 
-impl FeatureGrads {
-    /// The gradient on a feature.
+/// What a step's losses come to, the same on every rank but for the gradients, which are of the own rows.
+#[derive(Debug, Default)]
+pub struct StepLoss {
+    /// By term, in the order of the terms.
+    pub terms: Vec<TermLoss>,
+    /// Sum of the terms, each times its coefficient.
+    pub total: f64,
+    /// dL/dfeature of the own items.
+    pub grads: SetGrads,
+    /// Rows of this rank.
+    own_rows: i64,
+    grad_temperatures: [Option<Tensor>; Temperature::ALL.len()],
+}
+
+impl StepLoss {
+    /// Each own row's share of dL/d(parameter of `temperature`), `[n_own]` f64; `None` if no term moved it. The shares of all
+    /// rows sum to the whole.
     #[must_use]
-    pub fn part(&self, part: Part) -> Option<&Tensor> {
-        self.0[part as usize].as_ref()
+    pub fn grad_temperature(&self, temperature: Temperature) -> Option<&Tensor> {
+        self.grad_temperatures[temperature as usize].as_ref()
     }
 
-    fn add(&mut self, part: Part, grad: Tensor) -> Result<(), ModelError> {
-        match &mut self.0[part as usize] {
+    /// Rows of this rank.
+    #[must_use]
+    pub fn own_rows(&self) -> i64 {
+        self.own_rows
+    }
+
+    /// The loss of a term by name.
+    #[must_use]
+    pub fn of(&self, name: &str) -> Option<&TermLoss> {
+        self.terms.iter().find(|t| t.name == name)
+    }
+
+    fn add_temperature(&mut self, temperature: Temperature, shares: Tensor) -> Result<(), ModelError> {
+        match &mut self.grad_temperatures[temperature as usize] {
             Some(sum) => {
-                let _ = sum.f_add_(&grad)?;
+                let _ = sum.f_add_(&shares)?;
             }
-            empty => *empty = Some(grad),
+            empty => *empty = Some(shares),
         }
         Ok(())
     }
 }
 
-/// Losses of the global batch. Branches are means before their weights; a branch that is off is 0.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Losses {
-    /// Branch 1.
-    pub global: f64,
-    /// Branch 2, `C1 + c3_lambda C2` for C3.
-    pub crop: f64,
-    /// Branch 3.
-    pub local: f64,
-    /// Weighted sum.
-    pub total: f64,
-}
-
-/// What a step's losses come to, the same on every rank but for the gradients, which are of the own rows.
-#[derive(Debug)]
-pub struct Outcome {
-    /// Losses of the global batch.
-    pub losses: Losses,
-    /// Mean loss of each term by name (`B1`, `C1`, ...).
-    pub terms: Vec<(&'static str, f64)>,
-    /// Share of rows whose own text is the nearest to the image.
-    pub image_to_text: f64,
-    /// Share of rows whose own image is the nearest to the text.
-    pub text_to_image: f64,
-    /// Rows of the global batch whose crop counted.
-    pub crops: i64,
-    /// dL/dfeature of the own rows.
-    pub grads: FeatureGrads,
-    /// Each own row's share of dL/d(logit scale parameter), `[n_own]` f64: the shares of all rows sum to the whole.
-    pub grad_logit_scale: Tensor,
-}
-
-/// The three branches of method.md section 2, assembled from a `[loss]` section.
+/// The terms of a `[loss]` section, assembled.
 #[derive(Debug, Clone)]
-pub struct ThreeBranch {
+pub struct Objective {
     terms: Vec<Term>,
-    weights: [f64; 3],
     smoothing: f64,
     tile: Option<Tile>,
 }
 
-impl ThreeBranch {
+impl Objective {
     /// The objective of a run.
     #[must_use]
-    pub fn new(spec: &LossSpec) -> Self {
-        Self {
-            terms: terms(spec),
-            weights: [spec.global_weight, spec.crop_weight, spec.local_weight],
-            smoothing: spec.label_smoothing,
-            tile: None,
-        }
+    pub fn new(needs: &Needs, loss: &LossSpec) -> Self {
+        Self { terms: needs.terms().to_vec(), smoothing: loss.label_smoothing, tile: None }
     }
 
     /// The same with another tile than the device's own.
@@ -143,13 +126,7 @@ impl ThreeBranch {
         self
     }
 
-    /// Its terms.
-    #[must_use]
-    pub fn terms(&self) -> &[Term] {
-        &self.terms
-    }
-
-    /// The losses of the global batch and the gradients on the own rows. `logit_scale` is the parameter's value, ln s.
+    /// The losses of the global batch and the gradients on the own rows.
     ///
     /// # Errors
     /// [`ModelError::MissingInput`] and [`ModelError::Shape`] for leaves that do not fit, before any gather;
@@ -157,19 +134,17 @@ impl ThreeBranch {
     pub fn step_losses<X: Exchange + ?Sized>(
         &self,
         leaves: &Leaves,
-        logit_scale: f64,
+        scales: Scales,
         exchange: &mut X,
-    ) -> Result<Outcome, X::Error> {
+    ) -> Result<StepLoss, X::Error> {
         let own = exchange.own_rows();
         let packed = Packed::new(&self.terms, leaves, &own)?;
         let gathered = exchange.all_gather_rows(packed.matrix())?;
         let batch = packed.unpack(gathered, own, exchange.total_rows())?;
 
         let tile = self.tile.unwrap_or_else(|| Tile::for_device(batch.device()));
-        let nce = InfoNce { scale: logit_scale.exp(), smoothing: self.smoothing, tile };
-        let step = Step { terms: &self.terms, leaves, batch: &batch, nce };
-        let own_rows = step.first_half()?;
-        let rows = exchange.all_gather_rows(&own_rows)?;
-        Ok(step.second_half(&rows, self.weights)?)
+        let step = Step::new(&self.terms, leaves, &batch, (scales, self.smoothing, tile))?;
+        let rows = exchange.all_gather_rows(&step.first_half()?)?;
+        Ok(step.second_half(&rows)?)
     }
 }

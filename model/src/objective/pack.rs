@@ -1,41 +1,45 @@
-//! The first gather: what of a row must be known everywhere, in one matrix; and the batch that comes back.
+//! The first gather: what of a row must be known everywhere, in one matrix of a fixed width; and what comes back.
 
 use std::ops::Range;
 
+use pixfleet_cluster::spec::terms::{Set, Term, TermKind};
 use tch::{Device, Kind as Dtype, Tensor};
 
-use super::{Kind, Leaves, Mask, Part, Term};
+use super::Leaves;
+use super::pairs::Pairs;
 use crate::ModelError;
+use crate::items::BySet;
 
-/// Where a part stands in a packed row.
-type Place = Option<Range<i64>>;
+/// Columns of a packed row.
+type Columns = Range<i64>;
 
-/// The own rows, packed: the parts that need global columns in the order of [`Part::ALL`], then the validity flag.
+/// The own rows, packed: the sets that need global columns in the order of [`Set::ALL`], each slot's feature (zeros where
+/// there is no item), then one flag a slot of every set that the terms read.
 #[derive(Debug)]
 pub(super) struct Packed {
     matrix: Tensor,
-    places: [Place; Part::ALL.len()],
+    features: BySet<Columns>,
+    flags: BySet<Columns>,
 }
 
 impl Packed {
     pub(super) fn new(terms: &[Term], leaves: &Leaves, own: &Range<i64>) -> Result<Self, ModelError> {
-        let rows = own.end - own.start;
-        check(terms, leaves, rows)?;
-        let mut places: [Place; Part::ALL.len()] = Default::default();
-        let (mut columns, mut width) = (Vec::new(), 0);
-        for part in Part::ALL {
-            let global = terms.iter().any(|t| matches!(t.kind, Kind::InfoNce(a, b) if a == part || b == part));
-            if let (true, Some(feature)) = (global, leaves.part(part)) {
-                let d = feature.size()[1];
-                places[part as usize] = Some(width..width + d);
-                width += d;
-                columns.push(feature.f_to_kind(Dtype::Float)?);
-            }
+        check(terms, leaves, own.end - own.start)?;
+        let (mut features, mut flags): (BySet<Columns>, BySet<Columns>) = Default::default();
+        let (mut parts, mut width) = (Vec::new(), 0);
+        let mut place = |columns: Tensor| {
+            let from = width;
+            width += columns.size()[1];
+            parts.push(columns);
+            from..width
+        };
+        for set in Set::ALL.into_iter().filter(|set| terms.iter().any(|t| t.gathers(*set))) {
+            *features.entry(set) = Some(place(dense(leaves, set)?));
         }
-        let device = columns.first().map_or(Device::Cpu, Tensor::device);
-        let flags: Vec<f32> = leaves.crop_valid().iter().map(|&v| f32::from(u8::from(v))).collect();
-        columns.push(Tensor::from_slice(&flags).f_to_device(device)?.f_unsqueeze(1)?);
-        Ok(Self { matrix: Tensor::f_cat(&columns, 1)?, places })
+        for set in Set::ALL.into_iter().filter(|set| terms.iter().any(|t| t.kind.sets().contains(set))) {
+            *flags.entry(set) = Some(place(flagged(leaves, set)?));
+        }
+        Ok(Self { matrix: Tensor::f_cat(&parts, 1)?, features, flags })
     }
 
     /// `[n_own, K]` fp32.
@@ -43,7 +47,8 @@ impl Packed {
         &self.matrix
     }
 
-    pub(super) fn unpack(self, matrix: Tensor, own: Range<i64>, total: i64) -> Result<Batch, ModelError> {
+    /// The global batch from the gathered `[total, K]`.
+    pub(super) fn unpack(self, matrix: Tensor, own: Range<i64>, total: i64) -> Result<Gathered, ModelError> {
         let width = self.matrix.size()[1];
         if matrix.size() != [total, width] {
             return Err(ModelError::Shape {
@@ -52,34 +57,71 @@ impl Packed {
                 found: matrix.size(),
             });
         }
-        let flags = Vec::<f32>::try_from(matrix.f_select(1, width - 1)?.f_contiguous()?)?;
-        let crop = Subset::new(flags.iter().map(|&f| f > 0.5), &own, matrix.device())?;
-        let all = Subset { index: None, own_index: None, count: total, own: own.clone() };
-        Ok(Batch { matrix, places: self.places, own, crop, all })
+        // Flags stand last, so one copy to the host tells of all of them.
+        let first = self.flags.iter().map(|(_, at)| at.start).min().unwrap_or(width);
+        let flags = Vec::<f32>::try_from(matrix.f_narrow(1, first, width - first)?.f_contiguous()?.f_view([-1])?)?;
+        let wide = (width - first) as usize;
+        let mut valid = BySet::default();
+        for (set, at) in self.flags.iter() {
+            let (from, to) = ((at.start - first) as usize, (at.end - first) as usize);
+            let of_set = (0..total as usize).flat_map(|row| &flags[row * wide + from..row * wide + to]);
+            *valid.entry(set) = Some(of_set.map(|&f| f > 0.5).collect::<Vec<_>>());
+        }
+        Ok(Gathered { matrix, features: self.features, valid, own })
     }
 }
 
-/// The terms' features are there and have the same shape.
-fn check(terms: &[Term], leaves: &Leaves, rows: i64) -> Result<(), ModelError> {
-    if leaves.crop_valid().len() as i64 != rows {
-        return Err(ModelError::Shape {
-            what: "crop validity".into(),
-            expected: format!("[{rows}]"),
-            found: vec![leaves.crop_valid().len() as i64],
-        });
+/// `[n_own, slots x D]`: an item's feature in its slot.
+fn dense(leaves: &Leaves, set: Set) -> Result<Tensor, ModelError> {
+    let items = leaves.of(set).expect("checked before");
+    let (slots, d) = (&items.slots, items.features.size()[1]);
+    let feature = items.features.f_to_kind(Dtype::Float)?;
+    let rows = if slots.is_full() {
+        feature
+    } else {
+        let mut rows = Tensor::f_zeros([slots.rows() * slots.per_row(), d], (Dtype::Float, feature.device()))?;
+        let index = Tensor::from_slice(slots.valid()).f_to_device(feature.device())?;
+        rows.f_index_copy_(0, &index, &feature)?
+    };
+    Ok(rows.f_reshape([slots.rows(), slots.per_row() * d])?)
+}
+
+/// `[n_own, slots]`: 1 where there is an item.
+fn flagged(leaves: &Leaves, set: Set) -> Result<Tensor, ModelError> {
+    let items = leaves.of(set).expect("checked before");
+    let slots = &items.slots;
+    let mut flags = vec![0f32; (slots.rows() * slots.per_row()) as usize];
+    for &slot in slots.valid() {
+        flags[slot as usize] = 1.0;
     }
+    let flags = Tensor::from_slice(&flags).f_to_device(items.features.device())?;
+    Ok(flags.f_reshape([slots.rows(), slots.per_row()])?)
+}
+
+/// The terms' sets are there, two by two with as many slots, and of one width.
+fn check(terms: &[Term], leaves: &Leaves, rows: i64) -> Result<(), ModelError> {
     let mut width = None;
-    for part in terms.iter().flat_map(|t| t.kind.parts()) {
-        let hint = "the towers must be run for the same `[loss]` section as the objective";
-        let feature = leaves.part(part).ok_or(ModelError::MissingInput { what: part.name(), hint })?;
-        let found = feature.size();
-        let expected = *width.get_or_insert_with(|| found.get(1).copied().unwrap_or(0));
-        if found != [rows, expected] {
-            return Err(ModelError::Shape {
-                what: part.name().into(),
-                expected: format!("[{rows}, {expected}]"),
-                found,
-            });
+    for term in terms {
+        let mut per_row = None;
+        for set in term.kind.sets() {
+            let hint = "the towers must be run for the same `[loss]` section as the objective";
+            let items = leaves.of(set).ok_or(ModelError::MissingInput { what: set.name(), hint })?;
+            let found = items.features.size();
+            let d = *width.get_or_insert_with(|| found.get(1).copied().unwrap_or(0));
+            let expected = [items.slots.count() * i64::from(set.width()), d];
+            if found != expected {
+                let (what, expected) = (format!("features of set `{}`", set.name()), format!("{expected:?}"));
+                return Err(ModelError::Shape { what, expected, found });
+            }
+            let slots = [items.slots.rows(), items.slots.per_row()];
+            let expected = [rows, *per_row.get_or_insert(slots[1])];
+            if slots != expected {
+                return Err(ModelError::Shape {
+                    what: format!("slots of set `{}` in term `{}`", set.name(), term.name),
+                    expected: format!("{expected:?}"),
+                    found: slots.to_vec(),
+                });
+            }
         }
     }
     Ok(())
@@ -87,15 +129,14 @@ fn check(terms: &[Term], leaves: &Leaves, rows: i64) -> Result<(), ModelError> {
 
 /// The global batch as a rank sees it after the first gather.
 #[derive(Debug)]
-pub(super) struct Batch {
+pub(super) struct Gathered {
     matrix: Tensor,
-    places: [Place; Part::ALL.len()],
+    features: BySet<Columns>,
+    valid: BySet<Vec<bool>>,
     own: Range<i64>,
-    crop: Subset,
-    all: Subset,
 }
 
-impl Batch {
+impl Gathered {
     pub(super) fn device(&self) -> Device {
         self.matrix.device()
     }
@@ -108,75 +149,22 @@ impl Batch {
         self.matrix.size()[0]
     }
 
-    pub(super) fn rows(&self, mask: Mask) -> &Subset {
-        match mask {
-            Mask::All => &self.all,
-            Mask::CropValid => &self.crop,
-        }
+    /// The slots that a term is over.
+    pub(super) fn pairs(&self, kind: TermKind, leaves: &Leaves) -> Result<Pairs, ModelError> {
+        let valid = |set: Set| self.valid.get(set).expect("a set of a term was packed");
+        Pairs::new(kind.sets().map(valid), &self.own, (kind, leaves), self.device())
     }
 
-    /// A gathered part, `[kept, D]`: a view unless rows are dropped.
-    pub(super) fn columns(&self, part: Part, mask: Mask) -> Result<Tensor, ModelError> {
-        let place = self.places[part as usize].as_ref().expect("a part of a contrastive term was packed");
-        self.rows(mask).of_all(&self.matrix.f_narrow(1, place.start, place.end - place.start)?)
-    }
-}
-
-/// The rows that a mask keeps.
-#[derive(Debug)]
-pub(super) struct Subset {
-    /// Kept rows among all; `None`: every one.
-    index: Option<Tensor>,
-    /// Kept rows among the own, counted from the first own one.
-    own_index: Option<Tensor>,
-    /// How many are kept in the global batch.
-    pub(super) count: i64,
-    /// The own ones' places among the kept.
-    pub(super) own: Range<i64>,
-}
-
-impl Subset {
-    fn new(keep: impl ExactSizeIterator<Item = bool>, own: &Range<i64>, device: Device) -> Result<Self, ModelError> {
-        let total = keep.len() as i64;
-        let index: Vec<i64> = (0i64..).zip(keep).filter_map(|(i, kept)| kept.then_some(i)).collect();
-        let count = index.len() as i64;
-        if count == total {
-            return Ok(Self { index: None, own_index: None, count, own: own.clone() });
-        }
-        let start = index.partition_point(|&i| i < own.start);
-        let end = index.partition_point(|&i| i < own.end);
-        let own_index: Vec<i64> = index[start..end].iter().map(|i| i - own.start).collect();
-        Ok(Self {
-            index: Some(Tensor::from_slice(&index).f_to_device(device)?),
-            own_index: Some(Tensor::from_slice(&own_index).f_to_device(device)?),
-            count,
-            own: start as i64..end as i64,
-        })
-    }
-
-    /// The kept rows of a matrix or vector over the global batch.
-    pub(super) fn of_all(&self, rows: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(match &self.index {
-            Some(index) => rows.f_index_select(0, index)?,
-            None => rows.shallow_clone(),
-        })
-    }
-
-    /// The kept rows of a matrix or vector over the own rows.
-    pub(super) fn of_own(&self, rows: &Tensor) -> Result<Tensor, ModelError> {
-        Ok(match &self.own_index {
-            Some(index) => rows.f_index_select(0, index)?,
-            None => rows.shallow_clone(),
-        })
-    }
-
-    /// Kept own rows back in their places among `n_own`; dropped ones are 0.
-    pub(super) fn spread(&self, kept: Tensor, n_own: i64) -> Result<Tensor, ModelError> {
-        let Some(index) = &self.own_index else { return Ok(kept) };
-        let mut shape = kept.size();
-        shape[0] = n_own;
-        let mut rows = Tensor::f_zeros(&shape, (kept.kind(), kept.device()))?;
-        let _ = rows.f_index_copy_(0, index, &kept)?;
-        Ok(rows)
+    /// A gathered set's features in the slots of `pairs`, `[pairs, D]`: a view where a row has one slot and all are valid.
+    pub(super) fn columns(&self, set: Set, pairs: &Pairs) -> Result<Tensor, ModelError> {
+        let at = self.features.get(set).expect("a set of a global contrast was packed");
+        let slots = pairs.per_row();
+        let columns = self.matrix.f_narrow(1, at.start, at.end - at.start)?;
+        let rows = if slots == 1 {
+            columns
+        } else {
+            columns.f_reshape([self.total() * slots, (at.end - at.start) / slots])?
+        };
+        pairs.of_all(&rows)
     }
 }

@@ -1,162 +1,267 @@
-//! One step of an objective between its gathers: per-row numbers of the own rows, then losses and gradients.
+//! One step of an objective between its gathers: per-slot numbers of the own rows, then losses and gradients.
 //!
 //! A new kind of term is an arm in [`width`], [`Step::own_columns`] and [`Step::learn`].
 
+use pixfleet_cluster::spec::terms::{Scope, Set, Temperature, Term, TermKind};
 use tch::{Kind as Dtype, Tensor};
 
-use super::pack::Batch;
-use super::{Branch, FeatureGrads, Kind, Leaves, Losses, Outcome, Part, Term};
+use super::pack::Gathered;
+use super::pairs::Pairs;
+use super::{Leaves, Scales, StepLoss, TermLoss};
 use crate::ModelError;
-use crate::loss::{InfoNce, cosine};
+use crate::loss::{HardNegatives, InfoNce, PairGrad, RowStats, Tile, cosine};
 
 /// What the two halves share.
 #[derive(Debug)]
 pub(super) struct Step<'a> {
-    pub(super) terms: &'a [Term],
-    pub(super) leaves: &'a Leaves,
-    pub(super) batch: &'a Batch,
-    pub(super) nce: InfoNce,
+    terms: &'a [Term],
+    pairs: Vec<Pairs>,
+    leaves: &'a Leaves,
+    batch: &'a Gathered,
+    scales: Scales,
+    smoothing: f64,
+    tile: Tile,
 }
 
-/// Columns of a term in the second gather. The first is always the row's loss; a contrastive term adds log-sum-exp
-/// and hit of either direction.
-fn width(kind: Kind) -> i64 {
+/// Numbers that a term adds to the second gather for each slot: its loss, then how often each side was right, then what
+/// its gradient needs of the other ranks.
+fn width(kind: TermKind) -> i64 {
     match kind {
-        Kind::InfoNce(..) => 5,
-        Kind::Cosine { .. } => 1,
+        TermKind::InfoNce(..) => 5,
+        TermKind::HardNegatives(..) => 2,
+        TermKind::Cosine { .. } => 1,
     }
 }
 
-/// Columns of the second gather by number, within a contrastive term.
+/// Columns of the second gather by number, within a term.
 const LOSS: i64 = 0;
-const LSE_AB: i64 = 1;
-const LSE_BA: i64 = 2;
-const HIT_AB: i64 = 3;
-const HIT_BA: i64 = 4;
+const LSE_AB: i64 = 3;
+const LSE_BA: i64 = 4;
 
-impl Step<'_> {
-    /// The own rows of the second gather, `[n_own, sum of widths]` fp32.
+/// Columns that tell whether a side was right.
+fn hits(kind: TermKind) -> std::ops::Range<i64> {
+    match kind {
+        TermKind::InfoNce(..) => 1..3,
+        TermKind::HardNegatives(..) => 1..2,
+        TermKind::Cosine { .. } => 0..0,
+    }
+}
+
+impl<'a> Step<'a> {
+    pub(super) fn new(
+        terms: &'a [Term],
+        leaves: &'a Leaves,
+        batch: &'a Gathered,
+        (scales, smoothing, tile): (Scales, f64, Tile),
+    ) -> Result<Self, ModelError> {
+        let pairs = terms.iter().map(|t| batch.pairs(t.kind, leaves)).collect::<Result<_, _>>()?;
+        Ok(Self { terms, pairs, leaves, batch, scales, smoothing, tile })
+    }
+
+    /// The own rows of the second gather, `[n_own, sum of widths x slots]` fp32.
     pub(super) fn first_half(&self) -> Result<Tensor, ModelError> {
         let n_own = self.batch.own_count();
         let mut columns = Vec::new();
-        for term in self.terms {
-            let rows = self.batch.rows(term.mask);
-            if rows.count == 0 {
-                let shape = [n_own, width(term.kind)];
+        for (term, pairs) in self.terms.iter().zip(&self.pairs) {
+            if pairs.count == 0 {
+                let shape = [n_own, width(term.kind) * pairs.per_row()];
                 columns.push(Tensor::f_zeros(shape, (Dtype::Float, self.batch.device()))?);
                 continue;
             }
-            for column in self.own_columns(term)? {
-                columns.push(rows.spread(column, n_own)?.f_unsqueeze(1)?);
+            for column in self.own_columns(term, pairs)? {
+                columns.push(pairs.spread(&column, n_own)?);
             }
         }
         Ok(Tensor::f_cat(&columns, 1)?)
     }
 
-    /// The columns of one term, over the own rows that its mask keeps.
-    fn own_columns(&self, term: &Term) -> Result<Vec<Tensor>, ModelError> {
-        let rows = self.batch.rows(term.mask);
+    /// The columns of one term, over its own pairs.
+    fn own_columns(&self, term: &Term, pairs: &Pairs) -> Result<Vec<Tensor>, ModelError> {
         match term.kind {
-            Kind::InfoNce(a, b) => {
-                let a = self.batch.columns(a, term.mask)?;
-                let b = self.batch.columns(b, term.mask)?;
-                let s = self.nce.stats(&a, &b, rows.own.clone())?;
-                Ok(vec![s.loss, s.lse_ab, s.lse_ba, s.hit_ab, s.hit_ba])
+            TermKind::InfoNce(a, b, t) => {
+                let nce = self.nce(t);
+                let stats = match term.scope {
+                    Scope::Global => {
+                        let (a, b) = (self.batch.columns(a, pairs)?, self.batch.columns(b, pairs)?);
+                        vec![nce.stats(&a, &b, pairs.own.clone())?]
+                    }
+                    Scope::Lane => {
+                        let of_lane = |[a, b]: [Tensor; 2]| nce.stats(&a, &b, 0..a.size()[0]);
+                        self.by_lane(pairs, [a, b], of_lane)?
+                    }
+                };
+                let column = |pick: fn(&RowStats) -> &Tensor| join(&stats.iter().map(pick).collect::<Vec<_>>());
+                Ok(vec![
+                    column(|s| &s.loss)?,
+                    column(|s| &s.hit_ab)?,
+                    column(|s| &s.hit_ba)?,
+                    column(|s| &s.lse_ab)?,
+                    column(|s| &s.lse_ba)?,
+                ])
             }
-            Kind::Cosine { x, y, .. } => {
-                Ok(vec![cosine::row_losses(&rows.of_own(self.leaf(x))?, &rows.of_own(self.leaf(y))?)?])
+            TermKind::HardNegatives(x, texts, t) => {
+                let hard = self.hard(texts, t);
+                let choices = self.by_lane(pairs, [x, texts], |[x, texts]| hard.choices(&x, &texts))?;
+                let column = |losses: bool| {
+                    let of = choices.iter().map(|c| if losses { &c.loss } else { &c.hit });
+                    join(&of.collect::<Vec<_>>())
+                };
+                Ok(vec![column(true)?, column(false)?])
+            }
+            TermKind::Cosine { x, y, .. } => {
+                Ok(vec![cosine::row_losses(&pairs.of_own(0, self.leaf(x))?, &pairs.of_own(1, self.leaf(y))?)?])
             }
         }
     }
 
-    /// Losses of the global batch and gradients of the own rows, from the gathered columns `[N, sum of widths]`.
-    pub(super) fn second_half(&self, gathered: &Tensor, weights: [f64; 3]) -> Result<Outcome, ModelError> {
+    /// Losses of the global batch and gradients of the own rows, from the gathered columns.
+    pub(super) fn second_half(&self, gathered: &Tensor) -> Result<StepLoss, ModelError> {
         self.check_gathered(gathered)?;
-        let mut outcome = Outcome {
-            losses: Losses::default(),
-            terms: Vec::new(),
-            image_to_text: 0.0,
-            text_to_image: 0.0,
-            crops: self.batch.rows(super::Mask::CropValid).count,
-            grads: FeatureGrads::default(),
-            grad_logit_scale: Tensor::f_zeros([self.batch.own_count()], (Dtype::Double, self.batch.device()))?,
-        };
-        let mut first = 0;
-        for term in self.terms {
-            let columns = gathered.f_narrow(1, first, width(term.kind))?;
-            first += width(term.kind);
-            let loss = self.mean(term, &columns, LOSS)?;
+        let mut step = StepLoss { own_rows: self.batch.own_count(), ..StepLoss::default() };
+        let mut start = 0;
+        for (term, pairs) in self.terms.iter().zip(&self.pairs) {
+            let wide = width(term.kind) * pairs.per_row();
+            let columns = gathered.f_narrow(1, start, wide)?;
+            start += wide;
+            let loss = self.mean(pairs, &columns, LOSS)?;
             if !loss.is_finite() {
                 return Err(ModelError::NotFinite { term: term.name, loss });
             }
-            outcome.terms.push((term.name, loss));
-            let line = match term.branch {
-                Branch::Global => {
-                    outcome.image_to_text = self.mean(term, &columns, HIT_AB)?;
-                    outcome.text_to_image = self.mean(term, &columns, HIT_BA)?;
-                    &mut outcome.losses.global
-                }
-                Branch::Crop => &mut outcome.losses.crop,
-                Branch::Local => &mut outcome.losses.local,
-            };
-            *line += term.coefficient * loss;
-            self.learn(term, &columns, weights[term.branch as usize] * term.coefficient, &mut outcome)?;
+            let hits = hits(term.kind).map(|column| self.mean(pairs, &columns, column)).collect::<Result<_, _>>()?;
+            step.terms.push(TermLoss { name: term.name, loss, pairs: pairs.count, hits });
+            step.total += term.coefficient * loss;
+            self.learn(term, pairs, &columns, &mut step)?;
         }
-        let Losses { global, crop, local, .. } = outcome.losses;
-        outcome.losses.total = weights[0] * global + weights[1] * crop + weights[2] * local;
-        Ok(outcome)
+        Ok(step)
     }
 
-    /// Mean of a gathered column over the rows that the term's mask keeps: in global order, in f64. 0 over no row.
-    fn mean(&self, term: &Term, columns: &Tensor, column: i64) -> Result<f64, ModelError> {
-        let rows = self.batch.rows(term.mask);
-        let kept = rows.of_all(&columns.f_select(1, column)?.f_contiguous()?)?;
-        Ok(f64::try_from(kept.f_sum(Dtype::Double)?)? / rows.count.max(1) as f64)
+    /// A column over the term's pairs, in global order.
+    fn column(&self, pairs: &Pairs, columns: &Tensor, column: i64) -> Result<Tensor, ModelError> {
+        let slots = columns.f_narrow(1, column * pairs.per_row(), pairs.per_row())?;
+        pairs.of_all(&slots.f_contiguous()?.f_view([-1])?)
     }
 
-    /// Adds a term's gradients, times `factor`. A term over no row adds zeros: its features still go through backward.
-    fn learn(&self, term: &Term, columns: &Tensor, factor: f64, outcome: &mut Outcome) -> Result<(), ModelError> {
-        let (rows, n_own) = (self.batch.rows(term.mask), self.batch.own_count());
-        let mut add = |part: Part, grad: Tensor| -> Result<(), ModelError> {
-            let mut grad = rows.spread(grad, n_own)?;
-            outcome.grads.add(part, grad.f_mul_scalar_(factor)?)
+    /// Mean of a gathered column over the term's pairs: in global order, in f64. 0 over no pair.
+    fn mean(&self, pairs: &Pairs, columns: &Tensor, column: i64) -> Result<f64, ModelError> {
+        let kept = self.column(pairs, columns, column)?;
+        Ok(f64::try_from(kept.f_sum(Dtype::Double)?)? / pairs.count.max(1) as f64)
+    }
+
+    /// Adds a term's gradients. A term over no pair adds zeros: its features still go through backward.
+    fn learn(&self, term: &Term, pairs: &Pairs, columns: &Tensor, step: &mut StepLoss) -> Result<(), ModelError> {
+        let mut add = |side: usize, set: Set, grad: Tensor| -> Result<(), ModelError> {
+            let mut grad = pairs.to_own(side, grad, self.leaf(set))?;
+            step.grads.add(set, grad.f_mul_scalar_(term.coefficient)?)
         };
-        match term.kind {
-            Kind::InfoNce(a, b) if rows.count == 0 => {
-                add(a, self.no_rows(a)?)?;
-                add(b, self.no_rows(b)?)?;
+        if pairs.count == 0 {
+            let sides = (0..).zip(term.kind.sets());
+            return sides
+                .filter(|(_, set)| term.teaches(*set))
+                .try_for_each(|(side, set)| add(side, set, Pairs::none(self.leaf(set))?));
+        }
+        let shares = match term.kind {
+            TermKind::InfoNce(a, b, t) => {
+                let grads = match term.scope {
+                    Scope::Global => vec![self.global_grad([a, b], t, (pairs, columns))?],
+                    Scope::Lane => self.lane_grads([a, b], t, (pairs, columns))?,
+                };
+                let part = |pick: fn(&PairGrad) -> &Tensor| join(&grads.iter().map(pick).collect::<Vec<_>>());
+                add(0, a, part(|g| &g.a)?)?;
+                add(1, b, part(|g| &g.b)?)?;
+                Some((t, part(|g| &g.log_scale)?))
             }
-            Kind::InfoNce(a, b) => {
-                let pair = [self.batch.columns(a, term.mask)?, self.batch.columns(b, term.mask)?];
-                let lse = |column| rows.of_all(&columns.f_select(1, column)?.f_contiguous()?);
-                let (ab, ba) = (lse(LSE_AB)?, lse(LSE_BA)?);
-                let grad = self.nce.grad([&pair[0], &pair[1]], [&ab, &ba], rows.own.clone())?;
-                add(a, grad.a)?;
-                add(b, grad.b)?;
-                let shares = rows.spread(grad.log_scale, n_own)?.f_to_kind(Dtype::Double)?;
-                let _ = outcome.grad_logit_scale.f_add_(&shares.f_mul_scalar(factor)?)?;
+            TermKind::HardNegatives(x, texts, t) => {
+                let hard = self.hard(texts, t);
+                let grads = self.by_lane(pairs, [x, texts], |[x, texts]| hard.grad(&x, &texts, pairs.count))?;
+                add(0, x, join(&grads.iter().map(|g| &g.items).collect::<Vec<_>>())?)?;
+                add(1, texts, join(&grads.iter().map(|g| &g.texts).collect::<Vec<_>>())?)?;
+                Some((t, join(&grads.iter().map(|g| &g.log_scale).collect::<Vec<_>>())?))
             }
-            Kind::Cosine { x, y, y_learns } => {
-                add(x, cosine::grad(&rows.of_own(self.leaf(y))?, rows.count)?)?;
+            TermKind::Cosine { x, y, y_learns } => {
+                add(0, x, cosine::grad(&pairs.of_own(1, self.leaf(y))?, pairs.count)?)?;
                 if y_learns {
-                    add(y, cosine::grad(&rows.of_own(self.leaf(x))?, rows.count)?)?;
+                    add(1, y, cosine::grad(&pairs.of_own(0, self.leaf(x))?, pairs.count)?)?;
                 }
+                None
             }
+        };
+        let n_own = self.batch.own_count();
+        if let Some((temperature, shares)) = shares {
+            let by_slot = pairs.spread(&shares, n_own)?.f_to_kind(Dtype::Double)?;
+            let by_row = by_slot.f_sum_dim_intlist([1i64].as_slice(), false, Dtype::Double)?;
+            step.add_temperature(temperature, by_row.f_mul_scalar(term.coefficient)?)?;
         }
         Ok(())
     }
 
-    fn leaf(&self, part: Part) -> &Tensor {
-        self.leaves.part(part).expect("checked when the leaves were packed")
+    fn global_grad(
+        &self,
+        [a, b]: [Set; 2],
+        t: Temperature,
+        (pairs, columns): (&Pairs, &Tensor),
+    ) -> Result<PairGrad, ModelError> {
+        let (a, b) = (self.batch.columns(a, pairs)?, self.batch.columns(b, pairs)?);
+        let (ab, ba) = (self.column(pairs, columns, LSE_AB)?, self.column(pairs, columns, LSE_BA)?);
+        self.nce(t).grad([&a, &b], [&ab, &ba], pairs.own.clone())
     }
 
-    /// `[0, D]`, to be spread to zeros.
-    fn no_rows(&self, part: Part) -> Result<Tensor, ModelError> {
-        Ok(Tensor::f_zeros([0, self.leaf(part).size()[1]], (Dtype::Float, self.batch.device()))?)
+    /// A lane's contrast is a mean over its own pairs; the term is one over all pairs of the batch.
+    fn lane_grads(
+        &self,
+        sets: [Set; 2],
+        t: Temperature,
+        (pairs, columns): (&Pairs, &Tensor),
+    ) -> Result<Vec<PairGrad>, ModelError> {
+        let nce = self.nce(t);
+        let own = |column| -> Result<Tensor, ModelError> {
+            let all = self.column(pairs, columns, column)?;
+            Ok(all.f_narrow(0, pairs.own.start, pairs.own.end - pairs.own.start)?)
+        };
+        let (ab, ba) = (own(LSE_AB)?, own(LSE_BA)?);
+        let mut lanes = pairs.lanes.iter();
+        self.by_lane(pairs, sets, |[a, b]| {
+            let lane = lanes.next().expect("as many lanes as the pairs have");
+            let lse = [&ab, &ba].map(|lse| lse.narrow(0, lane.start, lane.end - lane.start));
+            let n = lane.end - lane.start;
+            let mut grad = nce.grad([&a, &b], [&lse[0], &lse[1]], 0..n)?;
+            for part in [&mut grad.a, &mut grad.b, &mut grad.log_scale] {
+                let _ = part.f_mul_scalar_(n as f64 / pairs.count as f64)?;
+            }
+            Ok(grad)
+        })
+    }
+
+    /// What `of_lane` says of each own lane's pairs, also of a lane without any. A lane's numbers are computed apart, so
+    /// they are the same bits whoever hosts it.
+    fn by_lane<T>(
+        &self,
+        pairs: &Pairs,
+        sets: [Set; 2],
+        mut of_lane: impl FnMut([Tensor; 2]) -> Result<T, ModelError>,
+    ) -> Result<Vec<T>, ModelError> {
+        let own = [pairs.of_own(0, self.leaf(sets[0]))?, pairs.of_own(1, self.leaf(sets[1]))?];
+        let of = |lane: &std::ops::Range<i64>, side: usize| {
+            let wide = i64::from(sets[side].width());
+            own[side].f_narrow(0, lane.start * wide, (lane.end - lane.start) * wide)
+        };
+        pairs.lanes.iter().map(|lane| of_lane([of(lane, 0)?, of(lane, 1)?])).collect()
+    }
+
+    fn nce(&self, t: Temperature) -> InfoNce {
+        InfoNce { scale: self.scales.of(t).exp(), smoothing: self.smoothing, tile: self.tile }
+    }
+
+    fn hard(&self, texts: Set, t: Temperature) -> HardNegatives {
+        HardNegatives { scale: self.scales.of(t).exp(), texts: i64::from(texts.width()) }
+    }
+
+    fn leaf(&self, set: Set) -> &Tensor {
+        &self.leaves.of(set).expect("checked when the leaves were packed").features
     }
 
     fn check_gathered(&self, gathered: &Tensor) -> Result<(), ModelError> {
-        let expected = [self.batch.total(), self.terms.iter().map(|t| width(t.kind)).sum()];
+        let wide = self.terms.iter().zip(&self.pairs).map(|(t, p)| width(t.kind) * p.per_row()).sum();
+        let expected = [self.batch.total(), wide];
         if gathered.size() == expected {
             return Ok(());
         }
@@ -165,5 +270,13 @@ impl Step<'_> {
             expected: format!("{expected:?}"),
             found: gathered.size(),
         })
+    }
+}
+
+/// Lane after lane.
+fn join(parts: &[&Tensor]) -> Result<Tensor, ModelError> {
+    match parts {
+        [one] => Ok(one.shallow_clone()),
+        many => Ok(Tensor::f_cat(many, 0)?),
     }
 }

@@ -4,36 +4,74 @@
 use std::ops::Range;
 use std::sync::{Arc, Barrier, Mutex};
 
-use pixfleet_cluster::spec::{CropLoss, LocalLoss, LossPreset, LossSpec, Teacher};
+use pixfleet_cluster::spec::terms::Set;
+use pixfleet_cluster::spec::{CropLoss, DataSpec, LocalLoss, LossPreset, LossSpec, Teacher};
 use tch::{Device, Kind as Dtype, Reduction, Tensor};
 
 use super::*;
+use crate::items::{BySet, Features, Items, Slots};
 use crate::testing::hash_fill;
 
 const D: i64 = 12;
 const LOGIT_SCALE: f64 = 2.4;
 
-fn feature(part: Part, n: i64) -> Tensor {
+/// The sets of PixCLIP, one slot a row.
+const SETS: [Set; 5] = [Set::Image, Set::RegionText, Set::Crop, Set::Region, Set::Teacher];
+
+fn feature(set: Set, n: i64) -> Tensor {
     let common = hash_fill("common", &[n, D], 1.0);
-    let x = hash_fill(part.name(), &[n, D], 1.0) + common * 0.7;
+    let x = hash_fill(set.name(), &[n, D], 1.0) + common * 0.7;
     let norm = (&x * &x).sum_dim_intlist([1i64].as_slice(), true, Dtype::Float).sqrt();
     x / norm
 }
 
-fn leaves(n: i64, crop_valid: &[bool], rows: Range<i64>) -> Leaves {
-    let own = rows.start as usize..rows.end as usize;
-    Part::ALL.into_iter().fold(Leaves::new(crop_valid[own].to_vec()), |leaves, part| {
-        leaves.with(part, &feature(part, n).narrow(0, rows.start, rows.end - rows.start))
-    })
+/// Which slots of a set hold an item: crops count where `crop_valid` says so.
+fn slots(set: Set, crop_valid: &[bool]) -> Slots {
+    match set {
+        Set::Crop | Set::Teacher => Slots::flagged(1, crop_valid.iter().copied()),
+        _ => Slots::all(crop_valid.len() as i64, 1),
+    }
 }
 
-fn alone(objective: &ThreeBranch, n: i64, crop_valid: &[bool]) -> Outcome {
-    objective.step_losses(&leaves(n, crop_valid, 0..n), LOGIT_SCALE, &mut Alone::new(n)).unwrap()
+fn items(features: &Tensor, slots: Slots) -> Items {
+    Items { features: features.index_select(0, &Tensor::from_slice(slots.valid())), slots }
+}
+
+/// One lane of the rows `rows` of `n`.
+fn lane(n: i64, crop_valid: &[bool], rows: &Range<i64>) -> Features {
+    let own = &crop_valid[rows.start as usize..rows.end as usize];
+    let sets = SETS.into_iter().fold(BySet::default(), |sets, set| {
+        let all = feature(set, n).narrow(0, rows.start, rows.end - rows.start);
+        sets.with(set, items(&all, slots(set, own)))
+    });
+    Features { rows: rows.end - rows.start, sets }
+}
+
+fn leaves(n: i64, crop_valid: &[bool], rows: Range<i64>) -> Leaves {
+    Leaves::of_lanes(&[lane(n, crop_valid, &rows)]).unwrap()
+}
+
+fn objective(spec: &LossSpec) -> Objective {
+    Objective::new(&Needs::of(spec, &DataSpec::default()), spec)
+}
+
+fn scales() -> Scales {
+    Scales::default().with(Temperature::Global, LOGIT_SCALE)
+}
+
+fn alone(objective: &Objective, n: i64, crop_valid: &[bool]) -> StepLoss {
+    objective.step_losses(&leaves(n, crop_valid, 0..n), scales(), &mut Alone::new(n)).unwrap()
+}
+
+/// The sum of a branch's terms, by the first word of their names and without the branch's weight.
+fn branch(step: &StepLoss, spec: &LossSpec, name: &str) -> f64 {
+    let of = |t: &&TermLoss| t.name.split('_').next() == Some(name);
+    step.terms.iter().filter(of).map(|t| t.loss * if t.name == "crop_cosine" { spec.c3_lambda } else { 1.0 }).sum()
 }
 
 /// Features and logit scale in float64 with gradients, and the formulas of method.md section 2 as they stand there.
 struct Naive {
-    parts: Vec<Tensor>,
+    sets: Vec<Tensor>,
     logit_scale: Tensor,
     valid: Tensor,
     smoothing: f64,
@@ -43,19 +81,23 @@ impl Naive {
     fn new(n: i64, crop_valid: &[bool], smoothing: f64) -> Self {
         let valid: Vec<i64> = (0..n).filter(|&i| crop_valid[i as usize]).collect();
         Self {
-            parts: Part::ALL.map(|p| feature(p, n).to_kind(Dtype::Double).set_requires_grad(true)).into(),
+            sets: SETS.map(|s| feature(s, n).to_kind(Dtype::Double).set_requires_grad(true)).into(),
             logit_scale: Tensor::from(LOGIT_SCALE).set_requires_grad(true),
             valid: Tensor::from_slice(&valid),
             smoothing,
         }
     }
 
-    fn get(&self, part: Part, only_valid: bool) -> Tensor {
-        let x = self.parts[part as usize].shallow_clone();
+    fn leaf(&self, set: Set) -> &Tensor {
+        &self.sets[SETS.iter().position(|s| *s == set).unwrap()]
+    }
+
+    fn get(&self, set: Set, only_valid: bool) -> Tensor {
+        let x = self.leaf(set).shallow_clone();
         if only_valid { x.index_select(0, &self.valid) } else { x }
     }
 
-    fn info_nce(&self, a: Part, b: Part, only_valid: bool) -> Tensor {
+    fn info_nce(&self, a: Set, b: Set, only_valid: bool) -> Tensor {
         let (a, b) = (self.get(a, only_valid), self.get(b, only_valid));
         let z = a.matmul(&b.tr()) * self.logit_scale.exp();
         let labels = Tensor::arange(a.size()[0], (Dtype::Int64, Device::Cpu));
@@ -67,11 +109,11 @@ impl Naive {
         1.0 - (x * y).sum_dim_intlist([1i64].as_slice(), false, Dtype::Double).mean(Dtype::Double)
     }
 
-    fn taught(&self, x: Part, teacher: Teacher) -> Tensor {
+    fn taught(&self, x: Set, teacher: Teacher) -> Tensor {
         let y = match teacher {
-            Teacher::Online => self.get(Part::Crop, true).detach(),
-            Teacher::NoStop => self.get(Part::Crop, true),
-            Teacher::Ema | Teacher::Frozen => self.get(Part::Teacher, true).detach(),
+            Teacher::Online => self.get(Set::Crop, true).detach(),
+            Teacher::NoStop => self.get(Set::Crop, true),
+            Teacher::Ema | Teacher::Frozen => self.get(Set::Teacher, true).detach(),
         };
         self.cosine(self.get(x, true), y)
     }
@@ -81,22 +123,24 @@ impl Naive {
         let zero = || Tensor::from(0f64);
         let crop = match spec.crop {
             CropLoss::Off => zero(),
-            CropLoss::C1 => self.info_nce(Part::Crop, Part::Text, true),
-            CropLoss::C2 => self.taught(Part::Image, spec.teacher),
-            CropLoss::C2Nce => self.info_nce(Part::Image, Part::Crop, true),
+            CropLoss::C1 => self.info_nce(Set::Crop, Set::RegionText, true),
+            CropLoss::C2 => self.taught(Set::Image, spec.teacher),
+            CropLoss::C2Nce => self.info_nce(Set::Image, Set::Crop, true),
             CropLoss::C3 => {
-                self.info_nce(Part::Crop, Part::Text, true) + self.taught(Part::Image, spec.teacher) * spec.c3_lambda
+                self.info_nce(Set::Crop, Set::RegionText, true) + self.taught(Set::Image, spec.teacher) * spec.c3_lambda
             }
         };
         let local = match spec.local {
             LocalLoss::Off => zero(),
-            LocalLoss::G1 => self.taught(Part::Roi, spec.teacher),
-            LocalLoss::G2 => self.info_nce(Part::Roi, Part::Text, false),
-            LocalLoss::G1G2 => self.taught(Part::Roi, spec.teacher) + self.info_nce(Part::Roi, Part::Text, false),
-            LocalLoss::G3 => self.cosine(self.get(Part::Image, false), self.get(Part::Roi, false)),
-            LocalLoss::G3Nce => self.info_nce(Part::Image, Part::Roi, false),
+            LocalLoss::G1 => self.taught(Set::Region, spec.teacher),
+            LocalLoss::G2 => self.info_nce(Set::Region, Set::RegionText, false),
+            LocalLoss::G1G2 => {
+                self.taught(Set::Region, spec.teacher) + self.info_nce(Set::Region, Set::RegionText, false)
+            }
+            LocalLoss::G3 => self.cosine(self.get(Set::Image, false), self.get(Set::Region, false)),
+            LocalLoss::G3Nce => self.info_nce(Set::Image, Set::Region, false),
         };
-        [self.info_nce(Part::Image, Part::Text, false), crop, local]
+        [self.info_nce(Set::Image, Set::RegionText, false), crop, local]
     }
 }
 
@@ -106,31 +150,32 @@ fn assert_is_naive(spec: &LossSpec, n: i64, crop_valid: &[bool]) {
     let [global, crop, local] = naive.branches(spec);
     let total = &global * spec.global_weight + &crop * spec.crop_weight + &local * spec.local_weight;
     total.backward();
-    let got = alone(&ThreeBranch::new(spec), n, crop_valid);
+    let got = alone(&objective(spec), n, crop_valid);
     let what = format!("{:?} {:?} {:?}", spec.crop, spec.local, spec.teacher);
     let pairs = [
-        (got.losses.global, &global),
-        (got.losses.crop, &crop),
-        (got.losses.local, &local),
-        (got.losses.total, &total),
+        (branch(&got, spec, "global"), &global),
+        (branch(&got, spec, "crop"), &crop),
+        (branch(&got, spec, "local"), &local),
+        (got.total, &total),
     ];
     for (got, want) in pairs {
         let want = want.double_value(&[]);
         assert!((got - want).abs() <= 1e-5 * want.abs().max(0.1), "{what}: {got} {want}");
     }
-    for part in Part::ALL {
-        let want = naive.parts[part as usize].grad();
-        match (got.grads.part(part), want.defined()) {
+    for set in SETS {
+        let want = naive.leaf(set).grad();
+        match (got.grads.of(set), want.defined()) {
             (Some(got), true) => {
+                let want = want.index_select(0, &Tensor::from_slice(slots(set, crop_valid).valid()));
                 let gap = (got.to_kind(Dtype::Double) - &want).abs().max().double_value(&[]);
-                assert!(gap <= 2e-5 * want.abs().max().double_value(&[]), "{what}: {part:?} {gap}");
+                assert!(gap <= 2e-5 * want.abs().max().double_value(&[]), "{what}: {set:?} {gap}");
             }
             (None, false) => {}
-            (got, want) => panic!("{what}: gradient on {part:?}: {} but autograd {want}", got.is_some()),
+            (got, want) => panic!("{what}: gradient on {set:?}: {} but autograd {want}", got.is_some()),
         }
     }
     let want = naive.logit_scale.grad().double_value(&[]);
-    let got = got.grad_logit_scale.sum(Dtype::Double).double_value(&[]);
+    let got = got.grad_temperature(Temperature::Global).unwrap().sum(Dtype::Double).double_value(&[]);
     assert!((got - want).abs() <= 2e-5 * want.abs().max(0.1), "{what}: {want}");
 }
 
@@ -169,12 +214,6 @@ fn every_variant_and_teacher_is_its_formula() {
 #[test]
 fn every_preset_is_its_formula() {
     use LossPreset::{Alphaclip, Default, Direct, Fineclip, TwoCl};
-    let names = |preset| terms(&LossSpec::preset(preset)).iter().map(|t| t.name).collect::<Vec<_>>().join("+");
-    assert_eq!(names(Default), "B1+C1+G1");
-    assert_eq!(names(TwoCl), "B1+C1");
-    assert_eq!(names(Fineclip), "B1+G1+G2");
-    assert_eq!(names(Direct), "B1+C2+G3");
-    assert_eq!(names(Alphaclip), "B1");
     for preset in [Default, TwoCl, Fineclip, Direct, Alphaclip] {
         assert_is_naive(&LossSpec::preset(preset), 23, &[true; 23]);
         assert_is_naive(&LossSpec::preset(preset), 23, &some_dropped(23));
@@ -187,37 +226,21 @@ fn a_batch_without_valid_crops_is_finite() {
     for crop in CROPS {
         for local in [LocalLoss::Off, LocalLoss::G1, LocalLoss::G1G2] {
             let spec = LossSpec { crop, local, teacher: Teacher::NoStop, ..LossSpec::preset(LossPreset::Default) };
-            let got = alone(&ThreeBranch::new(&spec), 9, &[false; 9]);
-            assert_eq!((got.losses.crop, got.crops), (0.0, 0));
-            if local == LocalLoss::G1 {
-                assert_eq!(got.losses.local, 0.0);
+            let got = alone(&objective(&spec), 9, &[false; 9]);
+            for name in ["crop", "crop_cosine", "local"] {
+                let term = got.of(name);
+                assert!(term.is_none_or(|t| (t.loss, t.pairs) == (0.0, 0)), "{term:?}");
             }
-            assert!(got.losses.total.is_finite());
+            assert!(got.total.is_finite());
             let learns = spec.crop != CropLoss::Off || local != LocalLoss::Off;
-            assert_eq!(got.grads.part(Part::Crop).is_some(), learns, "a learning branch still sends a gradient");
-            if let Some(grad) = got.grads.part(Part::Crop) {
+            assert_eq!(got.grads.of(Set::Crop).is_some(), learns, "a learning set still sends a gradient");
+            if let Some(grad) = got.grads.of(Set::Crop) {
+                assert_eq!(grad.size(), [0, D]);
+            }
+            if let Some(grad) = got.grads.of(Set::Region).filter(|_| local == LocalLoss::G1) {
                 assert_eq!(grad, &Tensor::zeros([9, D], (Dtype::Float, Device::Cpu)));
             }
         }
-    }
-}
-
-/// A dropped row may hold anything, NaN too.
-#[test]
-fn dropped_rows_do_not_leak() {
-    let n = 10;
-    let spec = LossSpec::preset(LossPreset::Default);
-    let valid = some_dropped(n);
-    let objective = ThreeBranch::new(&spec);
-    let clean = alone(&objective, n, &valid);
-    let crop = feature(Part::Crop, n);
-    let _ = crop.get(1).fill_(f64::NAN);
-    assert!(!valid[1]);
-    let dirty = leaves(n, &valid, 0..n).with(Part::Crop, &crop);
-    let got = objective.step_losses(&dirty, LOGIT_SCALE, &mut Alone::new(n)).unwrap();
-    assert_eq!(got.losses, clean.losses);
-    for part in Part::ALL {
-        assert_eq!(got.grads.part(part), clean.grads.part(part), "{part:?}");
     }
 }
 
@@ -225,24 +248,32 @@ fn dropped_rows_do_not_leak() {
 fn a_loss_that_is_not_finite_is_an_error() {
     let n = 6;
     let spec = LossSpec::preset(LossPreset::Alphaclip);
-    let image = feature(Part::Image, n);
-    let _ = image.get(2).fill_(f64::NAN);
-    let bad = leaves(n, &[true; 6], 0..n).with(Part::Image, &image);
-    let error = ThreeBranch::new(&spec).step_losses(&bad, LOGIT_SCALE, &mut Alone::new(n)).unwrap_err();
-    assert!(error.to_string().starts_with("loss B1 is NaN: "), "{error}");
+    let mut bad = lane(n, &[true; 6], &(0..n));
+    let _ = bad.of(Set::Image).unwrap().get(2).fill_(f64::NAN);
+    bad.sets = bad.sets.with(Set::RegionText, items(&feature(Set::RegionText, n), Slots::all(n, 1)));
+    let bad = Leaves::of_lanes(&[bad]).unwrap();
+    let error = objective(&spec).step_losses(&bad, scales(), &mut Alone::new(n)).unwrap_err();
+    assert!(error.to_string().starts_with("loss global is NaN: "), "{error}");
 }
 
 #[test]
 fn leaves_that_do_not_fit_are_refused_before_a_gather() {
-    let objective = ThreeBranch::new(&LossSpec::preset(LossPreset::Default));
-    let bare = Leaves::new(vec![true; 4]).with(Part::Image, &feature(Part::Image, 4));
-    let bare = bare.with(Part::Text, &feature(Part::Text, 4));
-    let error = objective.step_losses(&bare, LOGIT_SCALE, &mut Alone::new(4)).unwrap_err();
-    let want = "the loss needs `crop features`, which this batch does not hold: the towers must be run for the same \
-                `[loss]` section as the objective";
-    assert_eq!(error.to_string(), want);
-    let error = objective.step_losses(&leaves(5, &[true; 5], 0..5), LOGIT_SCALE, &mut Alone::new(4)).unwrap_err();
-    assert_eq!(error.to_string(), "crop validity: expected shape [4], found [5]");
+    let objective = objective(&LossSpec::preset(LossPreset::Default));
+    let message = |sets: BySet<Items>| {
+        let leaves = Leaves::of_lanes(&[Features { rows: 4, sets }]).unwrap();
+        objective.step_losses(&leaves, scales(), &mut Alone::new(4)).unwrap_err().to_string()
+    };
+    let whole = |set, n| items(&feature(set, n), Slots::all(n, 1));
+    let bare =
+        || BySet::default().with(Set::Image, whole(Set::Image, 4)).with(Set::RegionText, whole(Set::RegionText, 4));
+    let want = "the loss needs `crop`, which this batch does not hold: the towers must be run for the same `[loss]` \
+                section as the objective";
+    assert_eq!(message(bare()), want);
+    let want = "slots of set `crop` in term `crop`: expected shape [4, 1], found [5, 1]";
+    assert_eq!(message(bare().with(Set::Crop, whole(Set::Crop, 5))), want);
+    let two = items(&feature(Set::Crop, 8), Slots::all(4, 2));
+    let want = "slots of set `region_text` in term `crop`: expected shape [4, 2], found [4, 1]";
+    assert_eq!(message(bare().with(Set::Crop, two)), want);
 }
 
 /// Ranks as threads: each leaves its rows, all wait, each reads them all in order.
@@ -280,9 +311,14 @@ impl Exchange for Member {
     }
 }
 
-/// Outcomes of the ranks whose rows lie between the cuts.
-fn split(objective: &ThreeBranch, crop_valid: &[bool], cuts: &[i64]) -> Vec<Outcome> {
-    let (world, n) = (cuts.len() - 1, crop_valid.len() as i64);
+/// What the ranks whose rows lie between the cuts find; `own` gives the leaves of some rows.
+fn split(
+    objective: &Objective,
+    (n, scales): (i64, Scales),
+    own: impl Fn(Range<i64>) -> Leaves + Sync,
+    cuts: &[i64],
+) -> Vec<StepLoss> {
+    let (world, own) = (cuts.len() - 1, &own);
     let mesh = Arc::new(Mesh { barrier: Barrier::new(world), slots: Mutex::new((0..world).map(|_| None).collect()) });
     std::thread::scope(|scope| {
         let ranks: Vec<_> = (0..world)
@@ -290,10 +326,9 @@ fn split(objective: &ThreeBranch, crop_valid: &[bool], cuts: &[i64]) -> Vec<Outc
                 let rows = cuts[rank]..cuts[rank + 1];
                 let mut member = Member { mesh: Arc::clone(&mesh), rank, rows: rows.clone(), total: n, gathers: 0 };
                 scope.spawn(move || {
-                    let own = leaves(n, crop_valid, rows);
-                    let outcome = objective.step_losses(&own, LOGIT_SCALE, &mut member).unwrap();
+                    let step = objective.step_losses(&own(rows), scales, &mut member).unwrap();
                     assert_eq!(member.gathers, 2);
-                    outcome
+                    step
                 })
             })
             .collect();
@@ -312,36 +347,43 @@ fn the_world_size_changes_no_bit() {
         [(CropLoss::C1, LocalLoss::G1), (CropLoss::C3, LocalLoss::G1G2), (CropLoss::C2Nce, LocalLoss::G3Nce)]
     {
         let spec = LossSpec { crop, local, label_smoothing: 0.1, ..LossSpec::preset(LossPreset::Default) };
-        let objective = ThreeBranch::new(&spec).with_tile(Tile::new(4, 8));
+        let objective = objective(&spec).with_tile(Tile::new(4, 8));
         let whole = alone(&objective, n, &valid);
         for cuts in [vec![0, 12, 24], vec![0, 6, 7, 24], vec![0, 6, 12, 18, 24]] {
-            let ranks = split(&objective, &valid, &cuts);
-            for rank in &ranks {
-                assert_eq!(rank.losses, whole.losses, "{crop:?} {local:?} {cuts:?}");
-                assert_eq!((rank.image_to_text, rank.text_to_image), (whole.image_to_text, whole.text_to_image));
-                assert_eq!((&rank.terms, rank.crops), (&whole.terms, whole.crops));
-            }
-            for part in Part::ALL {
-                let parts: Vec<&Tensor> = ranks.iter().filter_map(|r| r.grads.part(part)).collect();
-                assert!(parts.is_empty() || parts.len() == ranks.len(), "{part:?}");
-                let joined = (!parts.is_empty()).then(|| Tensor::cat(&parts, 0));
-                assert_eq!(joined.as_ref(), whole.grads.part(part), "{crop:?} {local:?} {part:?} {cuts:?}");
-            }
-            let shares: Vec<&Tensor> = ranks.iter().map(|r| &r.grad_logit_scale).collect();
-            assert_eq!(Tensor::cat(&shares, 0), whole.grad_logit_scale, "{crop:?} {local:?} {cuts:?}");
+            let ranks = split(&objective, (n, scales()), |rows| leaves(n, &valid, rows), &cuts);
+            assert_ranks_are(&ranks, &whole, &format!("{crop:?} {local:?} {cuts:?}"));
         }
+    }
+}
+
+/// Every rank reports the same bits, and together they have the gradients of the whole.
+fn assert_ranks_are(ranks: &[StepLoss], whole: &StepLoss, what: &str) {
+    for rank in ranks {
+        assert_eq!((&rank.terms, rank.total), (&whole.terms, whole.total), "{what}");
+    }
+    for set in Set::ALL {
+        let parts: Vec<&Tensor> = ranks.iter().filter_map(|r| r.grads.of(set)).collect();
+        assert!(parts.is_empty() || parts.len() == ranks.len(), "{what} {set:?}");
+        let joined = (!parts.is_empty()).then(|| Tensor::cat(&parts, 0));
+        assert_eq!(joined.as_ref(), whole.grads.of(set), "{what} {set:?}");
+    }
+    for temperature in Temperature::ALL {
+        let shares: Vec<&Tensor> = ranks.iter().filter_map(|r| r.grad_temperature(temperature)).collect();
+        let joined = (!shares.is_empty()).then(|| Tensor::cat(&shares, 0));
+        assert_eq!(joined.as_ref(), whole.grad_temperature(temperature), "{what} {temperature:?}");
     }
 }
 
 #[test]
 fn the_packed_row_holds_only_what_needs_global_columns() {
     let columns = |preset| {
-        let packed = Packed::new(&terms(&LossSpec::preset(preset)), &leaves(4, &[true; 4], 0..4), &(0..4)).unwrap();
+        let needs = Needs::of(&LossSpec::preset(preset), &DataSpec::default());
+        let packed = Packed::new(needs.terms(), &leaves(4, &[true; 4], 0..4), &(0..4)).unwrap();
         packed.matrix().size()[1]
     };
-    // G1's region and teacher meet row by row at home.
-    assert_eq!(columns(LossPreset::Default), 3 * D + 1);
-    assert_eq!(columns(LossPreset::Alphaclip), 2 * D + 1);
-    assert_eq!(columns(LossPreset::Direct), 2 * D + 1);
-    assert_eq!(columns(LossPreset::Fineclip), 3 * D + 1);
+    // G1's region and teacher meet row by row at home; each set has a flag.
+    assert_eq!(columns(LossPreset::Default), 3 * D + 4);
+    assert_eq!(columns(LossPreset::Alphaclip), 2 * D + 2);
+    assert_eq!(columns(LossPreset::Direct), 2 * D + 4);
+    assert_eq!(columns(LossPreset::Fineclip), 3 * D + 4);
 }

@@ -5,7 +5,7 @@
 use pixfleet_cluster::spec::OptimizerSpec;
 use tch::{Kind, Tensor, no_grad};
 
-use super::groups::{self, Rule};
+use super::groups::Rule;
 use crate::{ModelError, Params};
 
 /// Below this a learning rate counts as 0: the update divides by it.
@@ -49,7 +49,7 @@ pub struct AdamW {
 
 /// What a step did.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StepReport {
+pub struct OptimizerStep {
     /// Global L2 norm of the gradients before clipping. In f64 from per-tensor fp32 norms, in the parameters' order.
     pub grad_norm: f64,
     /// What the gradients were multiplied by.
@@ -62,10 +62,9 @@ impl AdamW {
     /// # Errors
     /// [`ModelError::Torch`].
     pub fn new(spec: &OptimizerSpec, params: &Params) -> Result<Self, ModelError> {
-        let depth = groups::depth(params.iter().map(|p| p.name()));
         let slot = |p: &crate::params::Param| -> Result<Slot, ModelError> {
             let zeros = || p.tensor().detach().f_zeros_like();
-            let rule = groups::rule(p.name(), &p.tensor().size(), depth, spec);
+            let rule = Rule::of(p.role(), spec);
             Ok(Slot { name: p.name().to_owned(), rule, m: zeros()?, v: zeros()? })
         };
         Ok(Self { slots: params.trainable().map(slot).collect::<Result<_, _>>()?, spec: spec.clone(), steps: 0 })
@@ -100,7 +99,7 @@ impl AdamW {
     /// [`ModelError::NoGradient`] names a trainable parameter that backward did not reach; [`ModelError::SetsDiffer`]
     /// if the trainable parameters are not those of [`Self::new`]; [`ModelError::NormNotFinite`] before anything is
     /// changed; [`ModelError::Torch`].
-    pub fn step(&mut self, params: &Params, factor: f64) -> Result<StepReport, ModelError> {
+    pub fn step(&mut self, params: &Params, factor: f64) -> Result<OptimizerStep, ModelError> {
         let pairs = self.pairs(params)?;
         let grad_norm = global_norm(pairs.iter().map(|(_, grad)| grad))?;
         if !grad_norm.is_finite() {
@@ -115,7 +114,7 @@ impl AdamW {
                 }
                 update(slot, &mut param, &grad, &self.spec, (self.steps, factor))?;
             }
-            Ok(StepReport { grad_norm, clip })
+            Ok(OptimizerStep { grad_norm, clip })
         })
     }
 

@@ -1,4 +1,4 @@
-//! AdamW with groups by name, clipping by the global norm, and the state that a checkpoint holds.
+//! AdamW with groups by role, clipping by the global norm, and the state that a checkpoint holds.
 
 pub mod adamw;
 pub mod groups;
@@ -7,8 +7,8 @@ pub mod state;
 #[cfg(test)]
 mod tests;
 
-pub use adamw::{AdamW, Slot, StepReport, global_norm};
-pub use groups::{Rule, rule};
+pub use adamw::{AdamW, OptimizerStep, Slot, global_norm};
+pub use groups::Rule;
 pub use state::State;
 
 use pixfleet_cluster::spec::LogitScaleSpec;

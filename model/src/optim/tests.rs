@@ -1,15 +1,17 @@
-//! AdamW against torch.optim.AdamW, groups by name, clipping, and the state of a checkpoint.
+//! AdamW against torch.optim.AdamW, who learns how, clipping, and the state of a checkpoint.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 
-use pixfleet_cluster::spec::{LogitScaleSpec, OptimizerSpec};
+use pixfleet_cluster::spec::{
+    DataSpec, LogitScaleSpec, LossPreset, LossSpec, ModelSpec, Needs, OptimizerSpec, TextProjSpec, VisionPreset,
+};
 use tch::{Device, Kind, Tensor, no_grad};
 
 use super::*;
-use crate::Params;
 use crate::testing::hash_fill;
+use crate::{Model, Params};
 
 fn wave(k: f64, count: i64, scale: f64) -> Tensor {
     Tensor::from_slice(&(0..count).map(|i| ((k + 0.7 * i as f64).sin() * scale) as f32).collect::<Vec<_>>())
@@ -53,34 +55,36 @@ fn a_trajectory_is_that_of_torch_optim_adamw() {
     assert_eq!(adamw.steps(), 10);
 }
 
+/// The roles of a whole model, registered where the towers are built.
 #[test]
-fn groups_are_found_by_name() {
+fn a_model_registers_who_learns_how() {
+    let text_proj = TextProjSpec { width: 12, hidden: 20, layers: 1, frozen: false };
+    let model = ModelSpec { vision: VisionPreset::Tiny, text_proj, ..ModelSpec::default() };
+    let model =
+        Model::build(&model, &Needs::of(&LossSpec::preset(LossPreset::Default), &DataSpec::default()), 0, Device::Cpu);
     let spec = OptimizerSpec { lr: 1.0, alpha_lr: 10.0, text_lr: 3.0, layer_decay: 0.5, ..OptimizerSpec::default() };
-    let names = ["visual.blocks.0.norm1.weight", "visual.blocks.11.norm1.weight", "visual.head.weight", "logit_scale"];
-    let depth = groups::depth(names.into_iter());
-    assert_eq!(depth, 12);
-    let lr = |name| rule(name, &[4, 4], depth, &spec).lr;
-    assert_eq!(lr("visual.head.weight"), 1.0);
-    assert_eq!(lr("visual.norm.weight"), 1.0);
-    assert_eq!(lr("visual.blocks.11.attn.q_proj.weight"), 0.5);
-    assert_eq!(lr("visual.blocks.0.mlp.w1.weight"), 0.5f64.powi(12));
-    for first in ["visual.patch_embed.proj.weight", "visual.cls_token", "visual.pos_embed"] {
-        assert_eq!(lr(first), 0.5f64.powi(13), "{first}");
+    let rule = |name: &str| {
+        let param = model.params.iter().find(|p| p.name() == name);
+        Rule::of(param.unwrap_or_else(|| panic!("{name} is registered")).role(), &spec)
+    };
+    for (name, lr, decays) in [
+        ("visual.head.weight", 1.0, true),
+        ("visual.norm.weight", 1.0, false),
+        ("visual.blocks.3.attn.q_proj.weight", 0.5, true),
+        ("visual.blocks.0.mlp.w1.weight", 0.5f64.powi(4), true),
+        ("visual.blocks.0.norm1.weight", 0.5f64.powi(4), false),
+        ("visual.patch_embed.proj.weight", 0.5f64.powi(5), true),
+        ("visual.cls_token", 0.5f64.powi(5), false),
+        ("visual.pos_embed", 0.5f64.powi(5), false),
+        // The alpha convolution learns at its own rate, weight and bias, whatever its layer.
+        ("visual.alpha_patch_embed.proj.weight", 10.0, true),
+        ("visual.alpha_patch_embed.proj.bias", 10.0, false),
+        ("text.text_adaptor.0.fn.0.weight", 3.0, true),
+        ("text.text_adaptor.0.fn.0.bias", 3.0, false),
+        ("logit_scale", 1.0, false),
+    ] {
+        assert_eq!(rule(name), Rule { lr, weight_decay: if decays { spec.weight_decay } else { 0.0 } }, "{name}");
     }
-    // The alpha convolution learns at its own rate, weight and bias, whatever its layer.
-    assert_eq!(lr("visual.alpha_patch_embed.proj.weight"), 10.0);
-    assert_eq!(lr("visual.alpha_patch_embed.proj.bias"), 10.0);
-    assert_eq!(lr("text.text_adaptor.0.fn.0.weight"), 3.0);
-    assert_eq!(lr("logit_scale"), 1.0);
-    let decay = |name, shape: &[i64]| rule(name, shape, depth, &spec).weight_decay;
-    assert_eq!(decay("visual.head.weight", &[4, 4]), spec.weight_decay);
-    assert_eq!(decay("visual.alpha_patch_embed.proj.weight", &[4, 1, 2, 2]), spec.weight_decay);
-    assert_eq!(decay("text.text_adaptor.5.weight", &[4, 4]), spec.weight_decay);
-    assert_eq!(decay("visual.blocks.0.norm1.weight", &[4]), 0.0);
-    assert_eq!(decay("text.text_adaptor.0.fn.0.bias", &[4]), 0.0);
-    assert_eq!(decay("visual.cls_token", &[1, 1, 4]), 0.0);
-    assert_eq!(decay("visual.pos_embed", &[1, 5, 4]), 0.0);
-    assert_eq!(decay("logit_scale", &[]), 0.0);
 }
 
 fn small() -> Params {

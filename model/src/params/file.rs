@@ -147,7 +147,8 @@ pub fn read_tensors(bytes: &[u8], origin: &str) -> Result<HashMap<String, Tensor
 /// The model's name for a file's name; `None` if the file's entry is one to be ignored.
 fn import_name(raw: &str) -> Option<Cow<'_, str>> {
     let name = raw.strip_prefix("module.").unwrap_or(raw);
-    if name.starts_with("l2v.") || name.ends_with(".freqs_cos") || name.ends_with(".freqs_sin") {
+    let buffers = [".freqs_cos", ".freqs_sin", ".position_ids"];
+    if name.starts_with("l2v.") || buffers.iter().any(|buffer| name.ends_with(buffer)) {
         return None;
     }
     for (old, new) in [(".attn.q_bias", ".attn.q_proj.bias"), (".attn.v_bias", ".attn.v_proj.bias")] {

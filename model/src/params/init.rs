@@ -4,7 +4,7 @@
 use pixfleet_cluster::rng::{Use, key, mix};
 use tch::Tensor;
 
-use super::{ParamId, Params};
+use super::{ParamGroup, ParamId, Params, Role};
 use crate::testing::fnv1a64;
 
 /// The start of one parameter.
@@ -34,34 +34,41 @@ pub struct Builder<'p> {
     params: &'p mut Params,
     seed: u64,
     prefix: String,
-    trainable: bool,
+    group: ParamGroup,
 }
 
 impl<'p> Builder<'p> {
     /// A builder at the root of the names.
     pub fn new(params: &'p mut Params, seed: u64) -> Self {
-        Self { params, seed, prefix: String::new(), trainable: true }
+        Self { params, seed, prefix: String::new(), group: ParamGroup::Vision { above: 0 } }
     }
 
     /// The builder of the names below `name`.
     pub fn below(&mut self, name: &str) -> Builder<'_> {
         let prefix = format!("{}{name}.", self.prefix);
-        Builder { params: self.params, seed: self.seed, prefix, trainable: self.trainable }
+        Builder { params: self.params, seed: self.seed, prefix, group: self.group }
     }
 
-    /// Parameters made from here on need no gradient.
-    #[must_use]
-    pub fn frozen(mut self, frozen: bool) -> Self {
-        self.trainable = !frozen;
-        self
+    /// The same place for parameters of `group`.
+    pub fn of(&mut self, group: ParamGroup) -> Builder<'_> {
+        Builder { params: self.params, seed: self.seed, prefix: self.prefix.clone(), group }
     }
 
-    /// Appends the parameter `name` of `shape`.
+    /// Appends the parameter `name` of `shape`; weight decay acts where it has more than one dimension.
     pub fn param(&mut self, name: &str, shape: &[i64], init: Init) -> ParamId {
+        self.register(name, shape, init, Role::plain(self.group, shape))
+    }
+
+    /// Appends a parameter of which is told whether weight decay acts on it.
+    pub fn param_that(&mut self, decays: bool, name: &str, shape: &[i64], init: Init) -> ParamId {
+        self.register(name, shape, init, Role { group: self.group, decays })
+    }
+
+    fn register(&mut self, name: &str, shape: &[i64], init: Init, role: Role) -> ParamId {
         let name = format!("{}{name}", self.prefix);
         let count = usize::try_from(shape.iter().product::<i64>()).expect("a shape has no negative sides");
         let values = draw(self.seed, &name, count, init);
-        self.params.push(&name, &Tensor::from_slice(&values).reshape(shape), self.trainable)
+        self.params.register(&name, &Tensor::from_slice(&values).reshape(shape), true, role)
     }
 
     /// Appends the parameter `name`, whose start is made from that of `source` on the CPU: so it is a function of
@@ -69,7 +76,8 @@ impl<'p> Builder<'p> {
     pub(crate) fn derived(&mut self, name: &str, source: ParamId, start: impl Fn(&Tensor) -> Tensor) -> ParamId {
         let name = format!("{}{name}", self.prefix);
         let values = start(&self.params.tensor(source).detach().to_device(tch::Device::Cpu));
-        self.params.push(&name, &values, self.trainable)
+        let role = Role::plain(self.group, &values.size());
+        self.params.register(&name, &values, true, role)
     }
 }
 

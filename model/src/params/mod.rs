@@ -1,8 +1,9 @@
 //! A model's numbers: ordered, named fp32 tensors. The order is that of construction and is the same on every rank;
-//! names are those of PixCLIP's checkpoints (method.md 1.6).
+//! names are those of the systems' own checkpoints (method.md 1.6, 4.1).
 
 mod file;
 mod init;
+mod role;
 #[cfg(test)]
 mod tests;
 mod weights;
@@ -13,6 +14,7 @@ use tch::{Device, Kind, Tensor};
 
 pub use file::{LoadOptions, LoadReport, read_tensors, save_tensors};
 pub use init::{Builder, Init};
+pub use role::{ParamGroup, Role};
 pub use weights::{Compute, Weights};
 
 use crate::error::ModelError;
@@ -27,6 +29,7 @@ pub struct ParamId(pub(crate) usize);
 pub struct Param {
     name: String,
     tensor: Tensor,
+    role: Role,
 }
 
 impl Param {
@@ -39,6 +42,12 @@ impl Param {
     /// Its tensor.
     pub fn tensor(&self) -> &Tensor {
         &self.tensor
+    }
+
+    /// What it is to the optimizer.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.role
     }
 
     /// Whether an optimizer may change it.
@@ -63,16 +72,24 @@ impl Params {
         Self { entries: Vec::new(), index: HashMap::new(), device }
     }
 
+    /// Appends a parameter that learns like the vision tower's head; see [`Self::register`].
+    ///
+    /// # Panics
+    /// As [`Self::register`].
+    pub fn push(&mut self, name: &str, tensor: &Tensor, trainable: bool) -> ParamId {
+        self.register(name, tensor, trainable, Role::plain(ParamGroup::Vision { above: 0 }, &tensor.size()))
+    }
+
     /// Appends a parameter; `tensor` is copied to fp32 and to the set's device.
     ///
     /// # Panics
     /// If the name is taken: two modules built over one name is a bug of the caller.
-    pub fn push(&mut self, name: &str, tensor: &Tensor, trainable: bool) -> ParamId {
+    pub fn register(&mut self, name: &str, tensor: &Tensor, trainable: bool, role: Role) -> ParamId {
         let id = self.entries.len();
         let tensor = tensor.detach().to_kind(Kind::Float).to_device(self.device).contiguous().copy();
         let tensor = tensor.set_requires_grad(trainable);
         assert!(self.index.insert(name.to_owned(), id).is_none(), "two parameters are named `{name}`");
-        self.entries.push(Param { name: name.to_owned(), tensor });
+        self.entries.push(Param { name: name.to_owned(), tensor, role });
         ParamId(id)
     }
 
@@ -144,10 +161,10 @@ impl Params {
         Ok(tch::no_grad(|| target.f_copy_(&values.detach())).map(|_| ())?)
     }
 
-    /// Makes exactly the parameters trainable whose name satisfies `rule`.
-    pub fn set_trainable(&mut self, rule: impl Fn(&str) -> bool) {
+    /// Makes exactly the parameters trainable whose role satisfies `rule`.
+    pub fn set_trainable(&mut self, rule: impl Fn(Role) -> bool) {
         for p in &mut self.entries {
-            p.tensor = p.tensor.set_requires_grad(rule(&p.name));
+            p.tensor = p.tensor.set_requires_grad(rule(p.role));
         }
     }
 
@@ -163,7 +180,7 @@ impl Params {
     pub fn detached_copy(&self) -> Self {
         let mut copy = Self::new(self.device);
         for p in &self.entries {
-            copy.push(&p.name, &p.tensor, false);
+            copy.register(&p.name, &p.tensor, false, p.role);
         }
         copy
     }

@@ -1,10 +1,11 @@
 //! The surrogate's backward against one autograd graph through towers and loss.
 
-use pixfleet_cluster::spec::{LossPreset, LossSpec};
+use pixfleet_cluster::spec::{DataSpec, LossPreset, LossSpec, Needs};
 use tch::{Device, Kind, Reduction, Tensor};
 
 use super::*;
-use crate::objective::{Alone, ThreeBranch};
+use crate::items::{BySet, Items, Slots};
+use crate::objective::{Alone, Objective, Scales};
 use crate::testing::hash_fill;
 
 struct Towers {
@@ -29,14 +30,24 @@ impl Towers {
     fn features(&self, start: i64, rows: i64) -> Features {
         let input = |name: &str, d| hash_fill(name, &[12, d], 1.0).narrow(0, start, rows);
         let image = |name: &str| normalized(&input(name, 5).matmul(&self.image));
-        Features {
-            image: image("pixels"),
-            crop: Some(image("crops")),
-            text: normalized(&input("texts", 7).matmul(&self.text)),
-            roi: Some(image("regions")),
-            teacher: None,
-        }
+        let whole = |features: Tensor| Items { features, slots: Slots::all(rows, 1) };
+        let sets = BySet::default()
+            .with(Set::Image, whole(image("pixels")))
+            .with(Set::Crop, whole(image("crops")))
+            .with(Set::RegionText, whole(normalized(&input("texts", 7).matmul(&self.text))))
+            .with(Set::Region, whole(image("regions")));
+        Features { rows, sets }
     }
+
+    fn temperatures(&self) -> [(Temperature, &Tensor); 1] {
+        [(Temperature::Global, &self.logit_scale)]
+    }
+}
+
+fn losses(preset: LossPreset, leaves: &Leaves, rows: i64) -> StepLoss {
+    let loss = LossSpec::preset(preset);
+    let objective = Objective::new(&Needs::of(&loss, &DataSpec::default()), &loss);
+    objective.step_losses(leaves, Scales::default().with(Temperature::Global, 2.0), &mut Alone::new(rows)).unwrap()
 }
 
 fn close(got: &Tensor, want: &Tensor) {
@@ -47,7 +58,6 @@ fn close(got: &Tensor, want: &Tensor) {
 /// Lanes of 4, 3 and 5 rows accumulate to the gradient of the whole, times the factor.
 #[test]
 fn lanes_add_up_to_the_gradient_of_one_graph() {
-    let spec = LossSpec::preset(LossPreset::Default);
     let one = towers();
     let f = one.features(0, 12);
     let nce = |a: &Tensor, b: &Tensor| {
@@ -56,22 +66,19 @@ fn lanes_add_up_to_the_gradient_of_one_graph() {
         let ce = |z: &Tensor| z.cross_entropy_loss(&labels, None::<Tensor>, Reduction::Mean, -100, 0.0);
         (ce(&z) + ce(&z.tr())) * 0.5
     };
-    let (crop, roi) = (f.crop.as_ref().unwrap(), f.roi.as_ref().unwrap());
-    let dots = (roi * crop.detach()).sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
+    let of = |set| f.of(set).unwrap();
+    let (image, text, crop) = (of(Set::Image), of(Set::RegionText), of(Set::Crop));
+    let dots = (of(Set::Region) * crop.detach()).sum_dim_intlist([1i64].as_slice(), false, Kind::Float);
     let taught = dots.mean(Kind::Float) * -1.0 + 1.0;
-    let total: Tensor = nce(&f.image, &f.text) + nce(crop, &f.text) + taught;
+    let total: Tensor = nce(image, text) + nce(crop, text) + taught;
     total.backward();
 
     let many = towers();
     let lanes = [many.features(0, 4), many.features(4, 3), many.features(7, 5)];
-    let leaves = Leaves::of_lanes(&lanes, vec![true; 12]).unwrap();
-    let outcome = ThreeBranch::new(&spec).step_losses(&leaves, 2.0, &mut Alone::new(12)).unwrap();
-    let pull = Pull {
-        grads: &outcome.grads,
-        logit_scale: &many.logit_scale,
-        grad_logit_scale: &outcome.grad_logit_scale,
-        factor: 3.0,
-    };
+    let leaves = Leaves::of_lanes(&lanes).unwrap();
+    let loss = losses(LossPreset::Default, &leaves, 12);
+    let temperatures = many.temperatures();
+    let pull = Pull { loss: &loss, leaves: &leaves, temperatures: &temperatures, factor: 3.0 };
     let mut seen = Vec::new();
     let before = |lane| {
         seen.push((lane, many.logit_scale.grad().defined()));
@@ -84,20 +91,24 @@ fn lanes_add_up_to_the_gradient_of_one_graph() {
     close(&many.logit_scale.grad(), &(one.logit_scale.grad() * 3.0));
 }
 
-/// A branch without a valid row still reaches the parameters behind it, with zeros.
+/// A set without a valid item still reaches the parameters behind it, with zeros.
 #[test]
-fn a_branch_without_rows_still_sends_gradients() {
+fn a_set_without_items_still_sends_gradients() {
     let model = towers();
-    let lanes = [model.features(0, 6)];
-    let lanes = lanes.map(|f| Features { image: f.image.detach(), roi: Some(f.roi.unwrap().detach()), ..f });
-    let leaves = Leaves::of_lanes(&lanes, vec![false; 6]).unwrap();
-    let objective = ThreeBranch::new(&LossSpec::preset(LossPreset::TwoCl));
-    let outcome = objective.step_losses(&leaves, 2.0, &mut Alone::new(6)).unwrap();
-    let none = Tensor::zeros([6], (Kind::Double, Device::Cpu));
-    let pull = Pull { grads: &outcome.grads, logit_scale: &model.logit_scale, grad_logit_scale: &none, factor: 1.0 };
+    let lane = model.features(0, 6);
+    let crop = lane.of(Set::Crop).unwrap().narrow(0, 0, 0);
+    let detached = |set| Items { features: lane.of(set).unwrap().detach(), slots: Slots::all(6, 1) };
+    let none = Items { features: crop, slots: Slots::of(6, 1, Vec::new()).unwrap() };
+    let sets = BySet::default()
+        .with(Set::Image, detached(Set::Image))
+        .with(Set::RegionText, detached(Set::RegionText))
+        .with(Set::Crop, none);
+    let lanes = [Features { rows: 6, sets }];
+    let leaves = Leaves::of_lanes(&lanes).unwrap();
+    let loss = losses(LossPreset::TwoCl, &leaves, 6);
+    let pull = Pull { loss: &loss, leaves: &leaves, temperatures: &[], factor: 1.0 };
     backward(&lanes, pull, |_| Ok::<(), ModelError>(())).unwrap();
     assert_eq!(model.image.grad(), Tensor::zeros([5, 8], (Kind::Float, Device::Cpu)));
-    assert_eq!(model.logit_scale.grad(), Tensor::from(0f32));
 }
 
 /// Frozen towers and a frozen logit scale are left alone.
@@ -107,32 +118,35 @@ fn what_does_not_learn_is_left_alone() {
     model.text = model.text.set_requires_grad(false);
     model.logit_scale = model.logit_scale.set_requires_grad(false);
     let lanes = [model.features(0, 6)];
-    let leaves = Leaves::of_lanes(&lanes, vec![true; 6]).unwrap();
-    let objective = ThreeBranch::new(&LossSpec::preset(LossPreset::Alphaclip));
-    let outcome = objective.step_losses(&leaves, 2.0, &mut Alone::new(6)).unwrap();
-    let pull = Pull {
-        grads: &outcome.grads,
-        logit_scale: &model.logit_scale,
-        grad_logit_scale: &outcome.grad_logit_scale,
-        factor: 1.0,
-    };
+    let leaves = Leaves::of_lanes(&lanes).unwrap();
+    let loss = losses(LossPreset::Alphaclip, &leaves, 6);
+    let temperatures = model.temperatures();
+    let pull = Pull { loss: &loss, leaves: &leaves, temperatures: &temperatures, factor: 1.0 };
     backward(&lanes, pull, |_| Ok::<(), ModelError>(())).unwrap();
     assert!(model.image.grad().defined() && !model.text.grad().defined() && !model.logit_scale.grad().defined());
+}
+
+/// A temperature that no term moved in this step gets a zero.
+#[test]
+fn a_temperature_without_a_term_gets_a_zero() {
+    let model = towers();
+    let lanes = [model.features(0, 6)];
+    let leaves = Leaves::of_lanes(&lanes).unwrap();
+    let loss = losses(LossPreset::Alphaclip, &leaves, 6);
+    let hard = Tensor::from(1.0f32).set_requires_grad(true);
+    let temperatures = [(Temperature::Hard, &hard)];
+    let pull = Pull { loss: &loss, leaves: &leaves, temperatures: &temperatures, factor: 1.0 };
+    backward(&lanes, pull, |_| Ok::<(), ModelError>(())).unwrap();
+    assert_eq!(hard.grad(), Tensor::from(0f32));
 }
 
 #[test]
 fn gradients_of_other_rows_are_refused() {
     let model = towers();
     let lanes = [model.features(0, 6)];
-    let leaves = Leaves::of_lanes(&lanes, vec![true; 6]).unwrap();
-    let objective = ThreeBranch::new(&LossSpec::preset(LossPreset::Alphaclip));
-    let outcome = objective.step_losses(&leaves, 2.0, &mut Alone::new(6)).unwrap();
-    let pull = Pull {
-        grads: &outcome.grads,
-        logit_scale: &model.logit_scale,
-        grad_logit_scale: &outcome.grad_logit_scale,
-        factor: 1.0,
-    };
+    let leaves = Leaves::of_lanes(&lanes).unwrap();
+    let loss = losses(LossPreset::Alphaclip, &leaves, 6);
+    let pull = Pull { loss: &loss, leaves: &leaves, temperatures: &[], factor: 1.0 };
     let error = backward(&[model.features(0, 5)], pull, |_| Ok::<(), ModelError>(())).unwrap_err();
-    assert!(error.to_string().contains("[5, width] for the rows of all lanes, found [6, 8]"), "{error}");
+    assert_eq!(error.to_string(), "rows of the lanes: expected shape [6], the lanes that the losses are of, found [5]");
 }

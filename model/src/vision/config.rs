@@ -32,9 +32,9 @@ pub struct VisionConfig {
 }
 
 impl VisionConfig {
-    /// The sizes of a named tower.
+    /// The sizes of a named tower; `None` if it is of another kind.
     #[must_use]
-    pub fn preset(preset: VisionPreset) -> Self {
+    pub fn preset(preset: VisionPreset) -> Option<Self> {
         let eva = |image, patch, width, depth, hidden| Self {
             image,
             patch,
@@ -42,26 +42,28 @@ impl VisionConfig {
             depth,
             heads: width / 64,
             hidden,
-            embed: 1280,
+            embed: i64::from(preset.embed()),
             rope_grid: 16,
             head_std: 0.02 * 0.001,
             alpha_init: AlphaInit::Zero,
             last_block: LastBlock::Normal,
         };
-        match preset {
+        Some(match preset {
             // int(width * 2.6667): 2048 and 2730.
             VisionPreset::Eva02B16 => eva(224, 16, 768, 12, 2048),
             VisionPreset::Eva02L14 => eva(224, 14, 1024, 24, 2730),
             VisionPreset::Eva02L14At336 => eva(336, 14, 1024, 24, 2730),
             // Of several 3.4 M shapes the fastest on a CPU core: 36 patches, wide and shallow.
-            VisionPreset::Tiny => Self { embed: 256, head_std: 0.02, ..eva(96, 16, 256, 4, 672) },
-        }
+            VisionPreset::Tiny => Self { head_std: 0.02, ..eva(96, 16, 256, 4, 672) },
+            VisionPreset::TinyClip | VisionPreset::ClipB16 | VisionPreset::ClipL14At336 => return None,
+        })
     }
 
-    /// The tower of a run file.
+    /// The tower of a run file; `None` if it is of another kind.
     #[must_use]
-    pub fn of(spec: &ModelSpec) -> Self {
-        Self { alpha_init: spec.alpha_init, last_block: spec.last_block, ..Self::preset(spec.vision) }
+    pub fn of(spec: &ModelSpec) -> Option<Self> {
+        let sizes = Self::preset(spec.vision)?;
+        Some(Self { alpha_init: spec.alpha_init, last_block: spec.last_block, ..sizes })
     }
 
     /// Patches along a side.

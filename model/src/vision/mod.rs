@@ -19,7 +19,7 @@ use tch::{Device, Kind, Tensor};
 pub use config::VisionConfig;
 
 use crate::layers::{LayerNorm, Linear, LinearInit, l2_normalize};
-use crate::params::{Builder, Weights};
+use crate::params::{Builder, ParamGroup, Weights};
 use block::Block;
 use patch_embed::PatchEmbed;
 
@@ -50,8 +50,11 @@ impl Vision {
     /// Registers the tower's parameters at `at` (the builder below `visual`).
     pub fn new(config: &VisionConfig, at: &mut Builder<'_>, device: Device) -> Self {
         let embed = PatchEmbed::new(config, at);
-        let blocks =
-            (0..config.depth).map(|i| Block::new(config, i + 1, &mut at.below(&format!("blocks.{i}")))).collect();
+        let block = |i: i64| {
+            let above = ParamGroup::Vision { above: (config.depth - i) as u32 };
+            Block::new(config, i + 1, &mut at.below(&format!("blocks.{i}")).of(above))
+        };
+        let blocks = (0..config.depth).map(block).collect();
         let norm = LayerNorm::new(&mut at.below("norm"), config.width, LN_EPS);
         let head_init = LinearInit::Normal { std: config.head_std };
         let head = Linear::new(&mut at.below("head"), (config.width, config.embed), true, head_init);

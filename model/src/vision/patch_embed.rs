@@ -7,7 +7,7 @@ use pixfleet_cluster::spec::AlphaInit;
 use tch::{Kind, Tensor};
 
 use super::config::VisionConfig;
-use crate::params::{Builder, Init, ParamId, Weights};
+use crate::params::{Builder, Init, ParamGroup, ParamId, Weights};
 
 /// Parameters of the embedding.
 #[derive(Debug)]
@@ -16,39 +16,45 @@ pub struct PatchEmbed {
     class: ParamId,
     positions: ParamId,
     image: (ParamId, ParamId),
-    alpha: (ParamId, ParamId),
+    alpha: Option<(ParamId, ParamId)>,
 }
 
 impl PatchEmbed {
-    /// Registers `cls_token`, `pos_embed`, `patch_embed.proj.*` and `alpha_patch_embed.proj.*`.
+    /// Registers `cls_token`, `pos_embed`, `patch_embed.proj.*` and, if the tower has one, `alpha_patch_embed.proj.*`.
     pub(super) fn new(config: &VisionConfig, at: &mut Builder<'_>) -> Self {
         let (c, p) = (config.width, config.patch);
-        let class = at.param("cls_token", &[1, 1, c], Init::Normal { std: 0.02 });
-        let positions = at.param("pos_embed", &[1, config.patches() + 1, c], Init::Normal { std: 0.02 });
-        let conv = |at: &mut Builder<'_>, channels: i64, zero: bool| {
-            let bound = 1.0 / ((channels * p * p) as f64).sqrt();
-            let init = if zero { Init::Zeros } else { Init::Uniform { bound } };
+        let mut at = at.of(ParamGroup::Vision { above: config.depth as u32 + 1 });
+        let class = at.param_that(false, "cls_token", &[1, 1, c], Init::Normal { std: 0.02 });
+        let positions = at.param_that(false, "pos_embed", &[1, config.patches() + 1, c], Init::Normal { std: 0.02 });
+        let conv = |mut at: Builder<'_>, channels: i64, init: Init| {
             (at.param("proj.weight", &[c, channels, p, p], init), at.param("proj.bias", &[c], init))
         };
-        let image = conv(&mut at.below("patch_embed"), 3, false);
-        let alpha = conv(&mut at.below("alpha_patch_embed"), 1, config.alpha_init == AlphaInit::Zero);
+        let torch = |channels: i64| Init::Uniform { bound: 1.0 / ((channels * p * p) as f64).sqrt() };
+        let image = conv(at.below("patch_embed"), 3, torch(3));
+        let alpha = match config.alpha_init {
+            AlphaInit::None => None,
+            AlphaInit::Zero => Some(Init::Zeros),
+            AlphaInit::Random => Some(torch(1)),
+        };
+        let alpha = alpha.map(|init| conv(at.below("alpha_patch_embed").of(ParamGroup::Alpha), 1, init));
         Self { patch: p, class, positions, image, alpha }
     }
 
-    /// `pixels` [B, 3, S, S], `mask` [B, 1, S, S] -> tokens [B, 1 + patches, C], fp32.
+    /// `pixels` [B, 3, S, S], `mask` [B, 1, S, S] -> tokens [B, 1 + patches, C], fp32. A tower without an alpha
+    /// convolution does not look at the mask.
     pub(super) fn forward(&self, w: &Weights<'_>, pixels: &Tensor, mask: Option<&Tensor>) -> Tensor {
         let flat = |t: &Tensor| t.flatten(1, -1);
-        let (weight, bias, input) = match mask {
+        let (weight, bias, input) = match mask.zip(self.alpha) {
             None => {
                 let (weight, bias) = w.cached((self.image.0, 1), || {
                     (w.enter(&flat(w.fp32(self.image.0))), Some(w.enter(w.fp32(self.image.1))))
                 });
                 (weight, bias, pixels.shallow_clone())
             }
-            Some(mask) => {
-                let (weight, bias) = w.cached((self.alpha.0, 1), || {
-                    let weight = Tensor::cat(&[flat(w.fp32(self.image.0)), flat(w.fp32(self.alpha.0))], 1);
-                    (w.enter(&weight), Some(w.enter(&(w.fp32(self.image.1) + w.fp32(self.alpha.1)))))
+            Some((mask, alpha)) => {
+                let (weight, bias) = w.cached((alpha.0, 1), || {
+                    let weight = Tensor::cat(&[flat(w.fp32(self.image.0)), flat(w.fp32(alpha.0))], 1);
+                    (w.enter(&weight), Some(w.enter(&(w.fp32(self.image.1) + w.fp32(alpha.1)))))
                 });
                 (weight, bias, Tensor::cat(&[pixels, mask], 1))
             }

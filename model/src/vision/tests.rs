@@ -18,7 +18,7 @@ fn small(last_block: LastBlock) -> (Vision, Params) {
         embed: 24,
         last_block,
         alpha_init: AlphaInit::Random,
-        ..VisionConfig::preset(VisionPreset::Tiny)
+        ..VisionConfig::preset(VisionPreset::Tiny).expect("an EVA tower")
     };
     let mut params = Params::new(Device::Cpu);
     let vision = Vision::new(&config, &mut Builder::new(&mut params, 3).below("visual"), Device::Cpu);
@@ -71,8 +71,11 @@ fn rotation_turns_adjacent_channels_and_leaves_the_class_token() {
 fn presets_have_the_published_parameter_counts_and_names() {
     let visual = |preset| {
         let mut params = Params::new(Device::Cpu);
-        let _ =
-            Vision::new(&VisionConfig::preset(preset), &mut Builder::new(&mut params, 0).below("visual"), Device::Cpu);
+        let _ = Vision::new(
+            &VisionConfig::preset(preset).expect("an EVA tower"),
+            &mut Builder::new(&mut params, 0).below("visual"),
+            Device::Cpu,
+        );
         params
     };
     let b16 = visual(VisionPreset::Eva02B16);
@@ -91,7 +94,7 @@ fn presets_have_the_published_parameter_counts_and_names() {
 /// EVA02-L-14-336 holds 305 M parameters: too many for a test of every day, so its sizes are added up by hand.
 #[test]
 fn l14_336_has_the_published_parameter_count() {
-    let c = VisionConfig::preset(VisionPreset::Eva02L14At336);
+    let c = VisionConfig::preset(VisionPreset::Eva02L14At336).expect("an EVA tower");
     let (w, h) = (c.width, c.hidden);
     let block = 4 * w + (4 * w * w + 3 * w + 2 * w) + (3 * w * h + 2 * h + w + 2 * h);
     let embed = w + (c.patches() + 1) * w + w * (4 * c.patch * c.patch) + 2 * w;

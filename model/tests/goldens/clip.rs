@@ -28,8 +28,11 @@ const ADDED: i64 = 768 * 256 + 2 * 248 * 512 + 512 * 512;
 fn filled_b16() -> (ClipVision, ClipText, Params) {
     let mut params = Params::new(Device::Cpu);
     let mut root = Builder::new(&mut params, 0);
-    let vision =
-        ClipVisionConfig { alpha: AlphaInit::Zero, last_block: LastBlock::AttentionFree, ..ClipVisionConfig::b16() };
+    let vision = ClipVisionConfig {
+        alpha_init: AlphaInit::Zero,
+        last_block: LastBlock::AttentionFree,
+        ..ClipVisionConfig::b16()
+    };
     let vision = ClipVision::new(&vision, &mut root);
     let text = ClipText::new(&ClipTextConfig { long: true, ..ClipTextConfig::b16() }, &mut root);
     assert_eq!(params.elements(), (PUBLISHED + ADDED) as u64);

@@ -1,6 +1,6 @@
 //! EVA02-B/16, forward and backward, against timm's `eva02_base_patch16_clip_224` (golden/eva02.py).
 
-use pixfleet_cluster::spec::{ModelSpec, TextProjSpec, VisionPreset};
+use pixfleet_cluster::spec::{DataSpec, LossPreset, LossSpec, ModelSpec, Needs, TextProjSpec, VisionPreset};
 use pixfleet_model::Model;
 use pixfleet_model::params::{Compute, Params};
 use pixfleet_model::testing::hash_fill;
@@ -18,7 +18,8 @@ const GRADIENT_TOLERANCE: f64 = 2e-4;
 fn filled_b16() -> Model {
     let small_text = TextProjSpec { width: 8, hidden: 8, layers: 1, frozen: true };
     let spec = ModelSpec { vision: VisionPreset::Eva02B16, text_proj: small_text, ..ModelSpec::default() };
-    let mut model = Model::build(&spec, 0, Device::Cpu);
+    let needs = Needs::of(&LossSpec::preset(LossPreset::Default), &DataSpec::default());
+    let mut model = Model::build(&spec, &needs, 0, Device::Cpu);
     let names: Vec<(String, Vec<i64>)> =
         model.params.iter().map(|p| (p.name().to_owned(), p.tensor().size())).collect();
     for (name, shape) in names.iter().filter(|(name, _)| name.starts_with("visual.")) {

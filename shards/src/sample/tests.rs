@@ -1,10 +1,33 @@
 use super::*;
 use crate::pixels::rle::Rle;
-use crate::row::ImageSource;
+use crate::pixels::{Mask, Rgb};
+use crate::row::{ImageSource, Region};
+use crate::tokens::{END, START, TextField, Tokenizer};
+use pixfleet_cluster::spec::{LossPreset, LossSpec};
 use std::collections::HashSet;
 
 fn config() -> SampleConfig {
-    SampleConfig { data: DataSpec { common_pair: 0.0, ..DataSpec::default() }, size: 16, crop: true, text_dim: Some(4) }
+    let data = DataSpec { common_pair: 0.0, ..DataSpec::default() };
+    let needs = Needs::of(&LossSpec::preset(LossPreset::Default), &data);
+    SampleConfig { data, size: 16, needs, texts: TextSource::Vectors(4) }
+}
+
+/// FG-CLIP's second stage.
+fn captions() -> SampleConfig {
+    let data = DataSpec { regions: 2, ..DataSpec::default() };
+    let needs = Needs::of(&LossSpec::preset(LossPreset::Fgclip1Stage2), &data);
+    SampleConfig { data, size: 16, needs, texts: TextSource::Tokens(Tokenizer::open("clip").expect("built in")) }
+}
+
+fn text_of(sample: &Sample) -> f32 {
+    match &sample.regions[0].text {
+        Some(Text::Vector(vector)) => vector[0],
+        other => panic!("a vector: {other:?}"),
+    }
+}
+
+fn sample(row: &ImageRow, number: u64) -> Sample {
+    make_sample(row, key(number), &config()).expect("good")
 }
 
 /// 40 x 20, left half red, right half blue; two regions: the left half and a small box in the right one.
@@ -57,8 +80,8 @@ fn refused(change: impl FnOnce(&mut ImageRow)) -> String {
 #[test]
 fn draws_depend_on_the_row_alone_and_reach_every_region_and_caption() {
     let row = row();
-    let texts: Vec<f32> = (0..64).map(|n| make_sample(&row, key(n), &config()).expect("good").text[0]).collect();
-    let again: Vec<f32> = (0..64).map(|n| make_sample(&row, key(n), &config()).expect("good").text[0]).collect();
+    let texts: Vec<f32> = (0..64).map(|n| text_of(&sample(&row, n))).collect();
+    let again: Vec<f32> = (0..64).map(|n| text_of(&sample(&row, n))).collect();
     assert_eq!(texts, again);
     let kinds: HashSet<u32> = texts.iter().map(|t| t.to_bits()).collect();
     assert_eq!(kinds, [1.0f32, 1.5, 2.0, 2.5].map(f32::to_bits).into());
@@ -66,9 +89,11 @@ fn draws_depend_on_the_row_alone_and_reach_every_region_and_caption() {
 
 #[test]
 fn planes_are_normalized_and_the_box_lies_in_the_square() {
-    let s = region_sample(&row(), 0, TextKind::Short, MaskMode::Region, &config()).expect("good");
+    let mut row = row();
+    row.regions.truncate(1);
+    let s = sample(&row, 0);
     assert_eq!((s.pixels.len(), s.mask.len(), s.crop_pixels.len(), s.crop_mask.len()), (768, 256, 768, 256));
-    assert_eq!(s.box_xyxy, [0.0, 0.25, 0.5, 0.75]);
+    assert_eq!(s.regions[0].box_xyxy, [0.0, 0.25, 0.5, 0.75]);
     let at = |y: usize, x: usize| y * 16 + x;
     assert!((s.pixels[at(8, 2)] - (1.0 - MEAN[0]) / STD[0]).abs() < 1e-5);
     assert!((s.pixels[at(0, 2)] + MEAN[0] / STD[0]).abs() < 1e-5, "padding is black");
@@ -76,17 +101,7 @@ fn planes_are_normalized_and_the_box_lies_in_the_square() {
     assert!((s.mask[at(8, 13)] + 0.5 / 0.26).abs() < 1e-5);
     // The crop of side 30 reaches 5 pixels above the image: the mean colour, which is zero up to rounding.
     assert!(s.crop_valid && s.crop_pixels[at(0, 8)].abs() < 0.01);
-    assert_eq!(s.region, Some(0));
-}
-
-#[test]
-fn mask_modes_change_the_mask_alone() {
-    let row = row();
-    let sample = |mode| region_sample(&row, 1, TextKind::Long, mode, &config()).expect("good");
-    let (region, boxed, ones) = (sample(MaskMode::Region), sample(MaskMode::Box), sample(MaskMode::Ones));
-    assert_eq!(region, boxed, "the mask is its box here");
-    assert!(ones.mask.iter().all(|&v| v == (0.5f64 / 0.26) as f32));
-    assert_eq!(Sample { mask: ones.mask.clone(), ..region }, ones);
+    assert_eq!(s.regions[0].region, Some(0));
 }
 
 #[test]
@@ -95,11 +110,14 @@ fn a_whole_image_has_ones_everywhere_and_no_crop() {
     config.data.common_pair = 1.0;
     let s = make_sample(&row(), key(0), &config).expect("good");
     assert!(s.mask.iter().all(|&v| v == config.data.full_mask_value as f32));
-    assert_eq!((s.crop_valid, s.region, s.text[0]), (false, None, 9.0));
-    assert_eq!(s.box_xyxy, [0.0, 0.25, 1.0, 0.75]);
+    assert_eq!((s.crop_valid, s.regions[0].region, text_of(&s)), (false, None, 9.0));
+    assert_eq!(s.regions[0].box_xyxy, [0.0, 0.25, 1.0, 0.75]);
     let mut bare = row();
     bare.image_vector = None;
-    assert!(make_sample(&bare, key(0), &config).expect("good").region.is_some(), "no image caption, no whole image");
+    assert!(
+        make_sample(&bare, key(0), &config).expect("good").regions[0].region.is_some(),
+        "no image caption, no whole image"
+    );
 }
 
 #[test]
@@ -112,9 +130,10 @@ fn a_region_that_is_the_image_has_no_crop() {
 
 #[test]
 fn without_crops_nothing_of_them_is_made() {
-    let config = SampleConfig { crop: false, text_dim: None, ..config() };
+    let needs = Needs::of(&LossSpec::preset(LossPreset::Alphaclip), &DataSpec::default());
+    let config = SampleConfig { needs, texts: TextSource::None, ..config() };
     let s = make_sample(&row(), key(0), &config).expect("good");
-    assert!(s.crop_pixels.is_empty() && s.crop_mask.is_empty() && !s.crop_valid && s.text.is_empty());
+    assert!(s.crop_pixels.is_empty() && s.crop_mask.is_empty() && !s.crop_valid && s.regions[0].text.is_none());
 }
 
 #[test]
@@ -171,17 +190,120 @@ fn every_bad_value_is_named_by_its_column() {
     );
 }
 
+/// The row with image captions, expressions and, for its first region, ten negatives.
+fn described() -> ImageRow {
+    let mut row = row();
+    row.caption_long = Some("red to the left and blue to the right".into());
+    row.caption_short = Some("red and blue".into());
+    for (i, region) in row.regions.iter_mut().enumerate() {
+        region.short_expr = Some(format!("thing {i}"));
+        region.long_expr = Some(format!("the thing of number {i}"));
+    }
+    row.regions[0].hard_negs = (0..10).map(|k| format!("no {k}")).collect();
+    row
+}
+
+#[test]
+fn an_image_comes_with_its_captions_regions_and_negatives() {
+    let row = described();
+    let ids = |text: &str, most| Tokenizer::open("clip").expect("built in").encode(text, most).expect("short").ids;
+    let mut lengths = HashSet::new();
+    for number in 0..32 {
+        let s = make_sample(&row, key(number), &captions()).expect("good");
+        assert_eq!((s.pixels.len(), s.mask.len(), s.crop_pixels.len()), (768, 0, 0));
+        assert_eq!(s.long_text, Some(Text::Tokens(ids("red to the left and blue to the right", 248))));
+        assert_eq!(s.short_text, Some(Text::Tokens(ids("a photo of red and blue", 77))));
+        assert_eq!(s.regions.iter().map(|r| r.region).collect::<Vec<_>>(), [Some(0), Some(1)]);
+        assert_eq!(s.regions.iter().map(|r| r.choice.len()).collect::<Vec<_>>(), [11, 0], "no negatives is normal");
+        assert_eq!(s.regions[0].choice[0], Text::Tokens(ids("thing 0", 77)), "the true one comes first");
+        let short = Some(Text::Tokens(ids("thing 1", 77)));
+        assert!(
+            s.regions[1].text == short || s.regions[1].text == Some(Text::Tokens(ids("the thing of number 1", 77)))
+        );
+        lengths.insert((s.regions[0].text == Some(Text::Tokens(ids("thing 0", 77))), s.regions[1].text == short));
+    }
+    assert_eq!(lengths.len(), 4, "each region draws its own text");
+    let mut bare = described();
+    bare.regions.clear();
+    assert!(make_sample(&bare, key(0), &captions()).expect("no region is normal").regions.is_empty());
+    let mut config = captions();
+    config.data.regions = 1;
+    config.needs = Needs::of(&LossSpec::preset(LossPreset::Fgclip1Stage2), &config.data);
+    assert_eq!(make_sample(&row, key(0), &config).expect("good").regions.len(), 1, "the first ones");
+}
+
+#[test]
+fn a_caption_beyond_the_positions_is_cut_and_counted() {
+    let mut row = described();
+    row.caption_long = Some("word ".repeat(400));
+    let s = make_sample(&row, key(0), &captions()).expect("good");
+    let Some(Text::Tokens(ids)) = &s.long_text else { panic!("tokens") };
+    assert_eq!((ids.len(), ids[0], ids[247]), (248, START, END));
+    assert_eq!(s.cuts.of(TextField::CaptionLong), (1, 1));
+    assert_eq!(s.cuts.to_string(), "1 of 1 long captions were cut at 248 tokens");
+}
+
+#[test]
+fn what_is_wrong_with_texts_is_named() {
+    let refused = |change: &dyn Fn(&mut ImageRow)| {
+        let mut row = described();
+        change(&mut row);
+        make_sample(&row, key(0), &captions()).expect_err("a bad row").to_string()
+    };
+    assert_eq!(
+        refused(&|r| r.caption_long = None),
+        "caption_long: the image has no such caption, which `loss.global = \"captions\"` trains on"
+    );
+    assert_eq!(
+        refused(&|r| (r.regions[1].short_expr, r.regions[1].long_expr) = (None, None)),
+        "regions[1].short_expr, long_expr: the region has no text; give it an expression, or leave the region out"
+    );
+    assert_eq!(
+        refused(&|r| r.regions[0].short_expr = None),
+        "regions[0].hard_negs: 10 negatives and no short_expr, the true text that they are negatives of"
+    );
+    assert_eq!(
+        refused(&|r| r.regions[0].hard_negs.truncate(3)),
+        "regions[0].hard_negs: 3 negatives; expected 10, or none"
+    );
+}
+
 #[test]
 fn a_batch_keeps_the_order_and_refuses_mixed_sizes() {
-    use crate::batch::{BatchError, assemble};
+    use crate::batch::{BatchError, BatchTexts, assemble};
     use pixfleet_cluster::SampleId;
     let id = |row| SampleId { epoch: 0, row_group: 0, row };
     let make = |n, size| make_sample(&row(), key(n), &SampleConfig { size, ..config() }).expect("good");
     let items = [(id(3), make(3, 16)), (id(1), make(1, 16))];
-    let batch = assemble(&items, Vec::new()).expect("alike");
-    assert_eq!((batch.n, batch.size, batch.text_dim, batch.pixels.len()), (2, 16, 4, 2 * 768));
+    let batch = assemble(&items, &config().needs, Vec::new()).expect("alike");
+    assert_eq!((batch.n, batch.size, batch.pixels.len()), (2, 16, 2 * 768));
+    assert!(matches!(&batch.texts[&Set::RegionText], BatchTexts::Vectors { width: 4, values } if values.len() == 8));
     assert_eq!((batch.samples[0].row, &batch.mask[256..]), (3, items[1].1.mask.as_slice()));
     let mixed = [(id(3), make(3, 16)), (id(1), make(1, 8))];
-    assert!(matches!(assemble(&mixed, Vec::new()), Err(BatchError::Length { index: 1, plane: "pixels", .. })));
-    assert_eq!(assemble(&[], Vec::new()).expect("empty").n, 0);
+    let error = assemble(&mixed, &config().needs, Vec::new()).expect_err("two sizes");
+    assert!(matches!(error, BatchError::Length { index: 1, plane: "pixels", .. }));
+    assert_eq!(assemble(&[], &config().needs, Vec::new()).expect("empty").n, 0);
+}
+
+#[test]
+fn items_stand_in_the_slots_of_their_rows() {
+    use crate::batch::{BatchTexts, assemble};
+    use pixfleet_cluster::SampleId;
+    let id = SampleId { epoch: 0, row_group: 0, row: 0 };
+    let mut none = described();
+    none.regions.clear();
+    let mut second = described();
+    second.regions.remove(0);
+    let of = |row: &ImageRow| (id, make_sample(row, key(0), &captions()).expect("good"));
+    let batch = assemble(&[of(&described()), of(&none), of(&second)], &captions().needs, Vec::new()).expect("alike");
+    assert_eq!((&batch.slots[&Set::Region], &batch.slots[&Set::RegionText]), (&vec![0, 1, 4], &vec![0, 1, 4]));
+    assert_eq!((&batch.slots[&Set::HardText], &batch.slots[&Set::LongText]), (&vec![0], &vec![0, 1, 2]));
+    assert_eq!((batch.boxes.len(), batch.slots.get(&Set::Crop)), (3, None));
+    let count = |set| match &batch.texts[&set] {
+        BatchTexts::Tokens(all) => all.len(),
+        BatchTexts::Vectors { .. } => panic!("tokens"),
+    };
+    assert_eq!((count(Set::RegionText), count(Set::HardText), count(Set::ShortText)), (3, 11, 3));
+    let empty = assemble(&[of(&none)], &captions().needs, Vec::new()).expect("alike");
+    assert!(matches!(&empty.texts[&Set::HardText], BatchTexts::Tokens(all) if all.is_empty()));
 }

@@ -1,6 +1,7 @@
 //! One row as evaluation sees it: the image decoded and fitted once, and every asked region's mask and box beside it.
 
-use super::{SampleConfig, SampleError, checked_box, decoded, normalize_mask, normalize_rgb, region_mask};
+use super::render::{checked_box, decoded, normalize_mask, normalize_rgb, region_mask};
+use super::{SampleConfig, SampleError};
 use crate::pixels::{Mask, fit};
 use crate::row::ImageRow;
 
@@ -51,8 +52,8 @@ mod tests {
     use super::*;
     use crate::pixels::rle::Rle;
     use crate::row::{ImageSource, Region};
-    use crate::sample::{MaskMode, TextKind, region_sample};
-    use pixfleet_cluster::spec::DataSpec;
+    use crate::sample::{SampleKey, TextSource, make_sample};
+    use pixfleet_cluster::spec::{DataSpec, LossPreset, LossSpec, Needs};
 
     fn row() -> ImageRow {
         let (width, height) = (40, 30);
@@ -71,14 +72,21 @@ mod tests {
     }
 
     #[test]
-    fn views_are_the_samples_of_each_region() {
-        let config = SampleConfig { data: DataSpec::default(), size: 24, crop: false, text_dim: None };
+    fn views_are_the_training_samples_of_each_region() {
+        let data = DataSpec { common_pair: 0.0, ..DataSpec::default() };
+        let needs = Needs::of(&LossSpec::preset(LossPreset::Alphaclip), &data);
+        let config = SampleConfig { data, size: 24, needs, texts: TextSource::None };
         let seen = views(&row(), &[1, 0], &config).expect("a good row");
         for (view, index) in seen.regions.iter().zip([1, 0]) {
-            let sample = |mode| region_sample(&row(), index, TextKind::Short, mode, &config).expect("a good row");
-            assert_eq!((&seen.pixels, &view.mask), (&sample(MaskMode::Region).pixels, &sample(MaskMode::Region).mask));
-            assert_eq!(view.filled_box, sample(MaskMode::Box).mask);
-            assert_eq!(view.box_xyxy, sample(MaskMode::Region).box_xyxy);
+            let mut one = row();
+            one.regions = vec![one.regions.swap_remove(index)];
+            let sample = |row: &ImageRow| {
+                make_sample(row, SampleKey { seed: 0, epoch: 0, row_number: 0 }, &config).expect("a good row")
+            };
+            assert_eq!((&seen.pixels, &view.mask), (&sample(&one).pixels, &sample(&one).mask));
+            assert_eq!(view.box_xyxy, sample(&one).regions[0].box_xyxy);
+            one.regions[0].mask = None;
+            assert_eq!(view.filled_box, sample(&one).mask, "a region without a mask is its box");
         }
         assert_ne!(seen.regions[1].mask, seen.regions[1].filled_box);
         assert!(matches!(views(&row(), &[2], &config), Err(SampleError::RegionIndex { wanted: 2, found: 2 })));

@@ -21,6 +21,7 @@ mod watch;
 use crate::hosts;
 use crate::root;
 use crate::steps;
+use crate::system::System;
 use anyhow::{Context, Result};
 use plan::StrikeKind;
 use report::ChaosReport;
@@ -39,6 +40,7 @@ storm/logs/ (one file a process), storm/steps/ (committed steps), calm/.
 Examples:
   make chaos MINUTES=10 SEED=1
   target/debug/chaos --minutes 10 --seed 1
+  target/debug/chaos --minutes 5 --system fgclip
   target/debug/chaos --minutes 2 --only kill,coordinator-kill
   target/debug/chaos --minutes 1 --store file                # no S3 server; the store itself is not hurt";
 
@@ -64,6 +66,9 @@ pub struct ChaosArgs {
     /// Steps of the run; default: what lasts about as long as the faults, by this machine's pace.
     #[arg(long)]
     steps: Option<u64>,
+    /// What the run trains.
+    #[arg(long, value_enum, default_value_t = System::Pixclip)]
+    system: System,
     /// Override a value of the run file: section.key=value. May be given many times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,

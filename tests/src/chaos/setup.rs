@@ -73,12 +73,13 @@ impl ChaosSetting {
             Some(folder) => folder.clone(),
             None => composed(&out)?,
         };
+        let system = args.system.overrides().into_iter().map(str::to_owned);
+        let set: Vec<String> = system.chain(args.set.iter().cloned()).collect();
         if args.store == StoreKind::File {
             let store = url(&dir.join("store"));
-            return Ok(Self { data: url(&composed), store, set: args.set.clone(), s3: None, hosts, dir });
+            return Ok(Self { data: url(&composed), store, set, s3: None, hosts, dir });
         }
         let s3 = S3::start_in(&dir.join("weed"));
-        let set = args.set.clone();
         let setting = Self { data: DATA.into(), store: RUNS.into(), set, s3: Some(s3), hosts, dir };
         runtime.block_on(upload(&composed, &setting.location(DATA)?))?;
         // An index knows when its files were written.

@@ -1,12 +1,13 @@
 //! The result does not depend on the world size: losses and gradients of 1, 2 and 3 workers agree.
 
+use pixfleet_tests::system::System;
 use pixfleet_tests::{Log, TestRun, assert_same_losses, succeed};
 use safetensors::SafeTensors;
 use std::collections::BTreeMap;
 
 /// Losses of 20 steps and the gradients of the first, with `workers`.
-fn trained(workers: u32) -> (BTreeMap<u64, f64>, Vec<u8>) {
-    let run = TestRun::new(&format!("equal-{workers}"));
+fn trained(system: System, workers: u32) -> (BTreeMap<u64, f64>, Vec<u8>) {
+    let run = TestRun::of(&format!("equal-{system:?}-{workers}").to_lowercase(), system);
     let dump = run.dir.join("gradients.safetensors");
     let mut train = run.train(workers);
     train.env("PIXFLEET_DUMP_GRADIENTS", &dump);
@@ -21,11 +22,20 @@ fn values(view: &safetensors::tensor::TensorView<'_>) -> Vec<f64> {
 
 #[test]
 fn one_two_and_three_workers_agree() {
-    let (losses, gradients) = trained(1);
+    agree(System::Pixclip);
+}
+
+#[test]
+fn one_two_and_three_workers_agree_on_captions_regions_and_negatives() {
+    agree(System::Fgclip);
+}
+
+fn agree(system: System) {
+    let (losses, gradients) = trained(system, 1);
     let one = SafeTensors::deserialize(&gradients).expect("safetensors");
     assert!(losses[&19] < losses[&0], "20 steps must learn something: {losses:?}");
     for workers in [2, 3] {
-        let (other_losses, other_gradients) = trained(workers);
+        let (other_losses, other_gradients) = trained(system, workers);
         assert_same_losses(&losses, &other_losses, 1e-5, &format!("1 and {workers} workers"));
         let other = SafeTensors::deserialize(&other_gradients).expect("safetensors");
         assert_eq!(one.names().len(), other.names().len());

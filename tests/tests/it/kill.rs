@@ -1,13 +1,24 @@
 //! kill -9 of one of three workers mid-step: the run ends as if nothing had happened, and every sample counts once.
 
+use pixfleet_tests::system::System;
 use pixfleet_tests::{Log, TestRun, assert_same_losses, pixfleet, succeed};
 
 #[test]
 fn a_worker_killed_mid_step_changes_nothing() {
-    let whole = Log::parse(&succeed(TestRun::new("whole").train(3)).stdout).losses();
+    killed(System::Pixclip, &["forward", "backward", "optimizer"]);
+}
 
-    for case in ["forward", "backward", "optimizer"] {
-        let run = TestRun::new(&format!("killed-{case}"));
+#[test]
+fn nor_does_one_of_a_run_with_captions_regions_and_negatives() {
+    killed(System::Fgclip, &["backward"]);
+}
+
+fn killed(system: System, cases: &[&str]) {
+    let run = |name: &str| TestRun::of(&format!("{name}-{system:?}").to_lowercase(), system);
+    let whole = Log::parse(&succeed(run("whole").train(3)).stdout).losses();
+
+    for case in cases {
+        let run = run(&format!("killed-{case}"));
         let mut train = run.train(3);
         train.env("PIXFLEET_FAULT", format!("w1:step=7:after={case}"));
         let log = Log::parse(&succeed(train).stdout);

@@ -1,13 +1,14 @@
 //! Resumed = uninterrupted, also with another number of workers; a drain loses nothing.
 
+use pixfleet_tests::system::System;
 use pixfleet_tests::{Log, TestRun, assert_same_losses, pixfleet, succeed};
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus, Stdio};
 
-fn uninterrupted(name: &str) -> BTreeMap<u64, f64> {
-    Log::parse(&succeed(TestRun::new(name).train(2)).stdout).losses()
+fn uninterrupted(run: &TestRun) -> BTreeMap<u64, f64> {
+    Log::parse(&succeed(run.train(2)).stdout).losses()
 }
 
 /// Starts the run, sends `signal` to `pixfleet train` once `step` is printed, and returns what it had printed.
@@ -30,8 +31,18 @@ fn interrupted(run: &TestRun, workers: u32, step: u64, signal: rustix::process::
 
 #[test]
 fn killed_at_step_12_and_resumed_from_10_with_three_workers() {
-    let whole = uninterrupted("whole-kill");
-    let run = TestRun::new("cut");
+    cut_and_resumed(System::Pixclip);
+}
+
+#[test]
+fn and_so_with_captions_regions_and_negatives() {
+    cut_and_resumed(System::Fgclip);
+}
+
+fn cut_and_resumed(system: System) {
+    let run = |name: &str| TestRun::of(&format!("{name}-{system:?}").to_lowercase(), system);
+    let whole = uninterrupted(&run("whole-kill"));
+    let run = run("cut");
     let (first, status) = interrupted(&run, 2, 12, rustix::process::Signal::KILL);
     assert_eq!(status.signal(), Some(9), "the run must have died of the signal");
     assert_same_losses(&whole, &first.losses(), 1e-5, "before the cut");
@@ -44,7 +55,7 @@ fn killed_at_step_12_and_resumed_from_10_with_three_workers() {
 
 #[test]
 fn ctrl_c_drains_writes_a_checkpoint_and_asks_to_be_requeued() {
-    let whole = uninterrupted("whole-drain");
+    let whole = uninterrupted(&TestRun::new("whole-drain"));
     let run = TestRun::new("drained");
     let (first, status) = interrupted(&run, 2, 3, rustix::process::Signal::INT);
     assert_eq!(status.code(), Some(75), "drained");

@@ -47,7 +47,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
         boxes: false,
         limit: args.subject.limit,
     };
-    let mut table = Table::create(&args.out, subject.model.vision().config().embed)?;
+    let mut table = Table::create(&args.out, subject.model.vision().sizes().embed())?;
     let bad = encode_split(&job, |images| table.push(&images))?;
     let rows = table.finish()?;
     eprintln!("{rows} regions of {} in {}; {bad} bad rows left out", args.subject.split, args.out.display());

@@ -59,7 +59,7 @@ pub(crate) fn facts(subject: &Subject, stages: &[StageTime], seconds: f64) -> Ru
 
 /// One or two sentences for a reader who never heard of the run.
 pub(crate) fn lead(subject: &Subject, split: &str, regions: usize, images: usize) -> String {
-    let size = subject.model.vision().config().image;
+    let size = subject.model.vision().image();
     let parameters = subject.model.params.elements() as f64 / 1e6;
     let trained = match (&subject.spec, subject.training.world) {
         (Some(spec), world) if world > 0 => format!(

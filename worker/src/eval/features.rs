@@ -6,7 +6,8 @@
 
 use anyhow::{Context, Result, anyhow};
 use indicatif::{ProgressBar, ProgressStyle};
-use pixfleet_model::{Compute, Model, Weights};
+use pixfleet_cluster::spec::terms::Set;
+use pixfleet_model::{Compute, Model, TextItems, Weights};
 use pixfleet_shards::sample::{RegionView, SampleConfig, Views, views};
 use pixfleet_shards::{Columns, ImageRow, RowGroupReader};
 use rayon::prelude::*;
@@ -176,7 +177,7 @@ fn feed(
 
 fn encode(model: &Model, chunk: &Chunk, device: Device, boxes: bool, full: f64) -> Result<Vec<ImageFeatures>> {
     tch::no_grad(|| {
-        let s = model.vision().config().image;
+        let s = model.vision().image();
         let w = model.params.weights(Compute::FP32);
         let plane = |values: Vec<f32>, channels: i64| -> Result<Tensor> {
             Ok(Tensor::from_slice(&values).f_reshape([-1, channels, s, s])?.f_to_device(device)?)
@@ -240,8 +241,12 @@ fn texts<'t>(
         ));
     }
     let vectors = Tensor::from_slice(&there.concat()).reshape([-1, width]).to_device(device);
-    let mut embeddings =
-        rows_of(&model.text_proj().forward(&model.params.weights(Compute::FP32), &vectors))?.into_iter();
+    let mut embeddings = rows_of(&model.text().forward(
+        &model.params.weights(Compute::FP32),
+        Set::RegionText,
+        &TextItems::Vectors(vectors),
+    )?)?
+    .into_iter();
     let one = |given: &Option<(&str, &[f32])>| {
         given.map(|(text, _)| Text { text: text.to_owned(), embedding: embeddings.next().unwrap_or_default() })
     };

@@ -4,9 +4,9 @@ use super::history::Training;
 use crate::load::{StoredRun, Weights};
 use crate::weights::{self, Preset};
 use anyhow::{Context, Result, bail};
-use pixfleet_cluster::spec::{DataSpec, RunSpec};
+use pixfleet_cluster::spec::{DataSpec, LossPreset, LossSpec, Needs, RunSpec};
 use pixfleet_model::Model;
-use pixfleet_shards::sample::SampleConfig;
+use pixfleet_shards::sample::{SampleConfig, TextSource};
 use pixfleet_shards::{Location, RowGroupReader, index};
 use std::path::PathBuf;
 use tch::Device;
@@ -91,7 +91,8 @@ impl Subject {
 
     /// How rows become pixels for this model.
     pub(crate) fn config(&self) -> SampleConfig {
-        let size = u32::try_from(self.model.vision().config().image).unwrap_or(u32::MAX);
-        SampleConfig { data: self.data.clone(), size, crop: false, text_dim: None }
+        let size = u32::try_from(self.model.vision().image()).unwrap_or(u32::MAX);
+        let needs = Needs::of(&LossSpec::preset(LossPreset::Alphaclip), &self.data);
+        SampleConfig { data: self.data.clone(), size, needs, texts: TextSource::None }
     }
 }

@@ -1,8 +1,9 @@
 //! The given tensors, checked: every one has its name and shape, none is missing, none is unknown.
 
 use anyhow::{Result, bail};
-use pixfleet_cluster::spec::LossSpec;
-use pixfleet_model::{Inputs, Model};
+use pixfleet_cluster::spec::Needs;
+use pixfleet_cluster::spec::terms::Set;
+use pixfleet_model::{BySet, Inputs, Model, Slots, TextItems};
 use std::collections::HashMap;
 use tch::Tensor;
 
@@ -20,12 +21,12 @@ pub(crate) struct Expected {
 }
 
 impl Expected {
-    pub(crate) fn of(model: &Model, loss: &LossSpec) -> Self {
+    pub(crate) fn of(model: &Model, needs: &Needs) -> Self {
         Self {
-            size: model.vision().config().image,
+            size: model.vision().image(),
             text: i64::from(model.spec().text_proj.width),
-            crop: loss.needs_crop(),
-            boxes: loss.needs_patch_map(),
+            crop: needs.crop(),
+            boxes: needs.patch_map(),
         }
     }
 
@@ -80,7 +81,12 @@ pub(crate) fn check(mut given: HashMap<String, Tensor>, expected: &Expected, ori
         bail!("{origin}: tensors `pixels` and `text` must be there");
     };
     let (crop_pixels, crop_mask) = (take("crop_pixels"), take("crop_mask"));
-    Ok(Inputs { pixels, mask: take("mask"), crop_pixels, crop_mask, boxes: take("boxes"), text })
+    // Every sample has one region, one text and one crop.
+    let slots = [Set::Crop, Set::Region, Set::RegionText]
+        .into_iter()
+        .fold(BySet::default(), |slots, set| slots.with(set, Slots::all(rows, 1)));
+    let texts = BySet::default().with(Set::RegionText, TextItems::Vectors(text));
+    Ok(Inputs { pixels, mask: take("mask"), crop_pixels, crop_mask, boxes: take("boxes"), slots, texts })
 }
 
 fn check_boxes(boxes: &Tensor, origin: &str) -> Result<()> {

@@ -1,5 +1,5 @@
 //! `pixfleet probe`: one forward and backward in fp32 on given tensors, world size 1, for people who port weights and
-//! compare with another program number by number.
+//! compare with another program number by number. With an FG-CLIP model: [`fgclip`].
 //!
 //! IN (safetensors): `pixels` [N,3,S,S] and `mask` [N,1,S,S], normalized; `crop_pixels` [N,3,S,S], `crop_mask`
 //! [N,1,S,S]; `boxes` [N,4] xyxy in 0..1; `text` [N,E]. What the loss preset does not use may be absent.
@@ -7,15 +7,19 @@
 //! `patch_map` [N,C,h,w]; `loss.global`, `loss.crop`, `loss.local`, `loss.total` []; `grad.<parameter name>` for every
 //! parameter, zero where no gradient arrives.
 
+mod fgclip;
 mod inputs;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_fgclip;
 
 use crate::weights::{self, Preset};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result};
 use clap::ValueEnum;
-use pixfleet_cluster::spec::{CropLoss, LocalLoss, LossPreset, LossSpec};
-use pixfleet_model::objective::{Alone, Leaves, Losses, ThreeBranch};
+use pixfleet_cluster::spec::terms::Set;
+use pixfleet_cluster::spec::{DataSpec, GlobalLoss, LossPreset, LossSpec, Needs};
+use pixfleet_model::objective::{Alone, Leaves, Objective, StepLoss};
 use pixfleet_model::params::{read_tensors, save_tensors};
 use pixfleet_model::step::{Pull, backward};
 use pixfleet_model::{Compute, Features, Inputs, Model, ModelError};
@@ -27,12 +31,17 @@ use tch::{Device, Kind, Tensor};
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  pixfleet probe --model eva02-b16 --weights model.safetensors --tensors in.safetensors --out out.safetensors")]
+  pixfleet probe --model eva02-b16 --weights model.safetensors --tensors in.safetensors --out out.safetensors
+  pixfleet probe --model fgclip1-b16 --loss fgclip1 --weights model.safetensors --tensors in.safetensors --out out.safetensors
+
+The tensors of IN and OUT stand in the documentation of each model's probe: pixels, mask, crop_pixels, crop_mask, boxes and \
+text for PixCLIP; pixels, text_long, text_short, boxes, box_counts, text_region, hard_boxes, hard_counts and text_hard for \
+FG-CLIP.")]
 pub(crate) struct Args {
-    /// Vision tower.
+    /// Towers.
     #[arg(long, value_enum)]
     model: Preset,
-    /// Weights, safetensors with the names of PixCLIP's checkpoints.
+    /// Weights, safetensors with the names of the system's own checkpoints.
     #[arg(long)]
     weights: PathBuf,
     /// Input tensors, safetensors.
@@ -60,6 +69,8 @@ pub(crate) enum Loss {
     Direct,
     /// B1 alone.
     Alphaclip,
+    /// FG-CLIP's captions, regions and hard negatives.
+    Fgclip1,
 }
 
 impl From<Loss> for LossPreset {
@@ -70,83 +81,96 @@ impl From<Loss> for LossPreset {
             Loss::Fineclip => Self::Fineclip,
             Loss::Direct => Self::Direct,
             Loss::Alphaclip => Self::Alphaclip,
+            Loss::Fgclip1 => Self::Fgclip1Stage2,
         }
     }
 }
 
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
     let loss = LossSpec::preset(args.loss.into());
+    let captions = loss.global == GlobalLoss::Captions;
+    anyhow::ensure!(
+        captions == args.model.is_fgclip(),
+        "--loss {:?} and --model {:?} are of two systems; FG-CLIP's models go with --loss fgclip1",
+        args.loss,
+        args.model
+    );
+    let needs = if captions { fgclip::needs(&loss) } else { Needs::of(&loss, &DataSpec::default()) };
     let mut model = weights::open(args.model, &args.weights, Device::Cpu)?;
     let origin = args.tensors.display().to_string();
     let bytes = std::fs::read(&args.tensors).with_context(|| format!("cannot read {origin}"))?;
-    let inputs = inputs::check(read_tensors(&bytes, &origin)?, &inputs::Expected::of(&model, &loss), &origin)?;
-    let out = probe(&mut model, &inputs, &loss)?;
+    let out = if captions {
+        let inputs = fgclip::read(&bytes, &origin, model.vision().image())?;
+        fgclip::probe(&mut model, &inputs, (&needs, &loss))?
+    } else {
+        let inputs = inputs::check(read_tensors(&bytes, &origin)?, &inputs::Expected::of(&model, &needs), &origin)?;
+        probe(&mut model, &inputs, (&needs, &loss))?
+    };
     let bytes = save_tensors(out.iter().map(|(name, tensor)| (name.as_str(), tensor)))?;
     std::fs::write(&args.out, bytes).with_context(|| format!("cannot write {}", args.out.display()))?;
-    let losses = |name: &str| out.iter().find(|(n, _)| n == name).map_or(0.0, |(_, t)| t.double_value(&[]));
-    eprintln!(
-        "{} samples, loss {:.6} (global {:.6}, crop {:.6}, local {:.6}); {} tensors in {}",
-        inputs.text.size()[0],
-        losses("loss.total"),
-        losses("loss.global"),
-        losses("loss.crop"),
-        losses("loss.local"),
-        out.len(),
-        args.out.display()
-    );
+    let losses = out.iter().filter_map(|(name, t)| Some((name.strip_prefix("loss.")?, t.double_value(&[]))));
+    let losses: Vec<String> = losses.map(|(name, loss)| format!("{name} {loss:.6}")).collect();
+    eprintln!("losses: {}; {} tensors in {}", losses.join(", "), out.len(), args.out.display());
     Ok(ExitCode::SUCCESS)
 }
 
 /// Everything that OUT holds, by name.
-fn probe(model: &mut Model, inputs: &Inputs, loss: &LossSpec) -> Result<Vec<(String, Tensor)>> {
-    let mut out = features(model, inputs, loss)?;
-    let losses = learn(model, inputs, loss)?;
-    let scalars = [("global", losses.global), ("crop", losses.crop), ("local", losses.local), ("total", losses.total)];
+fn probe(model: &mut Model, inputs: &Inputs, (needs, loss): (&Needs, &LossSpec)) -> Result<Vec<(String, Tensor)>> {
+    let mut out = features(model, inputs, needs)?;
+    let (_, step) = learn(model, inputs, (needs, loss))?;
+    let scalars = ["global", "crop", "local"].map(|name| (name, branch(&step, name)));
+    let scalars = scalars.into_iter().chain([("total", step.total)]);
     out.extend(scalars.map(|(name, value)| (format!("loss.{name}"), Tensor::from(value).to_kind(Kind::Float))));
-    for p in model.params.iter() {
-        let grad = p.tensor().grad();
-        let grad = if grad.defined() { grad } else { p.tensor().zeros_like() };
-        out.push((format!("grad.{}", p.name()), grad.detach()));
-    }
+    out.extend(gradients(model));
     Ok(out)
 }
 
+/// The gradient of every parameter, zero where none arrived.
+fn gradients(model: &Model) -> impl Iterator<Item = (String, Tensor)> {
+    model.params.iter().map(|p| {
+        let grad = p.tensor().grad();
+        let grad = if grad.defined() { grad } else { p.tensor().zeros_like() };
+        (format!("grad.{}", p.name()), grad.detach())
+    })
+}
+
+/// The sum of a branch's terms: of `local` and `local_text`, say.
+fn branch(step: &StepLoss, name: &str) -> f64 {
+    step.terms.iter().filter(|t| t.name.split('_').next() == Some(name)).map(|t| t.loss).sum()
+}
+
 /// All features that the given tensors allow, whether the loss uses them or not.
-fn features(model: &Model, inputs: &Inputs, loss: &LossSpec) -> Result<Vec<(String, Tensor)>> {
-    let crop = if inputs.crop_pixels.is_some() { CropLoss::C1 } else { CropLoss::Off };
-    let local = if inputs.boxes.is_some() { LocalLoss::G3 } else { LocalLoss::Off };
-    let all = LossSpec { crop, local, ..loss.clone() };
+fn features(model: &Model, inputs: &Inputs, needs: &Needs) -> Result<Vec<(String, Tensor)>> {
+    let mut all = needs.clone();
+    for (set, given) in [(Set::Crop, inputs.crop_pixels.is_some()), (Set::Region, inputs.boxes.is_some())] {
+        all = if given { all.with(set) } else { all };
+    }
     tch::no_grad(|| {
         let features = model.encode(inputs, &all, Compute::FP32)?;
         let w = model.params.weights(Compute::FP32);
         let map = model.vision().forward(&w, &inputs.pixels, inputs.mask.as_ref(), true).map;
-        let Features { image, crop, text, roi, .. } = features;
+        let of = |set| features.of(set).map(Tensor::shallow_clone);
         let named = [
-            ("image_features", Some(image)),
-            ("text_features", Some(text)),
-            ("crop_features", crop),
-            ("roi_features", roi),
+            ("image_features", of(Set::Image)),
+            ("text_features", of(Set::RegionText)),
+            ("crop_features", of(Set::Crop)),
+            ("roi_features", of(Set::Region)),
             ("patch_map", map),
         ];
         Ok(named.into_iter().filter_map(|(name, t)| Some((name.to_owned(), t?))).collect())
     })
 }
 
-/// Losses; gradients stand in the parameters afterwards.
-fn learn(model: &mut Model, inputs: &Inputs, loss: &LossSpec) -> Result<Losses> {
+/// Features and losses of one lane; gradients stand in the parameters afterwards.
+fn learn(model: &mut Model, inputs: &Inputs, (needs, loss): (&Needs, &LossSpec)) -> Result<(Features, StepLoss)> {
     model.params.zero_grad();
-    let rows = inputs.text.size()[0];
-    let lanes = [model.encode(inputs, loss, Compute::FP32)?];
-    let valid = vec![true; usize::try_from(rows).map_err(|_| anyhow!("a tensor has no rows"))?];
-    let leaves = Leaves::of_lanes(&lanes, valid)?;
-    let scale = model.logit_scale().double_value(&[]);
-    let outcome = ThreeBranch::new(loss).step_losses(&leaves, scale, &mut Alone::new(rows))?;
-    let pull = Pull {
-        grads: &outcome.grads,
-        logit_scale: model.logit_scale(),
-        grad_logit_scale: &outcome.grad_logit_scale,
-        factor: 1.0,
-    };
+    let lanes = [model.encode(inputs, needs, Compute::FP32)?];
+    let leaves = Leaves::of_lanes(&lanes)?;
+    let rows = inputs.pixels.size()[0];
+    let step = Objective::new(needs, loss).step_losses(&leaves, model.scales()?, &mut Alone::new(rows))?;
+    let temperatures = model.temperatures();
+    let pull = Pull { loss: &step, leaves: &leaves, temperatures: &temperatures, factor: 1.0 };
     backward(&lanes, pull, |_| Ok::<(), ModelError>(()))?;
-    Ok(outcome.losses)
+    let [lane] = lanes;
+    Ok((lane, step))
 }

@@ -4,10 +4,14 @@ use pixfleet_cluster::spec::{ModelSpec, TextProjSpec, VisionPreset};
 use pixfleet_model::testing::hash_fill;
 use std::collections::HashMap;
 
+fn needs(preset: LossPreset) -> Needs {
+    Needs::of(&LossSpec::preset(preset), &DataSpec::default())
+}
+
 fn tiny() -> Model {
     let text_proj = TextProjSpec { width: 24, hidden: 32, layers: 1, frozen: false };
     let spec = ModelSpec { vision: VisionPreset::Tiny, text_proj, ..ModelSpec::default() };
-    let mut model = Model::build(&spec, 3, Device::Cpu);
+    let mut model = Model::build(&spec, &needs(LossPreset::Default), 3, Device::Cpu);
     // From scratch the alpha convolution is zero and the head nearly so: nothing would depend on the mask.
     for name in ["visual.alpha_patch_embed.proj.weight", "visual.head.weight"] {
         let size = model.params.get(name).expect("is there").size();
@@ -17,7 +21,7 @@ fn tiny() -> Model {
 }
 
 fn given(model: &Model, n: i64) -> HashMap<String, Tensor> {
-    let s = model.vision().config().image;
+    let s = model.vision().image();
     let boxes = Tensor::from_slice(&[0.1f32, 0.2, 0.6, 0.7, 0.3, 0.1, 0.9, 0.8, 0.0, 0.0, 0.5, 1.0]).reshape([3, 4]);
     let shapes: [(&str, Vec<i64>); 5] = [
         ("pixels", vec![n, 3, s, s]),
@@ -34,8 +38,9 @@ fn given(model: &Model, n: i64) -> HashMap<String, Tensor> {
 
 fn run(model: &mut Model, preset: LossPreset) -> HashMap<String, Tensor> {
     let loss = LossSpec::preset(preset);
-    let inputs = check(given(model, 3), &Expected::of(model, &loss), "in").expect("good tensors");
-    probe(model, &inputs, &loss).expect("a probe").into_iter().collect()
+    let needs = needs(preset);
+    let inputs = check(given(model, 3), &Expected::of(model, &needs), "in").expect("good tensors");
+    probe(model, &inputs, (&needs, &loss)).expect("a probe").into_iter().collect()
 }
 
 #[test]
@@ -96,13 +101,13 @@ fn gradients_are_slopes_of_the_total() {
 #[test]
 fn missing_unknown_and_misshapen_tensors_are_named() {
     let model = tiny();
-    let expected = Expected::of(&model, &LossSpec::preset(LossPreset::Default));
+    let expected = Expected::of(&model, &needs(LossPreset::Default));
     let said = |change: &dyn Fn(&mut HashMap<String, Tensor>)| {
         let mut tensors = given(&model, 3);
         change(&mut tensors);
         check(tensors, &expected, "in.safetensors").expect_err("bad").to_string()
     };
-    let s = model.vision().config().image;
+    let s = model.vision().image();
     let missing = said(&|t| drop(t.remove("crop_mask")));
     assert_eq!(missing, format!("in.safetensors: tensor `crop_mask` is missing; expected shape [N, 1, {s}, {s}]"));
     let unknown = said(&|t| drop(t.insert("masks".into(), Tensor::from(1f32))));
@@ -114,7 +119,7 @@ fn missing_unknown_and_misshapen_tensors_are_named() {
     );
     let outside = said(&|t| drop(t.insert("boxes".into(), hash_fill("b", &[3, 4], 9.0))));
     assert!(outside.contains("`boxes` row 0"), "{outside}");
-    let expected = Expected::of(&model, &LossSpec::preset(LossPreset::Alphaclip));
+    let expected = Expected::of(&model, &needs(LossPreset::Alphaclip));
     let mut lean = given(&model, 3);
     lean.retain(|name, _| ["pixels", "mask", "text"].contains(&name.as_str()));
     assert!(check(lean, &expected, "in").is_ok(), "alphaclip needs neither crop nor boxes");

@@ -27,6 +27,17 @@ pub(crate) enum TrainError {
     /// The samples of a step could not be had.
     #[error(transparent)]
     Feed(#[from] FeedError),
+    /// Another run that is not there, or not so far.
+    #[error(
+        "model.weights: {at} holds no such checkpoint; expected <store>/<name> of a run that has written one, <store>/<name>@<step>, or a .safetensors file"
+    )]
+    NoCheckpoint {
+        /// As the run file names it.
+        at: String,
+    },
+    /// The tokenizer of the run file.
+    #[error("data.tokenizer")]
+    Tokenizer(#[source] pixfleet_shards::tokens::TokenizerError),
     /// libtorch refused a copy between host and device.
     #[error("libtorch refused {doing}")]
     Torch {
@@ -141,6 +152,7 @@ impl TrainError {
         match self {
             Self::Collective(e) => e.class(),
             Self::Model(e) => e.class(),
+            Self::Tokenizer(_) | Self::NoCheckpoint { .. } => Class::Fatal,
             Self::Checkpoint(e) => e.class(),
             Self::Fleet(e) => e.class(),
             Self::Feed(e) => e.class(),

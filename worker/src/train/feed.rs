@@ -16,7 +16,6 @@ use pixfleet_shards::error::ShardError;
 use pixfleet_shards::reader::RowGroupReader;
 use pixfleet_shards::row::ImageRow;
 use pixfleet_shards::sample::{Sample, SampleConfig, SampleKey, make_sample};
-use pixfleet_shards::schema::Columns;
 use rayon::prelude::*;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -174,7 +173,7 @@ async fn step_batches(
     let lanes = samples.chunks(size).zip(range.lanes.clone()).map(|(part, lane)| {
         let places = range.map.positions(step, Lane(lane));
         let own = substitutions.iter().filter(|s| places.contains(&s.position.0)).cloned().collect();
-        assemble(part, own)
+        assemble(part, &source.config.needs, own)
     });
     Ok(StepBatches { step, lanes: lanes.collect::<Result<_, _>>()? })
 }
@@ -196,7 +195,7 @@ async fn fetch(source: &FeedSource, ids: impl Iterator<Item = SampleId>) -> Resu
             let rows: Vec<u32> = wanted.iter().map(|&(_, row)| row).collect();
             let mut attempts = Attempts::lasting(source.patience);
             let read = loop {
-                match source.reader.read_each(group, &rows, Columns::TRAIN).await {
+                match source.reader.read_each(group, &rows, source.config.columns()).await {
                     Ok(read) => break read.into_iter().map(|row| row.map_err(|e| e.to_string())).collect(),
                     // A damaged row group is so many bad rows; a store in trouble is not.
                     Err(damage) if damage.is_bad_data() => break vec![Err(damage.to_string()); rows.len()],

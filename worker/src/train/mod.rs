@@ -11,6 +11,8 @@ mod events;
 mod exchange;
 mod fault;
 mod feed;
+mod initial;
+mod inputs;
 mod reduce;
 mod rendezvous;
 mod session;

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use object_store::ObjectStoreExt;
 use pixfleet_checkpoint::{Attempts, Folder};
 use pixfleet_cluster::SampleOrder;
 use pixfleet_cluster::peer::Word;
 use pixfleet_cluster::run::Welcome;
 use pixfleet_cluster::spec::RunSpec;
-use pixfleet_model::objective::ThreeBranch;
-use pixfleet_model::vision::VisionConfig;
+use pixfleet_model::VisionSizes;
+use pixfleet_model::objective::Objective;
 use pixfleet_proto::Way;
 use pixfleet_shards::reader::RowGroupReader;
-use pixfleet_shards::sample::SampleConfig;
+use pixfleet_shards::sample::{SampleConfig, TextSource};
+use pixfleet_shards::tokens::Tokenizer;
 use tch::Device;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -25,6 +25,7 @@ use super::Args;
 use super::error::TrainError;
 use super::fault::Faults;
 use super::feed::{FeedError, FeedSource};
+use super::initial::initial_weights;
 use super::state::Numbers;
 use super::step::Core;
 use super::step_log::StepLog;
@@ -150,12 +151,13 @@ async fn source(known: &Known, args: &Args) -> Result<FeedSource, TrainError> {
     let shape = reader.split().shape();
     let order = SampleOrder::new(spec.run.seed, shape, spec.data.window_row_groups)
         .ok_or_else(|| TrainError::NoRows { split: spec.data.split.clone() })?;
-    let config = SampleConfig {
-        data: spec.data.clone(),
-        size: VisionConfig::of(&spec.model).image as u32,
-        crop: spec.loss.needs_crop(),
-        text_dim: Some(spec.model.text_proj.width as usize),
+    let texts = if spec.model.text.reads_tokens() {
+        TextSource::Tokens(Tokenizer::open(&spec.data.tokenizer).map_err(TrainError::Tokenizer)?)
+    } else {
+        TextSource::Vectors(spec.model.text_proj.width as usize)
     };
+    let size = VisionSizes::of(&spec.model).image() as u32;
+    let config = SampleConfig { data: spec.data.clone(), size, needs: spec.needs(), texts };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = if args.decode_threads == 0 { cores.div_ceil(2) } else { args.decode_threads };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("decode-{i}"));
@@ -163,28 +165,13 @@ async fn source(known: &Known, args: &Args) -> Result<FeedSource, TrainError> {
     Ok(FeedSource { reader, order, config, seed: spec.run.seed, patience, pool })
 }
 
-async fn initial_weights(spec: &RunSpec) -> Result<Option<Vec<u8>>, TrainError> {
-    let at = spec.model.weights.as_str();
-    if at.is_empty() {
-        return Ok(None);
-    }
-    if !at.contains("://") {
-        return std::fs::read(at)
-            .map(Some)
-            .map_err(|source| TrainError::Weights { at: at.into(), source: source.into() });
-    }
-    let file = Folder::parse(at)?;
-    let failed = |source: object_store::Error| TrainError::Weights { at: at.into(), source: source.into() };
-    let bytes = file.store().get(&file.path("")).await.map_err(failed)?.bytes().await.map_err(failed)?;
-    Ok(Some(bytes.to_vec()))
-}
-
 fn core(spec: RunSpec, setting: &Setting, weights: Option<Vec<u8>>) -> Result<Core, TrainError> {
     let faults = Faults::from_env()?;
     let dump = setting.args.dump_gradients.clone().or_else(|| std::env::var_os(DUMP_VARIABLE).map(PathBuf::from));
     let numbers = Numbers::initial(&spec, setting.device, weights.as_deref())?;
     Ok(Core {
-        objective: ThreeBranch::new(&spec.loss),
+        objective: Objective::new(&spec.needs(), &spec.loss),
+        needs: spec.needs(),
         spec,
         model: numbers.model,
         optimizer: numbers.optimizer,

@@ -9,10 +9,10 @@ use pixfleet_cluster::spec::RunSpec;
 use pixfleet_collective::Group;
 use pixfleet_model::Model;
 use pixfleet_model::optim::{AdamW, State};
-use pixfleet_model::params::LoadOptions;
 use tch::{Device, Kind, Tensor};
 
 use super::error::TrainError;
+use super::initial::load_weights;
 use super::snapshot::from_host;
 use super::step::Core;
 
@@ -31,12 +31,13 @@ impl Numbers {
     /// # Errors
     /// If the file does not fit the model.
     pub(crate) fn initial(spec: &RunSpec, device: Device, weights: Option<&[u8]>) -> Result<Self, TrainError> {
-        let mut model = Model::build(&spec.model, spec.run.seed, device);
+        let needs = spec.needs();
+        let mut model = Model::build(&spec.model, &needs, spec.run.seed, device);
         if let Some(bytes) = weights {
-            let report = model.params.load_bytes(bytes, &spec.model.weights, &LoadOptions::default())?;
+            let report = load_weights(&mut model, bytes, &spec.model, &needs)?;
             tracing::info!(?report, "weights loaded");
         }
-        model.start_teacher(&spec.loss);
+        model.start_teacher(&needs);
         let optimizer = AdamW::new(&spec.optimizer, &model.params)?;
         Ok(Self { model, optimizer })
     }

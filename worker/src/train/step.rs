@@ -9,29 +9,32 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use pixfleet_cluster::ledger;
-use pixfleet_cluster::spec::{CropLoss, LocalLoss, RunSpec, Teacher};
+use pixfleet_cluster::spec::{Needs, RunSpec, Teacher};
 use pixfleet_cluster::{LaneMap, Rank, Step};
 use pixfleet_collective::Group;
-use pixfleet_model::objective::{Leaves, Outcome, ThreeBranch};
+use pixfleet_model::objective::{Leaves, Objective, Scales, StepLoss};
 use pixfleet_model::optim::{AdamW, clamp_logit_scale};
 use pixfleet_model::params::save_tensors;
 use pixfleet_model::step::{Pull, backward};
-use pixfleet_model::{Compute, Features, Inputs, Model, ModelError};
+use pixfleet_model::{Compute, Features, Model, ModelError};
 use pixfleet_shards::batch::Batch;
-use tch::{Device, Tensor};
+use tch::Device;
 
 use super::error::TrainError;
 use super::exchange::Peers;
 use super::fault::{Faults, Point};
+use super::inputs::inputs;
 use super::reduce::Reduction;
 use super::switches::Wish;
 
 /// What a rank computes with; lives as long as the process.
 pub(crate) struct Core {
     pub(crate) spec: RunSpec,
+    /// What the run needs of its towers.
+    pub(crate) needs: Needs,
     pub(crate) model: Model,
     pub(crate) optimizer: AdamW,
-    pub(crate) objective: ThreeBranch,
+    pub(crate) objective: Objective,
     /// The file that `model.weights` names, for a start from step 0.
     pub(crate) weights: Option<Vec<u8>>,
     pub(crate) device: Device,
@@ -80,14 +83,13 @@ impl Core {
         self.strike(step, Point::Forward);
 
         let mut peers = Peers::new(peering.group, &peering.lanes, own_wish);
-        let crop_valid = lanes.iter().flat_map(|batch| batch.crop_valid.iter().copied()).collect();
-        let leaves = Leaves::of_lanes(&features, crop_valid)?;
-        let logit_scale = scalar(self.model.logit_scale())?;
-        let outcome = self.objective.step_losses(&leaves, logit_scale, &mut peers)?;
+        let leaves = Leaves::of_lanes(&features)?;
+        let scales = self.model.scales()?;
+        let loss = self.objective.step_losses(&leaves, scales, &mut peers)?;
         clock.lap("exchange_s");
         self.strike(step, Point::Exchange);
 
-        self.backward(peering, &features, &outcome)?;
+        self.backward(peering, &features, (&leaves, &loss))?;
         drop(features);
         clock.lap("backward_s");
         self.strike(step, Point::Backward);
@@ -104,14 +106,10 @@ impl Core {
         metrics.insert("gather_s".into(), peers.seconds());
         metrics.insert("reduce_wait_s".into(), reduce_wait_s);
         metrics.insert("grad_norm".into(), optimized.grad_norm);
-        metrics.insert("logit_scale".into(), logit_scale.exp());
-        metrics.insert("image_to_text".into(), outcome.image_to_text);
-        metrics.insert("text_to_image".into(), outcome.text_to_image);
-        metrics.insert("crops".into(), outcome.crops as f64);
-        metrics.extend(outcome.terms.iter().map(|(name, loss)| (format!("term_{name}"), *loss)));
+        metrics.extend(self.loss_metrics(&loss, scales));
         let lr = self.spec.optimizer.lr * factor;
         Ok(Stepped {
-            losses: self.ledger_losses(&outcome),
+            losses: ledger::Losses::new(loss.terms.iter().map(|t| (t.name, t.loss)), loss.total),
             lr,
             metrics,
             collective_s: peers.seconds() + reduce_wait_s,
@@ -123,20 +121,22 @@ impl Core {
 impl Core {
     /// The features of one lane, with their graph.
     fn forward(&self, batch: &Batch) -> Result<Features, TrainError> {
-        let inputs = inputs(batch, self.device)?;
-        Ok(self.model.encode(&inputs, &self.spec.loss, Compute::from(self.spec.train.precision))?)
+        let inputs = inputs(batch, &self.needs, self.device)?;
+        Ok(self.model.encode(&inputs, &self.needs, Compute::from(self.spec.train.precision))?)
     }
 
     /// Backward of every lane; gradients of the global batch, the same on every rank, stand in `.grad` afterwards.
-    fn backward(&self, peering: &mut Peering<'_>, lanes: &[Features], outcome: &Outcome) -> Result<(), TrainError> {
+    fn backward(
+        &self,
+        peering: &mut Peering<'_>,
+        lanes: &[Features],
+        (leaves, loss): (&Leaves, &StepLoss),
+    ) -> Result<(), TrainError> {
         let Peering { group, reduction, lanes: map } = peering;
         let (own, params) = (map.lanes_of(Rank(group.rank())), &self.model.params);
-        let pull = Pull {
-            grads: &outcome.grads,
-            logit_scale: self.model.logit_scale(),
-            grad_logit_scale: &outcome.grad_logit_scale,
-            factor: reduction.factor(group.world()),
-        };
+        let temperatures = self.model.temperatures();
+        let factor = reduction.factor(group.world());
+        let pull = Pull { loss, leaves, temperatures: &temperatures, factor };
         match backward(lanes, pull, |i| reduction.before(i, &own, params)) {
             // A collective that fails inside a reducer's hook comes out of backward as an error of libtorch.
             Err(TrainError::Model(ModelError::Torch(error))) => return Err(group.classify(&error).into()),
@@ -145,23 +145,27 @@ impl Core {
         reduction.finish(group, map, params)
     }
 
-    /// What follows the optimizer: the logit scale's bounds and the EMA teacher.
+    /// What follows the optimizer: the temperatures' bounds and the EMA teacher.
     fn after_optimizer(&mut self) -> Result<(), TrainError> {
-        clamp_logit_scale(self.model.logit_scale(), &self.spec.model.logit_scale)?;
+        for (_, temperature) in self.model.temperatures() {
+            clamp_logit_scale(temperature, &self.spec.model.logit_scale)?;
+        }
         if let (Teacher::Ema, Some(teacher)) = (self.spec.loss.teacher, &mut self.model.teacher) {
             teacher.ema_update(&self.model.params, self.spec.loss.ema_decay)?;
         }
         Ok(())
     }
 
-    fn ledger_losses(&self, outcome: &Outcome) -> ledger::Losses {
-        let (losses, spec) = (&outcome.losses, &self.spec.loss);
-        let terms = [
-            Some(("global", losses.global)),
-            (spec.crop != CropLoss::Off).then_some(("crop", losses.crop)),
-            (spec.local != LocalLoss::Off).then_some(("local", losses.local)),
-        ];
-        ledger::Losses::new(terms.into_iter().flatten(), losses.total)
+    /// How often each term was right and over how many slots it was, and the temperatures' factors.
+    fn loss_metrics(&self, loss: &StepLoss, scales: Scales) -> Vec<(String, f64)> {
+        let mut metrics: Vec<(String, f64)> =
+            self.needs.temperatures().map(|t| (t.parameter().into(), scales.of(t).exp())).collect();
+        for term in &loss.terms {
+            metrics.push((format!("pairs_{}", term.name), term.pairs as f64));
+            let directions = ["hit", "hit_back"].into_iter().zip(&term.hits);
+            metrics.extend(directions.map(|(what, share)| (format!("{what}_{}", term.name), *share)));
+        }
+        metrics
     }
 
     fn strike(&self, step: Step, point: Point) {
@@ -178,28 +182,6 @@ impl Core {
         let bytes = save_tensors(grads.iter().map(|(name, grad)| (name.as_str(), grad)))?;
         std::fs::write(path, bytes).map_err(|source| TrainError::File { path: path.into(), source })
     }
-}
-
-/// A host batch on the model's device.
-fn inputs(batch: &Batch, device: Device) -> Result<Inputs, TrainError> {
-    let torch = |source| TrainError::Torch { doing: "copying a batch to the device", source };
-    let (n, side) = (batch.n as i64, batch.size as i64);
-    let tensor = |values: &[f32], shape: &[i64]| {
-        Tensor::f_from_slice(values).and_then(|t| t.f_reshape(shape)).and_then(|t| t.f_to_device(device)).map_err(torch)
-    };
-    let some = |values: &[f32], shape: &[i64]| (!values.is_empty()).then(|| tensor(values, shape)).transpose();
-    Ok(Inputs {
-        pixels: tensor(&batch.pixels, &[n, 3, side, side])?,
-        mask: Some(tensor(&batch.mask, &[n, 1, side, side])?),
-        crop_pixels: some(&batch.crop_pixels, &[n, 3, side, side])?,
-        crop_mask: some(&batch.crop_mask, &[n, 1, side, side])?,
-        boxes: Some(tensor(batch.boxes.as_flattened(), &[n, 4])?),
-        text: tensor(&batch.text, &[n, batch.text_dim as i64])?,
-    })
-}
-
-fn scalar(tensor: &Tensor) -> Result<f64, TrainError> {
-    f64::try_from(tensor).map_err(|source| TrainError::Torch { doing: "reading a scalar", source })
 }
 
 /// Seconds by phase.

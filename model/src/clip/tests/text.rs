@@ -7,7 +7,7 @@ use crate::clip::attention::Sight;
 use crate::clip::positions::KEEP;
 use crate::clip::stack::Stack;
 use crate::clip::{ClipText, ClipTextConfig, TextPath, stretch_positions};
-use crate::params::{Builder, Compute, Params};
+use crate::params::{Builder, Compute, ParamGroup, Params};
 use crate::testing::hash_fill;
 
 const EOT: i64 = 99;
@@ -124,7 +124,8 @@ fn what_stands_behind_a_texts_first_end_is_not_read() {
 #[test]
 fn the_pooled_token_alone_is_that_of_the_whole_causal_block() {
     let mut params = Params::new(Device::Cpu);
-    let stack = Stack::new(&config(false).stack(), Sight::Causal, &mut Builder::new(&mut params, 3));
+    let stack =
+        Stack::new(&config(false).stack(), Sight::Causal, |_| ParamGroup::Text, &mut Builder::new(&mut params, 3));
     let w = params.weights(Compute::FP32);
     let (x, last) = stack.run(&w, hash_fill("x", &[2, 7, 32], 1.0));
     let whole = last.forward(&w, &x).narrow(1, 4, 1);

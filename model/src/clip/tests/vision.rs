@@ -16,7 +16,7 @@ fn build(config: &ClipVisionConfig) -> (ClipVision, Params) {
     (vision, params)
 }
 
-fn small(alpha: AlphaInit, last_block: LastBlock) -> (ClipVision, Params) {
+fn small(alpha_init: AlphaInit, last_block: LastBlock) -> (ClipVision, Params) {
     build(&ClipVisionConfig {
         image: 16,
         patch: 4,
@@ -25,7 +25,7 @@ fn small(alpha: AlphaInit, last_block: LastBlock) -> (ClipVision, Params) {
         heads: 2,
         hidden: 48,
         embed: 24,
-        alpha,
+        alpha_init,
         last_block,
     })
 }
@@ -40,7 +40,7 @@ fn mask(rows: i64) -> Tensor {
 
 #[test]
 fn names_are_those_of_hugging_face_and_sizes_those_of_the_presets() {
-    let (_, params) = build(&ClipVisionConfig { alpha: AlphaInit::Zero, ..ClipVisionConfig::tiny() });
+    let (_, params) = build(&ClipVisionConfig { alpha_init: AlphaInit::Zero, ..ClipVisionConfig::tiny() });
     let shape = |name: &str| params.get(name).unwrap_or_else(|| panic!("no {name}")).size();
     assert_eq!(shape("vision_model.embeddings.class_embedding"), [256]);
     assert_eq!(shape("vision_model.embeddings.patch_embedding.weight"), [256, 3, 16, 16]);

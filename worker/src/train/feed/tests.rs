@@ -1,10 +1,11 @@
 use super::*;
 use object_store::memory::InMemory;
 use object_store::path::Path;
-use pixfleet_cluster::spec::DataSpec;
+use pixfleet_cluster::spec::{DataSpec, LossPreset, LossSpec, Needs};
 use pixfleet_shards::embed::{EmbedJob, embed_split};
 use pixfleet_shards::index;
 use pixfleet_shards::row::{ImageSource, Region};
+use pixfleet_shards::sample::TextSource;
 use pixfleet_shards::store::Location;
 use pixfleet_shards::writer::{PartWriter, WriterOptions};
 
@@ -63,7 +64,8 @@ async fn source() -> Arc<FeedSource> {
     let reader = RowGroupReader::new(location, &index, "train", Some(KEY)).expect("a split");
     let order = SampleOrder::new(5, reader.split().shape(), 2).expect("rows");
     let data = DataSpec { common_pair: 0.0, ..DataSpec::default() };
-    let config = SampleConfig { data, size: 8, crop: true, text_dim: Some(TEXT_DIM) };
+    let needs = Needs::of(&LossSpec::preset(LossPreset::Default), &data);
+    let config = SampleConfig { data, size: 8, needs, texts: TextSource::Vectors(TEXT_DIM) };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("threads");
     Arc::new(FeedSource { reader, order, config, seed: 5, patience: Duration::from_secs(60), pool })
 }

@@ -4,10 +4,14 @@ use super::*;
 use crate::train::snapshot::Snapshot;
 use crate::train::state;
 use pixfleet_checkpoint::{HostTensor, PartKey};
+use pixfleet_cluster::spec::terms::Set;
 use pixfleet_cluster::spec::{AlphaInit, LastBlock};
 use pixfleet_cluster::{Generation, Rank, SampleId};
 use pixfleet_collective::{Backend, GroupConfig, HashStore, RendezvousStore};
+use pixfleet_model::VisionSizes;
+use pixfleet_model::clip::ClipVisionConfig;
 use pixfleet_model::vision::VisionConfig;
+use pixfleet_shards::batch::BatchTexts;
 use std::sync::Arc;
 
 const SIDE: i64 = 24;
@@ -40,12 +44,14 @@ lanes = 6
 precision = "fp32"
 "#;
 
-fn core(overrides: &[&str]) -> Core {
-    // Of the calling thread, which is a rank's; several spinning threads a rank would starve each other.
-    tch::set_num_threads(1);
-    let overrides: Vec<String> = overrides.iter().map(|o| (*o).to_string()).collect();
-    let spec = RunSpec::parse(RUN, &overrides).expect("valid");
-    let config = VisionConfig {
+/// Towers of a few thousand parameters.
+fn sizes(spec: &RunSpec) -> VisionSizes {
+    if let Some(clip) = ClipVisionConfig::of(&spec.model) {
+        // As wide in the joint space as the text tower, whose vocabulary is CLIP's own.
+        let small = ClipVisionConfig { image: SIDE, patch: 8, width: 32, depth: 2, heads: 2, hidden: 48, ..clip };
+        return VisionSizes::Clip(small);
+    }
+    VisionSizes::Eva(VisionConfig {
         image: SIDE,
         patch: 8,
         width: 32,
@@ -57,12 +63,34 @@ fn core(overrides: &[&str]) -> Core {
         head_std: 0.05,
         alpha_init: AlphaInit::Random,
         last_block: LastBlock::Normal,
-    };
-    let mut model = Model::with_config(&spec.model, &config, spec.run.seed, Device::Cpu);
-    model.start_teacher(&spec.loss);
+    })
+}
+
+/// FG-CLIP's second stage over regions of one scope.
+fn fgclip(region: &'static str) -> [&'static str; 6] {
+    [
+        "loss.preset=\"fgclip1-stage2\"",
+        "model.vision=tiny-clip",
+        "model.text=tiny-clip",
+        "model.alpha_init=none",
+        "data.regions=2",
+        region,
+    ]
+}
+
+fn core(overrides: &[&str]) -> Core {
+    // Of the calling thread, which is a rank's; several spinning threads a rank would starve each other.
+    tch::set_num_threads(1);
+    let overrides: Vec<String> = overrides.iter().map(|o| (*o).to_string()).collect();
+    let spec = RunSpec::parse(RUN, &overrides).expect("valid");
+    let needs = spec.needs();
+    let sizes = sizes(&spec);
+    let mut model = Model::with_sizes(&spec.model, &needs, &sizes, spec.run.seed, Device::Cpu);
+    model.start_teacher(&needs);
     let optimizer = AdamW::new(&spec.optimizer, &model.params).expect("an optimizer");
     Core {
-        objective: ThreeBranch::new(&spec.loss),
+        objective: Objective::new(&needs, &spec.loss),
+        needs,
         spec,
         model,
         optimizer,
@@ -78,6 +106,11 @@ fn core(overrides: &[&str]) -> Core {
 fn batch(step: u64, lane: u32) -> Batch {
     let n = LANE_SIZE as usize;
     let area = (SIDE * SIDE) as usize;
+    let valid = |set: Set| {
+        let crop = matches!(set, Set::Crop | Set::Teacher);
+        let counts = |row: &u32| !crop || !(lane * LANE_SIZE + row).is_multiple_of(3);
+        (0..LANE_SIZE).filter(counts).collect::<Vec<u32>>()
+    };
     let start = f64::from(lane) * 1.7 + step as f64 * 0.9;
     let wave = |count: usize, pace: f64| (0..count).map(|i| (start + i as f64 * pace).sin() as f32).collect::<Vec<_>>();
     Batch {
@@ -87,13 +120,54 @@ fn batch(step: u64, lane: u32) -> Batch {
         mask: wave(n * area, 0.051),
         crop_pixels: wave(n * 3 * area, 0.029),
         crop_mask: wave(n * area, 0.047),
-        crop_valid: (0..n).map(|i| !(lane as usize * n + i).is_multiple_of(3)).collect(),
+        slots: [Set::Crop, Set::Teacher, Set::Region, Set::RegionText].map(|set| (set, valid(set))).into(),
         boxes: vec![[0.1, 0.2, 0.7, 0.9]; n],
-        text: wave(n * TEXT, 0.37),
-        text_dim: TEXT,
+        texts: [(Set::RegionText, BatchTexts::Vectors { width: TEXT, values: wave(n * TEXT, 0.37) })].into(),
         samples: vec![SampleId { epoch: 0, row_group: 0, row: 0 }; n],
         ..Batch::default()
     }
+}
+
+/// A made-up lane with captions; only the last two lanes have regions, the first row of each two, with negatives in one.
+fn captioned(step: u64, lane: u32) -> Batch {
+    let regions: Vec<u32> = if lane + 2 >= LANES { vec![0, 1, 2] } else { Vec::new() };
+    let text = |salt: u32| -> Vec<u32> {
+        let mut ids = vec![pixfleet_shards::tokens::START];
+        ids.extend((0..3 + (salt + lane) % 5).map(|i| 400 + (salt * 37 + lane * 11 + i * 5 + step as u32) % 900));
+        ids.push(pixfleet_shards::tokens::END);
+        ids
+    };
+    let texts = |count: u32, salt: u32| BatchTexts::Tokens((0..count).map(|i| text(salt + i)).collect());
+    let (rows, count) = (vec![0, 1], regions.len() as u32);
+    let hard: Vec<u32> = regions.iter().copied().filter(|slot| *slot == 1).collect();
+    let choices = hard.len() as u32 * 11;
+    Batch {
+        slots: [
+            (Set::LongText, rows.clone()),
+            (Set::ShortText, rows),
+            (Set::Region, regions.clone()),
+            (Set::RegionText, regions.clone()),
+            (Set::HardText, hard),
+        ]
+        .into(),
+        boxes: (0..count).map(|i| [0.1, 0.1 * i as f32, 0.7, 0.9]).collect(),
+        texts: [
+            (Set::LongText, texts(2, 1)),
+            (Set::ShortText, texts(2, 5)),
+            (Set::RegionText, texts(count, 9)),
+            (Set::HardText, texts(choices, 20)),
+        ]
+        .into(),
+        regions: regions.iter().map(|slot| Some(slot % 2)).collect(),
+        mask: Vec::new(),
+        crop_pixels: Vec::new(),
+        crop_mask: Vec::new(),
+        ..batch(step, lane)
+    }
+}
+
+fn batch_of(core: &Core, step: u64, lane: u32) -> Batch {
+    if core.needs.draws_region() { batch(step, lane) } else { captioned(step, lane) }
 }
 
 type Losses = Vec<f64>;
@@ -108,7 +182,7 @@ fn trained(world: u32, overrides: &[&str]) -> Vec<(Losses, Vec<Vec<f32>>)> {
         let reduction = Reduction::new(core.spec.train.reduce, &group, &core.model.params).expect("a reducer");
         let mut peering = Peering { group: &group, reduction, lanes };
         let losses = (0..5).map(|step| {
-            let own: Vec<Batch> = lanes.lanes_of(Rank(rank)).map(|lane| batch(step, lane)).collect();
+            let own: Vec<Batch> = lanes.lanes_of(Rank(rank)).map(|lane| batch_of(&core, step, lane)).collect();
             core.step(&mut peering, &own, Step(step), Wish::Nothing).expect("a step").losses.total
         });
         let losses: Losses = losses.collect();
@@ -149,17 +223,36 @@ fn losses_and_state_do_not_depend_on_the_world_size() {
     }
 }
 
+/// FG-CLIP, also where two of three ranks have no region at all.
+#[test]
+fn fgclip_does_not_depend_on_the_world_size() {
+    for region in ["loss.hard=true"] {
+        let overrides = fgclip(region);
+        let alone = &trained(1, &overrides)[0];
+        assert!(alone.0[4] < alone.0[0], "five steps learn something: {:?}", alone.0);
+        for world in [2, 3] {
+            let ranks = trained(world, &overrides);
+            for rank in &ranks {
+                assert_close(&alone.0, &rank.0, 1e-5, &format!("{region}, world {world}"));
+                assert_eq!(rank.0, ranks[0].0, "every rank reports the same bits");
+            }
+        }
+    }
+}
+
 #[test]
 fn an_exact_reduction_gives_the_same_bits_whatever_the_world_size() {
-    for preset in ["loss.preset=\"default\"", "loss.preset=\"fineclip\""] {
-        let overrides = [preset, "train.reduce=\"exact\""];
+    let presets = ["default", "2cl", "fineclip", "direct", "alphaclip"].map(|p| format!("loss.preset=\"{p}\""));
+    let presets = presets.iter().map(|preset| vec![preset.as_str()]);
+    for preset in presets.chain(["loss.hard=true"].map(|region| fgclip(region).to_vec())) {
+        let overrides: Vec<&str> = preset.iter().copied().chain(["train.reduce=\"exact\""]).collect();
         let alone = &trained(1, &overrides)[0];
         for world in [2, 3, 4] {
             for rank in trained(world, &overrides) {
-                assert!(rank == *alone, "{preset}, world {world}: {:?} and {:?}", rank.0, alone.0);
+                assert!(rank == *alone, "{preset:?}, world {world}: {:?} and {:?}", rank.0, alone.0);
             }
         }
-        let fast = &trained(1, &[preset])[0];
+        let fast = &trained(1, &preset)[0];
         assert_close(&alone.0, &fast.0, 1e-5, "the same sums in another order");
     }
 }
@@ -177,7 +270,7 @@ fn stepped(core: &mut Core, steps: std::ops::Range<u64>) -> Losses {
     let reduction = Reduction::new(core.spec.train.reduce, &group, &core.model.params).expect("a reducer");
     let mut peering = Peering { group: &group, reduction, lanes };
     let run = |step| {
-        let own: Vec<Batch> = (0..LANES).map(|lane| batch(step, lane)).collect();
+        let own: Vec<Batch> = (0..LANES).map(|lane| batch_of(core, step, lane)).collect();
         core.step(&mut peering, &own, Step(step), Wish::Nothing).expect("a step").losses.total
     };
     steps.map(run).collect()

@@ -1,0 +1,64 @@
+//! A host batch on the model's device.
+
+use pixfleet_cluster::spec::Needs;
+use pixfleet_cluster::spec::terms::Set;
+use pixfleet_model::{BySet, Inputs, Slots, TextItems, TokenIds};
+use pixfleet_shards::batch::{Batch, BatchTexts};
+use pixfleet_shards::tokens::END;
+use tch::{Device, TchError, Tensor};
+
+use super::error::TrainError;
+
+/// The planes, slots and texts of one lane.
+///
+/// # Errors
+/// [`TrainError::Torch`] if the device fails, [`TrainError::Model`] for slots that do not fit their rows.
+pub(crate) fn inputs(batch: &Batch, needs: &Needs, device: Device) -> Result<Inputs, TrainError> {
+    let torch = |source| TrainError::Torch { doing: "copying a batch to the device", source };
+    let (n, side) = (batch.n as i64, batch.size as i64);
+    let tensor = |values: &[f32], shape: &[i64]| {
+        Tensor::f_from_slice(values).and_then(|t| t.f_reshape(shape)).and_then(|t| t.f_to_device(device)).map_err(torch)
+    };
+    let plane = |values: &[f32], channels: i64| {
+        (!values.is_empty()).then(|| tensor(values, &[n, channels, side, side])).transpose()
+    };
+    let mut slots = BySet::default();
+    for (&set, valid) in &batch.slots {
+        let valid = valid.iter().map(|&slot| i64::from(slot)).collect();
+        *slots.entry(set) = Some(Slots::of(n, i64::from(needs.slots(set)), valid)?);
+    }
+    let mut texts = BySet::default();
+    for (&set, of_set) in &batch.texts {
+        *texts.entry(set) = Some(text_items(of_set, device).map_err(torch)?);
+    }
+    let boxes = batch.slots.contains_key(&Set::Region);
+    Ok(Inputs {
+        pixels: tensor(&batch.pixels, &[n, 3, side, side])?,
+        mask: plane(&batch.mask, 1)?,
+        crop_pixels: plane(&batch.crop_pixels, 3)?,
+        crop_mask: plane(&batch.crop_mask, 1)?,
+        boxes: boxes.then(|| tensor(batch.boxes.as_flattened(), &[-1, 4])).transpose()?,
+        slots,
+        texts,
+    })
+}
+
+/// Vectors as they are; token ids filled up to the longest of the set.
+pub(crate) fn text_items(texts: &BatchTexts, device: Device) -> Result<TextItems, TchError> {
+    match texts {
+        BatchTexts::Vectors { width, values } => {
+            let vectors = Tensor::f_from_slice(values)?.f_reshape([-1, *width as i64])?;
+            Ok(TextItems::Vectors(vectors.f_to_device(device)?))
+        }
+        BatchTexts::Tokens(all) => {
+            let longest = all.iter().map(Vec::len).max().unwrap_or(0);
+            let mut ids = vec![i64::from(END); all.len() * longest];
+            for (row, text) in ids.chunks_mut(longest.max(1)).zip(all) {
+                row.iter_mut().zip(text).for_each(|(place, &id)| *place = i64::from(id));
+            }
+            // They stay on the host: the tower checks them there, and takes them to its device bucket by bucket.
+            let ids = Tensor::f_from_slice(&ids)?.f_reshape([all.len() as i64, longest as i64])?;
+            Ok(TextItems::Tokens(TokenIds { ids, lengths: all.iter().map(|text| text.len() as i64).collect() }))
+        }
+    }
+}
