@@ -36,6 +36,19 @@ pub enum GlobalLoss {
     Captions,
 }
 
+/// FG-CLIP's regional contrast, InfoNCE(r, t) over the batch's regions (method.md 4.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RegionLoss {
+    /// None.
+    Off,
+    /// Among the regions of the global batch: more negatives, and the same loss whatever the number of workers.
+    Global,
+    /// Among the regions of one lane: nearest to the published loss, which is over the regions of one GPU. A lane is
+    /// the same whatever the number of workers, so `train.lanes` is what sets the number of negatives.
+    Lane,
+}
+
 /// Branch 2, fine-grained cropping alignment (method.md 2.4). `v_m` masked image, `v_c` crop, `u` text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -122,12 +135,16 @@ pub struct LossSpec {
     pub crop_weight: f64,
     /// Weight of branch 3.
     pub local_weight: f64,
+    /// FG-CLIP's regional contrast, and among which regions.
+    pub region: RegionLoss,
     /// FG-CLIP's choice of the true text among ten hard negatives.
     pub hard: bool,
     /// Weight of the long captions.
     pub long_weight: f64,
     /// Weight of the short captions.
     pub short_weight: f64,
+    /// Weight of the regional contrast.
+    pub region_weight: f64,
     /// Weight of the hard negatives.
     pub hard_weight: f64,
     /// Weight of C2 within C3.
@@ -167,9 +184,11 @@ impl LossSpec {
             global_weight: 1.0,
             crop_weight: 1.0,
             local_weight: 1.0,
+            region: if regions { RegionLoss::Global } else { RegionLoss::Off },
             hard: regions,
             long_weight: 1.0,
             short_weight: 1.0,
+            region_weight: 0.1,
             hard_weight: 0.5,
             c3_lambda: 1.0,
             pool: Pool::RoiAlign,
@@ -189,6 +208,7 @@ impl LossSpec {
         check_weight("loss.local_weight", self.local_weight, bad);
         check_weight("loss.long_weight", self.long_weight, bad);
         check_weight("loss.short_weight", self.short_weight, bad);
+        check_weight("loss.region_weight", self.region_weight, bad);
         check_weight("loss.hard_weight", self.hard_weight, bad);
         let captions = self.global == GlobalLoss::Captions;
         let mut with = |set: bool, key: &str, ok: bool, other: &str| {
@@ -197,6 +217,7 @@ impl LossSpec {
         };
         with(self.crop != CropLoss::Off, "loss.crop", !captions, "mask-text");
         with(self.local != LocalLoss::Off, "loss.local", !captions, "mask-text");
+        with(self.region != RegionLoss::Off, "loss.region", captions, "captions");
         with(self.hard, "loss.hard", captions, "captions");
     }
 }

@@ -126,7 +126,7 @@ mod tests {
         assert_eq!(names(LossPreset::Direct), "global+crop+local");
         assert_eq!(names(LossPreset::Alphaclip), "global");
         assert_eq!(names(LossPreset::Fgclip1Stage1), "long+short");
-        assert_eq!(names(LossPreset::Fgclip1Stage2), "long+short+hard");
+        assert_eq!(names(LossPreset::Fgclip1Stage2), "long+short+region+hard");
     }
 
     #[test]
@@ -147,13 +147,13 @@ mod tests {
     }
 
     #[test]
-    fn captions_take_all_regions_and_temperatures_of_their_own() {
+    fn captions_take_all_regions_and_three_temperatures() {
         let one = of(&LossSpec::preset(LossPreset::Fgclip1Stage1));
         assert!(!one.draws_region() && !one.patch_map() && !one.crop());
         assert_eq!(one.texts().collect::<Vec<_>>(), [Set::LongText, Set::ShortText]);
         let two = of(&LossSpec::preset(LossPreset::Fgclip1Stage2));
         assert_eq!((two.regions, two.slots(Set::HardText), two.slots(Set::Image)), (4, 4, 1));
-        assert_eq!(two.temperatures().count(), 2);
-        assert_eq!(two.texts().count(), 3);
+        assert_eq!(two.temperatures().count(), 3);
+        assert_eq!(two.texts().count(), 4);
     }
 }

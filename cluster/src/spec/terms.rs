@@ -4,7 +4,7 @@
 //! A set has a fixed number of slots a row ([`Set::slots`]), so what ranks exchange has one width whatever the data; a slot
 //! without an item is not valid. A term is over those slots that are valid in both of its sets.
 
-use super::{CropLoss, GlobalLoss, LocalLoss, LossSpec, Teacher};
+use super::{CropLoss, GlobalLoss, LocalLoss, LossSpec, RegionLoss, Teacher};
 
 /// Texts of a hard-negative choice: the positive and ten negatives (FineHARD, method.md 3.4).
 pub const HARD_TEXTS: u32 = 11;
@@ -248,9 +248,19 @@ fn captions_and_regions(loss: &LossSpec) -> Vec<Term> {
     };
     let mut terms =
         vec![captions("long", Set::LongText, loss.long_weight), captions("short", Set::ShortText, loss.short_weight)];
+    let scope = match loss.region {
+        RegionLoss::Off => None,
+        RegionLoss::Global => Some(Scope::Global),
+        RegionLoss::Lane => Some(Scope::Lane),
+    };
+    let region = |name, kind, scope, coefficient| Term { name, kind, scope, coefficient };
+    terms.extend(scope.map(|scope| {
+        let kind = TermKind::InfoNce(Set::Region, Set::RegionText, Temperature::Region);
+        region("region", kind, scope, loss.region_weight)
+    }));
     if loss.hard {
         let kind = TermKind::HardNegatives(Set::Region, Set::HardText, Temperature::Hard);
-        terms.push(Term { name: "hard", kind, scope: Scope::Lane, coefficient: loss.hard_weight });
+        terms.push(region("hard", kind, Scope::Lane, loss.hard_weight));
     }
     terms
 }

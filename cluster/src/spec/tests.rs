@@ -69,12 +69,12 @@ fn terms_and_towers_of_two_systems_do_not_mix() {
         let error = RunSpec::parse(SMALL, &set).expect_err("invalid");
         error.problems.into_iter().map(|p| p.key).collect::<Vec<_>>()
     };
-    assert_eq!(keys(&["loss.hard=true"]), ["loss.hard"]);
+    assert_eq!(keys(&["loss.hard=true", "loss.region=lane"]), ["loss.region", "loss.hard"]);
     assert_eq!(keys(&["loss.preset=fgclip1-stage2"]), ["model.alpha_init", "model.text"]);
     assert_eq!(keys(&["model.vision=clip-b16", "model.text=clip-l14"]), ["model.text"]);
     assert_eq!(keys(&["data.regions=0", "data.long_tokens=2"]), ["data.regions", "data.long_tokens"]);
     let good = ["loss.preset=fgclip1-stage2", "model.vision=clip-b16", "model.text=clip-b16", "model.alpha_init=none"];
     let spec = RunSpec::parse(SMALL, &good.map(String::from)).expect("valid");
-    assert_eq!((spec.loss.hard, spec.needs().regions), (true, 4));
+    assert_eq!((spec.loss.region, spec.loss.hard, spec.needs().regions), (RegionLoss::Global, true, 4));
     assert_eq!(RunSpec::parse(&spec.to_toml(), &[]).expect("valid"), spec);
 }

@@ -1,6 +1,8 @@
 //! The objective against autograd of the plain formulas, for every variant and teacher; against itself over 1 to 4
 //! ranks; and with rows dropped.
 
+mod regions;
+
 use std::ops::Range;
 use std::sync::{Arc, Barrier, Mutex};
 

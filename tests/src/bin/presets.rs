@@ -10,7 +10,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 /// Preset, further overrides, and what the row is called.
-const RUNS: [(&str, &[&str], &str); 7] = [
+const RUNS: [(&str, &[&str], &str); 8] = [
     ("default", &[], "default"),
     ("2cl", &[], "2cl"),
     ("fineclip", &[], "fineclip"),
@@ -18,6 +18,7 @@ const RUNS: [(&str, &[&str], &str); 7] = [
     ("alphaclip", &[], "alphaclip"),
     ("fgclip1-stage1", &FGCLIP_TOWERS, "fgclip1-stage1"),
     ("fgclip1-stage2", &FGCLIP_TOWERS, "fgclip1-stage2"),
+    ("fgclip1-stage2", &FGCLIP_TOWERS, "fgclip1-stage2, regions by lane"),
 ];
 const WORKERS: [u32; 3] = [1, 2, 3];
 const LOSS_TOLERANCE: f64 = 1e-5;
@@ -41,6 +42,9 @@ fn run() -> Result<bool> {
     for (i, (preset, towers, name)) in RUNS.iter().enumerate() {
         let mut set = vec![format!("loss.preset={preset}")];
         set.extend(towers.iter().map(|s| (*s).to_owned()));
+        if name.ends_with("lane") {
+            set.push("loss.region=lane".into());
+        }
         let fast = apart(&trained(i, &set, "fast")?);
         let exact = trained(i, &set, "exact")?;
         let same = exact.iter().all(|r| r.weights == exact[0].weights);

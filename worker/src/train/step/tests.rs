@@ -226,7 +226,7 @@ fn losses_and_state_do_not_depend_on_the_world_size() {
 /// FG-CLIP, also where two of three ranks have no region at all.
 #[test]
 fn fgclip_does_not_depend_on_the_world_size() {
-    for region in ["loss.hard=true"] {
+    for region in ["loss.region=global", "loss.region=lane"] {
         let overrides = fgclip(region);
         let alone = &trained(1, &overrides)[0];
         assert!(alone.0[4] < alone.0[0], "five steps learn something: {:?}", alone.0);
@@ -244,7 +244,7 @@ fn fgclip_does_not_depend_on_the_world_size() {
 fn an_exact_reduction_gives_the_same_bits_whatever_the_world_size() {
     let presets = ["default", "2cl", "fineclip", "direct", "alphaclip"].map(|p| format!("loss.preset=\"{p}\""));
     let presets = presets.iter().map(|preset| vec![preset.as_str()]);
-    for preset in presets.chain(["loss.hard=true"].map(|region| fgclip(region).to_vec())) {
+    for preset in presets.chain(["loss.region=global", "loss.region=lane"].map(|region| fgclip(region).to_vec())) {
         let overrides: Vec<&str> = preset.iter().copied().chain(["train.reduce=\"exact\""]).collect();
         let alone = &trained(1, &overrides)[0];
         for world in [2, 3, 4] {
