@@ -215,18 +215,19 @@ impl Machine<'_> {
                 let tensor = Strided::new((**storage).clone(), self.graph.int(offset)?, &shape, &stride)?;
                 self.graph.add(Node::Tensor(Box::new(tensor)))
             }
-            Global::RebuildParameter => match items.first().map(|&id| (id, self.graph.get(id))) {
-                Some((id, Node::Tensor(_))) => Ok(id),
-                _ => Err(strange),
-            },
+            Global::RebuildParameter => {
+                let first = items.first().map(|&id| (id, self.graph.get(id)));
+                let Some((id, Node::Tensor(_))) = first else { return Err(strange) };
+                Ok(id)
+            }
             Global::RebuildFromType => {
                 let [inner, _class, arguments, ..] = *items else { return Err(strange) };
-                match self.graph.get(inner) {
-                    Node::Global(inner @ (Global::RebuildTensor | Global::RebuildParameter)) => {
-                        self.make(*inner, arguments)
-                    }
-                    _ => Err(strange),
-                }
+                let Node::Global(inner @ (Global::RebuildTensor | Global::RebuildParameter)) = self.graph.get(inner)
+                else {
+                    return Err(strange);
+                };
+                let inner = *inner;
+                self.make(inner, arguments)
             }
             Global::Inert(kind) => self.graph.add(Node::Inert(kind)),
             Global::OrderedDict | Global::Storage(_) => Err(strange),

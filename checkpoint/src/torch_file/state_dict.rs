@@ -48,9 +48,10 @@ fn split(graph: &Graph, named: &BTreeMap<&str, Id>, under: Vec<&'static str>) ->
     let mut tensors: BTreeMap<String, Strided> = BTreeMap::new();
     let mut others = Vec::new();
     for (name, value) in named {
-        match graph.get(*value) {
-            Node::Tensor(tensor) => drop(tensors.insert((*name).to_owned(), (**tensor).clone())),
-            _ => others.push((*name).to_owned()),
+        if let Node::Tensor(tensor) = graph.get(*value) {
+            tensors.insert((*name).to_owned(), (**tensor).clone());
+        } else {
+            others.push((*name).to_owned());
         }
     }
     if tensors.is_empty() {

@@ -2,7 +2,6 @@
 
 use crate::ids::{Generation, Step};
 use crate::order::SampleId;
-use std::collections::HashMap;
 use std::fmt;
 use std::mem::{Discriminant, discriminant};
 
@@ -93,12 +92,18 @@ impl fmt::Display for Finding {
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     pub(super) named: Vec<Finding>,
-    by_kind: HashMap<Discriminant<Finding>, usize>,
+    by_kind: Vec<(Discriminant<Finding>, usize)>,
 }
 
 impl Findings {
     pub(super) fn push(&mut self, finding: Finding) {
-        let named = self.by_kind.entry(discriminant(&finding)).or_default();
+        let kind = discriminant(&finding);
+        let known = self.by_kind.iter().position(|(of, _)| *of == kind);
+        let known = known.unwrap_or_else(|| {
+            self.by_kind.push((kind, 0));
+            self.by_kind.len() - 1
+        });
+        let (_, named) = &mut self.by_kind[known];
         if *named < NAMED_MAX {
             *named += 1;
             self.named.push(finding);

@@ -107,9 +107,17 @@ impl Storm {
             }
             StrikeKind::CoordinatorKill => self.kill_coordinator(number)?,
             StrikeKind::CoordinatorRival => self.launch_coordinator(1)?,
-            StrikeKind::LinkCut | StrikeKind::LinkSlow | StrikeKind::LinkSilent => self.disturb_link(number, kind),
-            StrikeKind::StoreBusy | StrikeKind::StoreNoAnswer | StrikeKind::StoreSlow => {
-                self.disturb_store(number, kind)
+            StrikeKind::LinkCut => self.disturb_link(number, Passage::Cut, (0.05, 1.5)),
+            StrikeKind::LinkSlow => {
+                let latency = Duration::from_secs_f64(self.dice.between(0.2, 0.8));
+                self.disturb_link(number, Passage::Slow(latency), (2.0, 6.0));
+            }
+            StrikeKind::LinkSilent => self.disturb_link(number, Passage::Silent, (0.5, 6.0)),
+            StrikeKind::StoreBusy => self.disturb_store(number, Temper::Busy),
+            StrikeKind::StoreNoAnswer => self.disturb_store(number, Temper::NoAnswer),
+            StrikeKind::StoreSlow => {
+                let latency = Duration::from_secs_f64(self.dice.between(0.3, 1.5));
+                self.disturb_store(number, Temper::Slow(latency));
             }
         }
         let fault = serde_json::to_value(&self.faults[number]).context("JSON")?;
@@ -181,26 +189,16 @@ impl Storm {
         Ok(())
     }
 
-    fn disturb_link(&mut self, number: usize, kind: StrikeKind) {
-        let (passage, seconds) = match kind {
-            StrikeKind::LinkCut => (Passage::Cut, self.dice.between(0.05, 1.5)),
-            StrikeKind::LinkSlow => {
-                (Passage::Slow(Duration::from_secs_f64(self.dice.between(0.2, 0.8))), self.dice.between(2.0, 6.0))
-            }
-            _ => (Passage::Silent, self.dice.between(0.5, 6.0)),
-        };
+    /// For so many seconds, drawn from a range.
+    fn disturb_link(&mut self, number: usize, passage: Passage, (least, most): (f64, f64)) {
+        let seconds = self.dice.between(least, most);
         let link = &self.leaders[0].link;
         let hurt = link.hurt();
         link.set(passage);
         self.after(seconds, Due::OpenLink { fault: number, hurt });
     }
 
-    fn disturb_store(&mut self, number: usize, kind: StrikeKind) {
-        let temper = match kind {
-            StrikeKind::StoreBusy => Temper::Busy,
-            StrikeKind::StoreNoAnswer => Temper::NoAnswer,
-            _ => Temper::Slow(Duration::from_secs_f64(self.dice.between(0.3, 1.5))),
-        };
+    fn disturb_store(&mut self, number: usize, temper: Temper) {
         let seconds = self.dice.between(1.0, 4.0);
         let Some(store) = &self.store else { return };
         let hurt = store.hurt();
