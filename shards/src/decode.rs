@@ -21,7 +21,7 @@ pub(crate) struct Decoded {
     pub(crate) faults: Vec<(String, Arc<FieldFault>)>,
 }
 
-type Faults = Vec<(String, FieldFault)>;
+type RowFaults = Vec<(String, FieldFault)>;
 
 /// The rows of a batch. Columns that were not read stay empty.
 pub(crate) fn rows(file: &str, batch: RecordBatch, columns: Columns) -> Result<Vec<Decoded>, ShardError> {
@@ -91,7 +91,7 @@ fn vector(
     column: Option<&BinaryArray>,
     i: usize,
     name: impl FnOnce() -> String,
-    faults: &mut Faults,
+    faults: &mut RowFaults,
 ) -> Option<Vec<f32>> {
     let bytes = column.filter(|c| c.is_valid(i))?.value(i);
     let values = f16_values(bytes);
@@ -143,7 +143,7 @@ impl<'a> Top<'a> {
         })
     }
 
-    fn row(&self, i: usize, faults: &mut Faults) -> ImageRow {
+    fn row(&self, i: usize, faults: &mut RowFaults) -> ImageRow {
         let side = |column: Option<&Int32Array>| {
             column.filter(|c| c.is_valid(i)).map_or(0, |c| u32::try_from(c.value(i)).unwrap_or(0))
         };
@@ -218,7 +218,7 @@ impl<'a> RegionColumns<'a> {
     }
 
     /// Region `n` of its row, at `i` in the columns.
-    fn region(&self, i: usize, n: usize, faults: &mut Faults) -> Region {
+    fn region(&self, i: usize, n: usize, faults: &mut RowFaults) -> Region {
         let name = |field: &str| format!("regions[{n}].{field}");
         let bbox = self.bbox.map(|c| numbers::<Float32Array, 4, f32>(c, i, Float32Array::value));
         let bbox = bbox.map(|found| {

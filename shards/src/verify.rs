@@ -186,15 +186,15 @@ struct Job {
 
 /// What was found in one row group.
 #[derive(Default)]
-struct Found {
+struct GroupFindings {
     rows: u64,
     regions: u64,
     tokens: TokenReport,
     faults: Vec<ShardError>,
 }
 
-async fn row_group(job: Arc<Job>, group: u32) -> Result<Found, ShardError> {
-    let mut found = Found::default();
+async fn row_group(job: Arc<Job>, group: u32) -> Result<GroupFindings, ShardError> {
+    let mut found = GroupFindings::default();
     let place = Place::file(&job.file.path).row_group(group);
     let total = job.file.row_groups[group as usize].rows;
     let rows = match read(&job, group, None).await {

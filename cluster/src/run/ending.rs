@@ -1,7 +1,7 @@
 //! How a run drains, pauses and ends: always with a checkpoint that is committed.
 
 use super::event::{Notice, Now, Resume, RunEffect};
-use super::machine::{Member, Phase, Role, Run};
+use super::machine::{Duty, Member, Phase, Run};
 use super::messages::{Order, Outcome};
 use crate::ids::{Generation, Step};
 use crate::ledger::Record;
@@ -47,7 +47,7 @@ impl Run {
     /// Once every member has finished: over if the checkpoint of that step is committed, at fault if it never will be.
     pub(super) fn all_finished(&mut self, now: Now) {
         let active = self.members.values().filter(|m| m.is_active());
-        let unfinished = |m: &Member| !matches!(m.role, Role::Active { finished: true, .. });
+        let unfinished = |m: &Member| !matches!(m.duty, Duty::Active { finished: true, .. });
         let Some(step) = active.clone().next().and_then(|m| m.next_step) else { return };
         if matches!(self.phase, Phase::Done(_)) || active.clone().any(unfinished) {
             return;

@@ -2,7 +2,7 @@
 
 use super::deal::{Candidate, Deal, deal, odd_ones};
 use super::event::{Notice, Now, RunEffect};
-use super::machine::{Asked, Member, Phase, Role, Run};
+use super::machine::{Asked, Duty, Member, Phase, Run};
 use super::messages::{Form, Order, Outcome};
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::ledger::Record;
@@ -36,7 +36,7 @@ impl Run {
 
     /// Members that are in no generation, those who leave among them.
     fn waiting(&self) -> Vec<Candidate> {
-        self.candidates_where(|m| m.role == Role::Waiting && m.away.is_none())
+        self.candidates_where(|m| m.duty == Duty::Waiting && m.away.is_none())
     }
 
     pub(super) fn candidates_where(&self, counts: impl Fn(&Member) -> bool) -> Vec<Candidate> {
@@ -174,7 +174,7 @@ impl Run {
         self.steps.cut_back(deal.start_step);
         for (rank, member) in (0..).map(Rank).zip(&deal.members) {
             let m = self.members.get_mut(member).expect("dealt from the members");
-            m.role = Role::Active { rank, ready: false, finished: false };
+            m.duty = Duty::Active { rank, ready: false, finished: false };
         }
         self.emit(RunEffect::Ledger(Record::Formed {
             generation,
@@ -212,7 +212,7 @@ impl Run {
 
     pub(super) fn all_ready(&mut self, now: Now) {
         let Phase::Forming(generation) = self.phase else { return };
-        let waiting = |m: &Member| matches!(m.role, Role::Active { ready: false, .. });
+        let waiting = |m: &Member| matches!(m.duty, Duty::Active { ready: false, .. });
         if !self.members.values().any(waiting) {
             self.pace.begin(now);
             self.enter(None, Phase::Training(generation));
@@ -262,7 +262,7 @@ impl Run {
     /// A member is in no generation, without having said so.
     pub(super) fn out_of(&mut self, member: MemberId) {
         if let Some(m) = self.members.get_mut(&member) {
-            m.role = Role::Waiting;
+            m.duty = Duty::Waiting;
         }
     }
 
@@ -322,7 +322,7 @@ impl Run {
 
     /// When the generation that trains counts as hanging. Who stays away, or has nothing left to do, does not hang.
     pub(super) fn stalls_at(&self) -> Option<Now> {
-        let idle = |m: &Member| m.away.is_some() || matches!(m.role, Role::Active { finished: true, .. });
+        let idle = |m: &Member| m.away.is_some() || matches!(m.duty, Duty::Active { finished: true, .. });
         if self.members.values().any(idle) {
             return None;
         }
@@ -340,7 +340,7 @@ impl Run {
         let room = self.world < self.world_max();
         let waiting = self.members.values().filter(|m| m.is_candidate()).count();
         // Those that have finished already, or are about to, need no boundary.
-        let ending = self.members.values().any(|m| matches!(m.role, Role::Active { finished: true, .. }));
+        let ending = self.members.values().any(|m| matches!(m.duty, Duty::Active { finished: true, .. }));
         self.joiners_since = (room && waiting > 0 && !ending).then(|| self.joiners_since.unwrap_or(now));
         let staying = self.members.values().filter(|m| m.leaving.is_none() && (m.is_active() || m.is_candidate()));
         let leaves = self.members.values().any(|m| m.leaving.is_some() && m.is_active());

@@ -1,7 +1,7 @@
 //! What must hold between any two events, each with a name: asserted in debug builds and in the simulator, counted as
 //! a metric everywhere else.
 
-use super::machine::{Phase, Role, Run};
+use super::machine::{Duty, Phase, Run};
 use std::collections::BTreeSet;
 
 /// One named invariant.
@@ -66,7 +66,7 @@ impl Invariant {
                 !matches!(run.phase, Phase::Training(_)) || accounted == run.world as usize
             }
             Self::ClaimBeforeOrder => {
-                let early = active().any(|m| matches!(m.role, Role::Active { ready: true, .. }));
+                let early = active().any(|m| matches!(m.duty, Duty::Active { ready: true, .. }));
                 !matches!(run.phase, Phase::Claiming(_)) || !early
             }
             Self::LeaversTakeNothing => !run.steps_gone,

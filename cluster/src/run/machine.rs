@@ -31,7 +31,7 @@ pub enum Phase {
 
 /// What a member is in the current generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum Duty {
     /// None: it opens its data and builds its model.
     Arriving,
     /// None: it waits for the next one.
@@ -63,34 +63,34 @@ pub(super) struct Member {
     pub(super) next_step: Option<Step>,
     /// Digest of that state, when it last left a generation.
     pub(super) digest: Option<u64>,
-    pub(super) role: Role,
+    pub(super) duty: Duty,
     /// It wants to go: why.
     pub(super) leaving: Option<String>,
 }
 
 impl Member {
     pub(super) fn new(join: Join, now: Now) -> Self {
-        Self { join, heard: now, away: None, next_step: None, digest: None, role: Role::Arriving, leaving: None }
+        Self { join, heard: now, away: None, next_step: None, digest: None, duty: Duty::Arriving, leaving: None }
     }
 
     pub(super) fn is_active(&self) -> bool {
-        matches!(self.role, Role::Active { .. })
+        matches!(self.duty, Duty::Active { .. })
     }
 
     /// Whether its group stands.
     pub(super) fn is_ready(&self) -> bool {
-        matches!(self.role, Role::Active { ready: true, .. })
+        matches!(self.duty, Duty::Active { ready: true, .. })
     }
 
     /// Whether the next generation may count on it.
     pub(super) fn is_candidate(&self) -> bool {
-        self.role == Role::Waiting && self.away.is_none() && self.leaving.is_none()
+        self.duty == Duty::Waiting && self.away.is_none() && self.leaving.is_none()
     }
 
     pub(super) fn rank(&self) -> Option<Rank> {
-        match self.role {
-            Role::Active { rank, .. } => Some(rank),
-            Role::Arriving | Role::Waiting => None,
+        match self.duty {
+            Duty::Active { rank, .. } => Some(rank),
+            Duty::Arriving | Duty::Waiting => None,
         }
     }
 }
@@ -210,8 +210,8 @@ impl Run {
         for (rank, &member) in (0..).map(Rank).zip(&adopted.members) {
             let join = Join { name: format!("member {member}"), ..Join::default() };
             let away = Away { how: "it did not come to the new coordinator".into(), until: self.config.adopt_window };
-            let role = Role::Active { rank, ready: true, finished: false };
-            self.members.insert(member, Member { away: Some(away), role, ..Member::new(join, Now::ZERO) });
+            let duty = Duty::Active { rank, ready: true, finished: false };
+            self.members.insert(member, Member { away: Some(away), duty, ..Member::new(join, Now::ZERO) });
         }
     }
 
@@ -294,14 +294,14 @@ impl Run {
     /// The members, by number.
     pub fn members(&self) -> impl Iterator<Item = MemberView> {
         self.members.iter().map(|(&member, m)| {
-            let state = match m.role {
+            let state = match m.duty {
                 _ if m.away.is_some() => "away",
                 _ if m.leaving.is_some() => "leaving",
-                Role::Arriving => "arriving",
-                Role::Waiting => "standby",
-                Role::Active { finished: true, .. } => "finished",
-                Role::Active { ready: true, .. } => "training",
-                Role::Active { .. } => "forming",
+                Duty::Arriving => "arriving",
+                Duty::Waiting => "standby",
+                Duty::Active { finished: true, .. } => "finished",
+                Duty::Active { ready: true, .. } => "training",
+                Duty::Active { .. } => "forming",
             };
             let speed = self.pace.speed(member);
             MemberView { member, join: m.join.clone(), rank: m.rank(), next_step: m.next_step, state, speed }

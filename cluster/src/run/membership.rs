@@ -2,7 +2,7 @@
 
 use super::event::{LossCause, Notice, Now, Refusal, RunEffect};
 use super::forming::furthest;
-use super::machine::{Away, Member, Phase, Role, Run};
+use super::machine::{Away, Duty, Member, Phase, Run};
 use super::messages::{Join, Order, Outcome};
 use crate::ids::{MemberId, Step};
 use crate::ledger::Record;
@@ -31,7 +31,7 @@ impl Run {
         }
     }
 
-    /// A session broke. Who trains may come back and nothing has happened; in any other role it costs nothing to
+    /// A session broke. Who trains may come back and nothing has happened; in any other duty it costs nothing to
     /// begin anew. Who had been silent before has used up some of its time.
     pub(super) fn disconnected(&mut self, now: Now, member: MemberId, how: String) {
         let training = matches!(self.phase, Phase::Training(_));
@@ -66,14 +66,14 @@ impl Run {
         let text = format!("{name} was lost: {cause}");
         self.emit(RunEffect::Announce(Notice::Loss { member, name, pid, generation, rank, cause }));
         let last = self.active().is_empty();
-        match gone.role {
+        match gone.duty {
             // Its work is done and its part is reported; what matters is whether the others' is.
-            Role::Active { finished: true, .. } if !last => {
+            Duty::Active { finished: true, .. } if !last => {
                 self.finished_gone += 1;
                 self.all_finished(now);
             }
-            Role::Active { .. } => self.give_up(now, text),
-            Role::Arriving | Role::Waiting => {}
+            Duty::Active { .. } => self.give_up(now, text),
+            Duty::Arriving | Duty::Waiting => {}
         }
         if self.phase == Phase::Gathering && self.members.is_empty() {
             self.phase_since = None;

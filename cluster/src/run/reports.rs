@@ -2,7 +2,7 @@
 //! of, is not heard.
 
 use super::event::{LossCause, Notice, Now, Refusal, RunEffect};
-use super::machine::{Asked, Phase, Role, Run};
+use super::machine::{Asked, Duty, Phase, Run};
 use super::messages::{LeaveKind, Left, Order, PartReport, Report, Standing, StepReport};
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::ledger::{Record, StepRecord};
@@ -108,7 +108,7 @@ impl Run {
         m.digest = digest;
         let name = m.join.name.clone();
         let was_active = m.is_active();
-        m.role = Role::Waiting;
+        m.duty = Duty::Waiting;
         if was_active {
             self.give_up(now, format!("{name} is out of it"));
         }
@@ -163,7 +163,7 @@ impl Run {
         }
         let m = self.members.get_mut(&member).expect("looked up by the caller");
         m.next_step = Some(next_step);
-        m.role = Role::Active { rank, ready: true, finished: false };
+        m.duty = Duty::Active { rank, ready: true, finished: false };
         self.all_ready(now);
     }
 
@@ -234,7 +234,7 @@ impl Run {
             let expected = m.next_step;
             return self.refuse(member, Refusal::OutOfOrder { expected, got: next_step });
         }
-        if let Role::Active { finished, .. } = &mut m.role {
+        if let Duty::Active { finished, .. } = &mut m.duty {
             *finished = true;
         }
         self.all_finished(now);
@@ -247,7 +247,7 @@ impl Run {
         let name = m.join.name.clone();
         m.next_step = left.next_step;
         m.digest = left.digest;
-        m.role = Role::Waiting;
+        m.duty = Duty::Waiting;
         match left.kind {
             LeaveKind::Boundary => self.step_aside(now, left.generation),
             LeaveKind::Collective | LeaveKind::Aborted => self.give_up(now, format!("{name}: {}", left.message)),
