@@ -1,6 +1,7 @@
 //! `pixfleet audit` on runs that were never trained: verdicts, JSON and exit codes.
 
 mod synthetic;
+mod verify;
 
 use pixfleet_cluster::ledger::{Record, Substitution};
 use pixfleet_cluster::{DatasetShape, SampleId, SampleOrder};

@@ -31,7 +31,7 @@ pub const SHORT_TOKENS: usize = 77;
 /// Most tokens of a text with the stretched position table (method.md 4.1): long captions.
 pub const LONG_TOKENS: usize = 248;
 /// Longest text that is tokenized, in bytes: no caption, but what a broken row may hold.
-pub const TEXT_BYTES_MAX: usize = 1 << 20;
+pub const TEXT_BYTES_MAX: usize = 1 << 18;
 
 /// What special ids are written as.
 const SPECIAL: [(&str, u32); 2] = [("<|startoftext|>", START), ("<|endoftext|>", END)];

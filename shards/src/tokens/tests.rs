@@ -117,7 +117,7 @@ fn a_long_stretch_takes_linear_time_and_a_long_text_is_refused() {
     assert!(start.elapsed() < Duration::from_secs(20), "{:?}", start.elapsed());
     assert!(tokens.cut && tokens.length > 20_000, "{}", tokens.length);
     let error = clip.encode(&"a ".repeat(TEXT_BYTES_MAX), SHORT_TOKENS).expect_err("too long");
-    assert_eq!(error.to_string(), "2097152 bytes exceed the limit of 1048576 for a text; shorten it or drop the row");
+    assert_eq!(error.to_string(), "524288 bytes exceed the limit of 262144 for a text; shorten it or drop the row");
 }
 
 #[test]

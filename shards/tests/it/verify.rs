@@ -137,7 +137,7 @@ async fn a_text_that_cannot_be_tokenized_is_a_fault() {
     assert_eq!(
         report.faults.iter().map(ToString::to_string).collect::<Vec<_>>(),
         [
-            "train/part-00000.parquet, row group 0, row 1, field caption_short: 2097152 bytes exceed the limit of 1048576 for a text; shorten it or drop the row"
+            "train/part-00000.parquet, row group 0, row 1, field caption_short: 2097152 bytes exceed the limit of 262144 for a text; shorten it or drop the row"
         ]
     );
 }
