@@ -8,7 +8,7 @@ use crate::params::{Builder, Weights};
 
 /// What a token attends to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sight {
+pub(super) enum Sight {
     /// All tokens of its row (images).
     All,
     /// Itself and the tokens before it (texts).
@@ -17,7 +17,7 @@ pub enum Sight {
 
 /// Parameters of one block's attention.
 #[derive(Debug)]
-pub struct Attention {
+pub(super) struct Attention {
     head_width: i64,
     sight: Sight,
     q: Linear,

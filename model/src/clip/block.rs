@@ -13,7 +13,7 @@ const QUICK: f64 = 1.702;
 
 /// Parameters of one block.
 #[derive(Debug)]
-pub struct Block {
+pub(super) struct Block {
     norm1: LayerNorm,
     attention: Attention,
     norm2: LayerNorm,

@@ -2,7 +2,7 @@
 
 use pixfleet_cluster::spec::{AlphaInit, LastBlock, ModelSpec, TextPreset, VisionPreset};
 
-use super::positions::{KEEP, stretched};
+use super::positions::{KEPT_POSITIONS, stretched};
 
 /// Sizes of a vision tower. Tests make smaller ones than the presets.
 #[derive(Debug, Clone, PartialEq)]
@@ -176,7 +176,7 @@ impl ClipTextConfig {
     /// Positions of the long path: 248 for 77 short ones.
     #[must_use]
     pub fn long_positions(&self) -> i64 {
-        stretched(self.short_positions, KEEP)
+        stretched(self.short_positions, KEPT_POSITIONS)
     }
 
     pub(super) fn stack(&self) -> StackSizes {

@@ -10,7 +10,7 @@ use crate::vision::patch_embed::patchify;
 
 /// Parameters of the embedding.
 #[derive(Debug)]
-pub struct Embed {
+pub(super) struct Embed {
     patch: i64,
     class: ParamId,
     image: ParamId,

@@ -5,22 +5,22 @@
 //! As in the EVA02 tower, the residual stream is fp32 in both precisions and linears and attention run in the step's
 //! arithmetic.
 
-pub mod attention;
-pub mod block;
-pub mod config;
-pub mod embed;
-pub mod positions;
-pub mod stack;
+mod attention;
+mod block;
+mod config;
+mod embed;
+mod positions;
+mod stack;
 #[cfg(test)]
 mod tests;
-pub mod text;
+mod text;
 mod token_ids;
-pub mod vision;
+mod vision;
 
 pub use config::{ClipTextConfig, ClipVisionConfig};
-pub use positions::stretch_positions;
+pub use positions::{KEPT_POSITIONS, stretch_positions};
 pub use text::{ClipText, TextPath};
 pub use vision::ClipVision;
 
 /// Epsilon of every layer norm in both towers.
-pub(crate) const LN_EPS: f64 = 1e-5;
+const LN_EPS: f64 = 1e-5;

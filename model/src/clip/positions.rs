@@ -6,7 +6,7 @@ use crate::error::ModelError;
 
 /// How many positions stay as they are; texts rarely reached beyond them when CLIP was trained. In the long path the
 /// first so many rows are read from `position_embedding_ori`, all others from `position_embedding_res`.
-pub const KEEP: i64 = 20;
+pub const KEPT_POSITIONS: i64 = 20;
 
 /// New positions between two old ones, and after the last.
 const FACTOR: i64 = 4;

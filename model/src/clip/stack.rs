@@ -9,7 +9,7 @@ use crate::params::{Builder, ParamGroup, Weights};
 
 /// The blocks of one tower.
 #[derive(Debug)]
-pub struct Stack {
+pub(super) struct Stack {
     before: Vec<Block>,
     last: Block,
 }

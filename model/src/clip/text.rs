@@ -6,7 +6,7 @@ use tch::Tensor;
 use super::LN_EPS;
 use super::attention::Sight;
 use super::config::ClipTextConfig;
-use super::positions::{KEEP, stretch_positions};
+use super::positions::{KEPT_POSITIONS, stretch_positions};
 use super::stack::Stack;
 use super::token_ids::CheckedIds;
 use crate::error::ModelError;
@@ -55,7 +55,8 @@ impl ClipText {
         let positions =
             embeddings.param("position_embedding.weight", &[config.short_positions, width], Init::Normal { std: 0.01 });
         let mut stretched = |name: &str| {
-            let stretch = |short: &Tensor| stretch_positions(short, KEEP).expect("a short table has over 21 positions");
+            let stretch =
+                |short: &Tensor| stretch_positions(short, KEPT_POSITIONS).expect("a short table has over 21 positions");
             embeddings.derived(name, positions, stretch)
         };
         let tables = config
@@ -109,7 +110,10 @@ impl ClipText {
 impl LongPath {
     /// [length, W]. Both tables take part however short the texts are, so that both get a gradient.
     fn positions(&self, w: &Weights<'_>, length: i64) -> Tensor {
-        let first = length.min(KEEP);
-        Tensor::cat(&[w.fp32(self.ori).narrow(0, 0, first), w.fp32(self.res).narrow(0, KEEP, length - first)], 0)
+        let first = length.min(KEPT_POSITIONS);
+        Tensor::cat(
+            &[w.fp32(self.ori).narrow(0, 0, first), w.fp32(self.res).narrow(0, KEPT_POSITIONS, length - first)],
+            0,
+        )
     }
 }

@@ -4,7 +4,9 @@
 use std::collections::HashMap;
 
 use pixfleet_cluster::spec::{AlphaInit, LastBlock};
-use pixfleet_model::clip::{ClipText, ClipTextConfig, ClipVision, ClipVisionConfig, TextPath, stretch_positions};
+use pixfleet_model::clip::{
+    ClipText, ClipTextConfig, ClipVision, ClipVisionConfig, KEPT_POSITIONS, TextPath, stretch_positions,
+};
 use pixfleet_model::params::{Builder, Compute, Params};
 use pixfleet_model::testing::hash_fill;
 use tch::{Device, Kind, Tensor};
@@ -59,7 +61,7 @@ fn check_gradients(params: &Params, golden: &HashMap<String, Tensor>) {
         let Some(name) = key.strip_prefix("grad.") else { continue };
         let grad = params.get(name).expect("a name of ours").grad().flatten(0, -1);
         // Of the long tables the rows around the 20th, where one takes over from the other.
-        let start = if name.contains("position_embedding_") { 20 * 512 - 256 } else { 0 };
+        let start = if name.contains("position_embedding_") { KEPT_POSITIONS * 512 - 256 } else { 0 };
         let scale = expected.abs().max().double_value(&[]);
         let error = difference(&grad.narrow(0, start, 512), expected) / scale;
         println!("{name}: gradient error {error:.1e}");
@@ -122,7 +124,7 @@ fn clip_b16_agrees_with_transformers_and_fg_clips_definitions() {
 #[test]
 fn positions_are_stretched_as_fg_clip_does() {
     let name = "text_model.embeddings.position_embedding.weight";
-    let stretched = stretch_positions(&parameter_fill(name, &[77, 512]), 20).expect("77 rows");
+    let stretched = stretch_positions(&parameter_fill(name, &[77, 512]), KEPT_POSITIONS).expect("77 rows");
     check(
         "stretched",
         &stretched.slice(1, 0, 512, 64),

@@ -4,9 +4,8 @@ use tch::{Device, Kind, Tensor};
 
 use super::{check_gradients, close, worst_cosine};
 use crate::clip::attention::Sight;
-use crate::clip::positions::KEEP;
 use crate::clip::stack::Stack;
-use crate::clip::{ClipText, ClipTextConfig, TextPath, stretch_positions};
+use crate::clip::{ClipText, ClipTextConfig, KEPT_POSITIONS, TextPath, stretch_positions};
 use crate::params::{Builder, Compute, ParamGroup, Params};
 use crate::testing::hash_fill;
 
@@ -76,7 +75,7 @@ fn the_long_path_starts_as_the_short_one_stretched() {
     let get = |name: &str| params.get(name).expect("registered");
     let ori = get("text_model.embeddings.position_embedding_ori.weight");
     let short = get("text_model.embeddings.position_embedding.weight");
-    assert_eq!(*ori, stretch_positions(short, KEEP).expect("30 rows"));
+    assert_eq!(*ori, stretch_positions(short, KEPT_POSITIONS).expect("30 rows"));
     assert_eq!(ori, get("text_model.embeddings.position_embedding_res.weight"));
     assert_eq!(get("text_filip_projection.weight"), get("text_projection.weight"));
     // Texts that stay within the kept positions cannot tell the paths apart.
@@ -91,7 +90,7 @@ fn the_long_path_starts_as_the_short_one_stretched() {
 fn stretching_follows_the_rule() {
     let table = hash_fill("table", &[77, 3], 1.0);
     let p = |i: i64| table.double_value(&[i, 1]);
-    let new = stretch_positions(&table, KEEP).expect("77 rows");
+    let new = stretch_positions(&table, KEPT_POSITIONS).expect("77 rows");
     assert_eq!(new.size(), [248, 3]);
     let check = |i: i64, expected: f64| assert!((new.double_value(&[i, 1]) - expected).abs() < 1e-6, "row {i}");
     (0..20).for_each(|i| check(i, p(i)));
@@ -99,7 +98,7 @@ fn stretching_follows_the_rule() {
         (0..4).for_each(|k| check(20 + 4 * i + k, ((4 - k) as f64 * p(20 + i) + k as f64 * p(21 + i)) / 4.0));
     }
     (0..4).for_each(|k| check(244 + k, p(76) + k as f64 * (p(76) - p(75)) / 4.0));
-    let error = stretch_positions(&table.narrow(0, 0, 21), KEEP).expect_err("one row beyond the kept");
+    let error = stretch_positions(&table.narrow(0, 0, 21), KEPT_POSITIONS).expect_err("one row beyond the kept");
     assert_eq!(error.to_string(), "position table: expected shape [at least 22, width], found [21, 3]");
 }
 
