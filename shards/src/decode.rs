@@ -1,6 +1,7 @@
 //! Arrow columns of a shard -> rows. A bad row is a row with faults, never a bad batch.
 
 use crate::error::{FieldFault, ShardError};
+use crate::hard_neg::HardNegKind;
 use crate::pixels::rle::Rle;
 use crate::row::{ImageRow, ImageSource, Region};
 use crate::schema::Columns;
@@ -22,6 +23,9 @@ pub(crate) struct Decoded {
 }
 
 type RowFaults = Vec<(String, FieldFault)>;
+
+/// Characters of an unknown name that a message shows.
+const SHOWN: usize = 40;
 
 /// The rows of a batch. Columns that were not read stay empty.
 pub(crate) fn rows(file: &str, batch: RecordBatch, columns: Columns) -> Result<Vec<Decoded>, ShardError> {
@@ -187,6 +191,7 @@ struct RegionColumns<'a> {
     short_expr: Option<&'a StringArray>,
     long_expr: Option<&'a StringArray>,
     hard_negs: Option<&'a ListArray>,
+    hard_neg_kinds: Option<&'a ListArray>,
     text_emb: Option<&'a BinaryArray>,
 }
 
@@ -213,6 +218,7 @@ impl<'a> RegionColumns<'a> {
             short_expr: at.get("short_expr")?,
             long_expr: at.get("long_expr")?,
             hard_negs: at.get("hard_negs")?,
+            hard_neg_kinds: at.get("hard_neg_kinds")?,
             text_emb: at.get("text_emb")?,
         })
     }
@@ -256,9 +262,24 @@ impl<'a> RegionColumns<'a> {
             short_expr: text(self.short_expr, i),
             long_expr: text(self.long_expr, i),
             hard_negs: self.hard_negs.map(|c| texts(c, i)).unwrap_or_default(),
+            hard_neg_kinds: self.kinds(i, name, faults),
             text_emb: vector(self.text_emb, i, || name("text_emb"), faults),
             short_vector: None,
             long_vector: None,
+        }
+    }
+
+    /// The kinds of the hard negatives; none of them where one is not known.
+    fn kinds(&self, i: usize, name: impl Fn(&str) -> String, faults: &mut Faults) -> Vec<HardNegKind> {
+        let found = self.hard_neg_kinds.map(|c| texts(c, i)).unwrap_or_default();
+        let kinds: Vec<Option<HardNegKind>> = found.iter().map(|text| HardNegKind::parse(text)).collect();
+        match kinds.iter().position(Option::is_none) {
+            Some(at) => {
+                let start = found[at].chars().take(SHOWN).collect();
+                faults.push((name(&format!("hard_neg_kinds[{at}]")), FieldFault::Kind { found: start }));
+                Vec::new()
+            }
+            None => kinds.into_iter().flatten().collect(),
         }
     }
 

@@ -81,6 +81,7 @@ fn regions(rows: &[ImageRow]) -> Result<ArrayRef, ArrowError> {
     let mut spans = ListBuilder::new(Int32Builder::new()).with_field(element(DataType::Int32));
     let mut sizes = ListBuilder::new(Int32Builder::new()).with_field(element(DataType::Int32));
     let mut negatives = ListBuilder::new(StringBuilder::new()).with_field(element(DataType::Utf8));
+    let mut kinds = ListBuilder::new(StringBuilder::new()).with_field(element(DataType::Utf8));
     let mut masks = BinaryBuilder::new();
     for region in &all {
         boxes.append_value(region.bbox.map(Some));
@@ -89,6 +90,7 @@ fn regions(rows: &[ImageRow]) -> Result<ArrayRef, ArrowError> {
         sizes.append_option(size.map(|s| s.map(|n| Some(i32::try_from(n).unwrap_or(i32::MAX)))));
         masks.append_option(region.mask.as_ref().map(|m| m.to_coco_string()));
         negatives.append_value(region.hard_negs.iter().map(Some));
+        kinds.append_value(region.hard_neg_kinds.iter().map(|k| Some(k.name())));
     }
     let columns: Vec<ArrayRef> = vec![
         Arc::new(boxes.finish()),
@@ -104,6 +106,7 @@ fn regions(rows: &[ImageRow]) -> Result<ArrayRef, ArrowError> {
         text(|r| r.short_expr.as_deref()),
         text(|r| r.long_expr.as_deref()),
         Arc::new(negatives.finish()),
+        Arc::new(kinds.finish()),
         vectors(all.iter().map(|r| r.text_emb.as_deref())),
     ];
     let values = StructArray::try_new_with_length(region_fields(), columns, None, all.len())?;

@@ -7,6 +7,7 @@ pub mod embed;
 mod encode;
 pub mod error;
 mod file;
+pub mod hard_neg;
 pub mod index;
 pub mod inspect;
 pub mod mini;
@@ -25,6 +26,7 @@ pub mod writer;
 
 pub use error::{FieldFault, Place, ShardError};
 pub use file::Fetched;
+pub use hard_neg::{HardNegCounts, HardNegKind};
 pub use reader::RowGroupReader;
 pub use row::{ImageRow, ImageSource, Region};
 pub use schema::Columns;

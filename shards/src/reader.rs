@@ -333,8 +333,7 @@ fn missing(rows: &[u32], have: impl Fn(u32) -> bool) -> Vec<u32> {
 
 /// Puts vectors into their row. Where captions were read, the vectors must be those of the captions.
 pub(crate) fn attach(row: &mut ImageRow, vectors: &RowVectors, columns: Columns) -> Result<(), (String, FieldFault)> {
-    let known = columns.captions || columns.geometry || columns.details || columns.embeddings;
-    if known && row.regions.len() != vectors.short.len() {
+    if columns.has_regions() && row.regions.len() != vectors.short.len() {
         let fault = FieldFault::Regions { found: vectors.short.len(), expected: row.regions.len() };
         return Err(("regions".into(), fault));
     }
@@ -376,6 +375,7 @@ fn weight(decoded: &Decoded) -> usize {
                 .map(text)
                 .sum::<usize>()
             + r.hard_negs.iter().map(|t| t.len() + size_of::<String>()).sum::<usize>()
+            + r.hard_neg_kinds.len()
             + r.text_emb.as_ref().map_or(0, |v| 4 * v.len())
     };
     size_of::<Decoded>()

@@ -3,6 +3,7 @@
 //! Invariant: [`ImageRow::faults`] is the one list of rules a row must keep; writer, reader and `verify` all use it.
 
 use crate::error::FieldFault;
+use crate::hard_neg::HardNegKind;
 use crate::pixels::rle::Rle;
 use bytes::Bytes;
 
@@ -80,8 +81,10 @@ pub struct Region {
     pub short_expr: Option<String>,
     /// FineHARD: long referring expression.
     pub long_expr: Option<String>,
-    /// Hard negatives: captions of this region with one attribute changed (none or ten in FineHARD).
+    /// Hard negatives: `short_expr` with one attribute changed (none or ten in FineHARD).
     pub hard_negs: Vec<String>,
+    /// What each of [`Region::hard_negs`] changes; empty where it is not known.
+    pub hard_neg_kinds: Vec<HardNegKind>,
     /// Vector of the training text that was ingested with the row.
     pub text_emb: Option<Vec<f32>>,
     /// Vector of [`Region::short_text`], from the vectors beside the rows (`Columns::vectors`).
@@ -127,6 +130,10 @@ impl Region {
         for (i, text) in self.hard_negs.iter().enumerate() {
             empty(Some(text), || name(&format!("hard_negs[{i}]")), out);
         }
+        let (found, expected) = (self.hard_neg_kinds.len(), self.hard_negs.len());
+        if found != 0 && found != expected {
+            out.push((name("hard_neg_kinds"), FieldFault::KindCount { found, expected }));
+        }
         let vectors =
             [("text_emb", &self.text_emb), ("short_vector", &self.short_vector), ("long_vector", &self.long_vector)];
         for (field, vector) in vectors {
@@ -136,10 +143,12 @@ impl Region {
 }
 
 impl ImageRow {
-    /// The training text of the whole image: `caption_long`, else `caption_short`.
+    /// The text that the whole image's stored vector is of: the first paragraph of `caption_long` (a summary, where
+    /// further paragraphs go from object to object), else `caption_short`.
     #[must_use]
     pub fn image_text(&self) -> Option<&str> {
-        self.caption_long.as_deref().or(self.caption_short.as_deref())
+        let summary = self.caption_long.as_deref().map(|t| t.split_once("\n\n").map_or(t, |(first, _)| first));
+        summary.or(self.caption_short.as_deref())
     }
 
     /// Every broken rule, with the field's path (`regions[2].bbox`). Pixels are not decoded here.

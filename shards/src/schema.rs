@@ -25,7 +25,8 @@
 //! | `caption_object`, `caption_context`, `caption_merged` | string? | LongGRIT's three stages |
 //! | `check_ok` | bool? | the captions passed LongGRIT's check |
 //! | `short_expr`, `long_expr` | string? | FineHARD's expressions |
-//! | `hard_negs` | list of string | hard negatives (0 or 10) |
+//! | `hard_negs` | list of string | hard negatives: `short_expr` with one attribute changed (0 or 10) |
+//! | `hard_neg_kinds` | list of string | what each of them changes, by name (see [`HardNegKind`](crate::HardNegKind)); empty: not known |
 //! | `text_emb` | binary? | ingested vector of the training text, f16 little-endian |
 //!
 //! Footer keys: [`VERSION_KEY`], [`REGIONS_KEY`], [`CONTENT_KEY`]. Pictures stand last, and each in a page of its own,
@@ -60,7 +61,7 @@ pub const REQUIRED: [(&str, Physical); 4] = [
 ];
 
 /// Columns that may be absent.
-pub const OPTIONAL: [(&str, Physical); 25] = [
+pub const OPTIONAL: [(&str, Physical); 26] = [
     ("source", Physical::BYTE_ARRAY),
     ("lang", Physical::BYTE_ARRAY),
     ("caption_long", Physical::BYTE_ARRAY),
@@ -79,6 +80,7 @@ pub const OPTIONAL: [(&str, Physical); 25] = [
     ("regions.short_expr", Physical::BYTE_ARRAY),
     ("regions.long_expr", Physical::BYTE_ARRAY),
     ("regions.hard_negs", Physical::BYTE_ARRAY),
+    ("regions.hard_neg_kinds", Physical::BYTE_ARRAY),
     ("regions.text_emb", Physical::BYTE_ARRAY),
     ("caption_long_emb", Physical::BYTE_ARRAY),
     ("caption_short_emb", Physical::BYTE_ARRAY),
@@ -95,9 +97,15 @@ pub struct Columns {
     pub image: bool,
     /// Boxes, scores, spans, masks and checks.
     pub geometry: bool,
-    /// Captions of image and regions.
+    /// All captions of image and regions, expressions too.
     pub captions: bool,
-    /// Source, language, similarities, path, url, sha256, category, hard negatives.
+    /// Captions of the image.
+    pub image_captions: bool,
+    /// Short and long expressions of regions.
+    pub expressions: bool,
+    /// Hard negatives of regions and what they change.
+    pub hard_negatives: bool,
+    /// Source, language, similarities, path, url, sha256, category.
     pub details: bool,
     /// Vectors that were ingested with the rows.
     pub embeddings: bool,
@@ -108,20 +116,76 @@ pub struct Columns {
 impl Columns {
     /// Captions alone.
     pub const CAPTIONS: Self = Self { captions: true, ..Self::NONE };
-    /// What a training step needs: picture, geometry, text vectors.
+    /// What a step needs that trains on stored vectors: picture, geometry, text vectors.
     pub const TRAIN: Self = Self { image: true, geometry: true, vectors: true, ..Self::NONE };
+    /// Picture and geometry; texts are added by `with_...`.
+    pub const PICTURE: Self = Self { image: true, geometry: true, ..Self::NONE };
     /// Everything of the data files.
-    pub const ROWS: Self =
-        Self { image: true, geometry: true, captions: true, details: true, embeddings: true, vectors: false };
+    pub const ROWS: Self = Self { vectors: false, ..Self::ALL };
     /// Everything, with the vectors beside the rows.
-    pub const ALL: Self = Self { vectors: true, ..Self::ROWS };
-    const NONE: Self =
-        Self { image: false, geometry: false, captions: false, details: false, embeddings: false, vectors: false };
+    pub const ALL: Self = Self {
+        image: true,
+        geometry: true,
+        captions: true,
+        image_captions: true,
+        expressions: true,
+        hard_negatives: true,
+        details: true,
+        embeddings: true,
+        vectors: true,
+    };
+    const NONE: Self = Self {
+        image: false,
+        geometry: false,
+        captions: false,
+        image_captions: false,
+        expressions: false,
+        hard_negatives: false,
+        details: false,
+        embeddings: false,
+        vectors: false,
+    };
+
+    /// These and the captions of image and regions.
+    #[must_use]
+    pub const fn with_captions(self) -> Self {
+        Self { captions: true, ..self }
+    }
+
+    /// These and the captions of the image.
+    #[must_use]
+    pub const fn with_image_captions(self) -> Self {
+        Self { image_captions: true, ..self }
+    }
+
+    /// These and the expressions of regions.
+    #[must_use]
+    pub const fn with_expressions(self) -> Self {
+        Self { expressions: true, ..self }
+    }
+
+    /// These and the hard negatives of regions, with `short_expr`, the positive that they are changed from.
+    #[must_use]
+    pub const fn with_hard_negatives(self) -> Self {
+        Self { hard_negatives: true, expressions: true, ..self }
+    }
+
+    /// These and the vectors beside the rows.
+    #[must_use]
+    pub const fn with_vectors(self) -> Self {
+        Self { vectors: true, ..self }
+    }
 
     /// The narrow part: all that lies in the data file but the pictures.
     #[must_use]
     pub(crate) fn narrow(self) -> Self {
         Self { image: false, vectors: false, ..self }
+    }
+
+    /// Whether regions are read from the data file, so that their number is known.
+    #[must_use]
+    pub(crate) fn has_regions(self) -> bool {
+        self.geometry || self.captions || self.expressions || self.hard_negatives || self.details || self.embeddings
     }
 
     /// Whether the leaf `name` (as [`leaf_name`] gives it) belongs to these columns.
@@ -132,16 +196,13 @@ impl Columns {
             IMAGE_BYTES => self.image,
             "regions.bbox" | "regions.score" | "regions.span" | "regions.mask_rle" | "regions.mask_size"
             | "regions.check_ok" => self.geometry,
-            "regions.caption_object"
-            | "regions.caption_context"
-            | "regions.caption_merged"
-            | "regions.short_expr"
-            | "regions.long_expr"
-            | "caption_long"
-            | "caption_short" => self.captions,
+            "regions.caption_object" | "regions.caption_context" | "regions.caption_merged" => self.captions,
+            "regions.short_expr" | "regions.long_expr" => self.captions || self.expressions,
+            "caption_long" | "caption_short" => self.captions || self.image_captions,
+            "regions.hard_negs" | "regions.hard_neg_kinds" => self.hard_negatives,
             "caption_long_emb" | "caption_short_emb" | "regions.text_emb" => self.embeddings,
-            "source" | "lang" | "clip_sim_b32" | "clip_sim_l14" | "regions.category" | "regions.hard_negs"
-            | "image.path" | "image.url" | "image.sha256" => self.details,
+            "source" | "lang" | "clip_sim_b32" | "clip_sim_l14" | "regions.category" | "image.path" | "image.url"
+            | "image.sha256" => self.details,
             _ => false,
         }
     }
@@ -183,6 +244,7 @@ pub(crate) fn region_fields() -> Fields {
         text("short_expr"),
         text("long_expr"),
         Field::new_list("hard_negs", Field::new_list_field(DataType::Utf8, false), false),
+        Field::new_list("hard_neg_kinds", Field::new_list_field(DataType::Utf8, false), false),
         Field::new("text_emb", DataType::Binary, true),
     ])
 }

@@ -1,5 +1,6 @@
 //! Places in a dataset, what can be wrong with a field of a row, and how files change after they were indexed.
 
+use crate::hard_neg::HardNegKind;
 use std::fmt;
 
 /// A place in a dataset: as much of it as is known.
@@ -127,6 +128,20 @@ pub enum FieldFault {
         found: usize,
         /// Regions of the row.
         expected: usize,
+    },
+    /// Kinds of hard negatives that do not stand beside them.
+    #[error("{found} kinds for {expected} hard negatives; expected one for each, or none at all")]
+    KindCount {
+        /// Kinds found.
+        found: usize,
+        /// Hard negatives of the region.
+        expected: usize,
+    },
+    /// A kind of hard negative that is not known.
+    #[error("`{found}` is no kind of change; expected one of {}", HardNegKind::names())]
+    Kind {
+        /// The first characters of what stands there.
+        found: String,
     },
     /// A mask without its size, or a size without its mask.
     #[error("mask_rle without mask_size or the reverse; expected both or neither")]

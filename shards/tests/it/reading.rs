@@ -3,7 +3,7 @@
 use crate::support::{bad_dataset, dataset, folder, memory, options, region, row, scratches};
 use pixfleet_cluster::index::LATEST;
 use pixfleet_shards::writer::{PartWriter, part_path};
-use pixfleet_shards::{Columns, ImageRow, RowGroupReader, ShardError, ShardWriter, WriterOptions, index};
+use pixfleet_shards::{Columns, HardNegKind, ImageRow, RowGroupReader, ShardError, ShardWriter, WriterOptions, index};
 
 /// A row with every field set.
 fn full() -> ImageRow {
@@ -22,6 +22,7 @@ fn full() -> ImageRow {
     first.short_expr = Some("the fox".into());
     first.long_expr = Some("the fox that sits in the corner".into());
     first.hard_negs = vec!["a blue fox".into(), "a red dog".into()];
+    first.hard_neg_kinds = vec![HardNegKind::Colour, HardNegKind::Identity];
     first.text_emb = Some(vec![0.125, 3.0]);
     row.regions[1].mask = None;
     row.regions[1].check_ok = Some(false);
