@@ -1,6 +1,7 @@
 //! Captions of a region, true of the pixels: short (the object alone), context (its surroundings), long (both). Every
 //! third long caption says what the object is only at its end.
 
+use super::colour::NAMES;
 use super::dice::Dice;
 use super::facts::{Distinction, Facts};
 use super::scene::Effect;
@@ -17,8 +18,16 @@ pub struct Captions {
     pub context: String,
     /// Both.
     pub long: String,
-    /// Captions that are false of the region.
-    pub negatives: Vec<String>,
+    /// What hard negatives may put in the place of what is true.
+    pub(crate) swaps: Swaps,
+}
+
+/// Colours and concepts that are not the object's.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Swaps {
+    pub(crate) colours: Vec<&'static str>,
+    /// Indices into the catalogue's concepts.
+    pub(crate) concepts: Vec<usize>,
 }
 
 /// The captions of object `me`.
@@ -26,27 +35,7 @@ pub(crate) fn region(facts: &Facts<'_>, me: usize, dice: &mut Dice) -> Captions 
     let short = short(facts, me, dice);
     let context = context(facts, me, dice);
     let long = long(facts, me, dice);
-    Captions { short, context, long, negatives: negatives(facts, me, dice) }
-}
-
-/// Captions of the whole image, short and long.
-pub(crate) fn image(facts: &Facts<'_>, dice: &mut Dice) -> (String, String) {
-    let (bg, spoken) = (facts.scene.background.as_str(), facts.spoken());
-    if spoken.is_empty() {
-        return (bg.to_string(), sentence(&format!("{bg}, and no object that could be made out.")));
-    }
-    let all: Vec<String> = spoken.iter().map(|&i| facts.phrase(i, "")).collect();
-    let short = fill(dice.pick(t::IMAGE_SHORT), &[("all", &list(&all)), ("bg", bg)]);
-    let mut long = vec![fill(dice.pick(t::OPENING), &[("bg", bg)])];
-    for &i in &spoken {
-        let adjective = facts.style_adjective(i, dice);
-        long.push(sentence(&format!("{} is {}.", facts.phrase(i, adjective), facts.position(i))));
-        if facts.concept(i).number == Number::Plural {
-            let last = long.len() - 1;
-            long[last] = long[last].replacen(" is ", " are ", 1);
-        }
-    }
-    (short, long.join(" "))
+    Captions { short, context, long, swaps: swaps(facts, me, dice) }
 }
 
 fn short(facts: &Facts<'_>, me: usize, dice: &mut Dice) -> String {
@@ -226,44 +215,36 @@ fn measures(facts: &Facts<'_>, me: usize, dice: &mut Dice) -> Vec<Say> {
     out
 }
 
-/// Ten captions that are false of `me`: another colour, another style, another concept, the other objects of the scene.
-fn negatives(facts: &Facts<'_>, me: usize, dice: &mut Dice) -> Vec<String> {
-    use super::catalogue::STYLES;
-    use super::colour::NAMES;
+/// Replacements for hard negatives. They are drawn here and in this number because a region's captions follow on the
+/// draws of the one before: captions of a seed stay what they were.
+fn swaps(facts: &Facts<'_>, me: usize, dice: &mut Dice) -> Swaps {
     let (object, concept) = (facts.object(me), facts.concept(me));
-    let style = facts.style_adjective(me, dice);
-    let others = facts.spoken().into_iter().filter(|&o| facts.object(o).concept != object.concept);
-    let mut out: Vec<String> = others.map(|o| facts.phrase(o, "")).take(3).collect();
-    out.dedup();
-    let named = |colour: &str, style: &str, name: &str, number| {
-        super::words::indefinite(format!("{style} {colour} {name}").trim(), number)
-    };
-    let colours = facts.colours(me).unwrap_or_default();
-    let other_style = STYLES
-        .iter()
-        .enumerate()
-        .find(|(i, _)| concept.looks.iter().any(|l| l.style == *i) && *i != facts.look(me).style);
-    if let Some((_, other)) = other_style {
-        out.push(facts.phrase(me, dice.pick(other.adjectives)));
-    }
-    let add = |out: &mut Vec<String>, text: String| {
-        if !out.contains(&text) {
-            out.push(text);
-        }
-    };
-    let n = facts.catalogue.concepts.len();
-    while out.len() < 10 {
+    let mut others: Vec<String> = facts
+        .spoken()
+        .into_iter()
+        .filter(|&o| facts.object(o).concept != object.concept)
+        .map(|o| facts.phrase(o, ""))
+        .take(3)
+        .collect();
+    others.dedup();
+    let restyled = concept.looks.iter().any(|l| l.style != facts.look(me).style);
+    dice.skip(1 + usize::from(restyled));
+    let all = &facts.catalogue.concepts;
+    let mut out = Swaps::default();
+    let mut drawn = others.len() + usize::from(restyled);
+    while drawn < 10 {
         let (name, _) = NAMES[dice.below(NAMES.len())];
-        if out.len().is_multiple_of(2) && !concept.says_colour {
-            if !object.palette.has(name, 0.08) {
-                add(&mut out, named(name, style, &concept.name, concept.number));
-            }
+        let fresh = if drawn.is_multiple_of(2) && !concept.says_colour {
+            let fresh = !object.palette.has(name, 0.08) && !out.colours.contains(&name);
+            out.colours.extend(fresh.then_some(name));
+            fresh
         } else {
-            let other = &facts.catalogue.concepts[(object.concept + 1 + dice.below(n - 1)) % n];
-            let words = [style, if other.says_colour { "" } else { &colours }, &other.name];
-            let words: Vec<&str> = words.into_iter().filter(|w| !w.is_empty()).collect();
-            add(&mut out, super::words::indefinite(&words.join(" "), other.number));
-        }
+            let other = (object.concept + 1 + dice.below(all.len() - 1)) % all.len();
+            let fresh = out.concepts.iter().all(|&c| all[c].name != all[other].name);
+            out.concepts.extend(fresh.then_some(other));
+            fresh
+        };
+        drawn += usize::from(fresh);
     }
     out
 }

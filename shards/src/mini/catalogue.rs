@@ -1,9 +1,10 @@
 //! What scenes are made of: concepts named by Unicode (crate `emojis`), each with one drawing a style, rasterized once.
 
 use super::error::MiniError;
+use super::kin::Kin;
 use super::splits::{concept_held_out, name_key, style_held_out};
 use super::sprite::Sprite;
-use super::words::{Number, number, says_colour};
+use super::words::{Number, number, says_colour, says_size};
 use emojis::{Emoji, Group};
 use rayon::prelude::*;
 use std::collections::HashMap;
@@ -203,6 +204,10 @@ pub struct Concept {
     pub family: &'static str,
     /// Whether the name says a colour.
     pub says_colour: bool,
+    /// Whether the name says a size.
+    pub says_size: bool,
+    /// Which other concepts may be called by its name.
+    pub(crate) kin: Kin,
     /// Kept for the split of held-out concepts.
     pub held_out: bool,
     /// Its drawings, one a style.
@@ -288,11 +293,14 @@ fn concept(emoji: &Emoji, paths: &[(usize, PathBuf)]) -> Result<Option<Concept>,
         let known = |word: &str| name.to_lowercase().contains(word);
         alias.len() > 2 && !alias.contains(|c: char| c.is_ascii_digit()) && !alias.split(' ').all(known)
     };
+    let aliases: Vec<String> = emoji.shortcodes().map(words).filter(other).collect();
     Ok(Some(Concept {
         number: number(&name),
-        aliases: emoji.shortcodes().map(words).filter(other).collect(),
+        kin: Kin::of([name.as_str(), unicode].into_iter().chain(aliases.iter().map(String::as_str))),
+        aliases,
         family: family(emoji.group()),
         says_colour: says_colour(&name),
+        says_size: says_size(&name),
         held_out: concept_held_out(unicode),
         looks,
         name,

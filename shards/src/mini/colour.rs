@@ -81,11 +81,41 @@ impl Palette {
         best.map_or(("grey", 0.0), |&(i, share)| (NAMES[i].0, share))
     }
 
+    /// Whether hardly a pixel has a colour that one might call `name`.
+    #[must_use]
+    pub fn lacks(&self, name: &str) -> bool {
+        let close = self.shares.iter().filter(|(i, _)| alike(NAMES[*i].0, name));
+        close.map(|(_, share)| share).sum::<f32>() < TRACE
+    }
+
     /// Whether a colour covers at least `share`.
     #[must_use]
     pub fn has(&self, name: &str, share: f32) -> bool {
         self.shares.iter().any(|&(i, s)| NAMES[i].0 == name && s >= share)
     }
+}
+
+/// Colours closer than this in CIELAB may be called by each other's names, as brown and olive green may.
+const ALIKE: f32 = 40.0;
+/// With less of a colour nobody would call an object by it.
+const TRACE: f32 = 0.03;
+
+/// Whether one might call the colour `a` by the name `b`: they are close, or have a word in common (`dark blue`).
+#[must_use]
+pub fn alike(a: &str, b: &str) -> bool {
+    const N: usize = NAMES.len();
+    static TABLE: OnceLock<Vec<bool>> = OnceLock::new();
+    let table = TABLE.get_or_init(|| {
+        let hue = |name: &'static str| name.rsplit(' ').next().unwrap_or(name);
+        let close = |i: usize, j: usize| {
+            let (a, b) = (lab(NAMES[i].1), lab(NAMES[j].1));
+            a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f32>() < ALIKE.powi(2)
+        };
+        (0..N * N).map(|at| (at / N, at % N)).map(|(i, j)| hue(NAMES[i].0) == hue(NAMES[j].0) || close(i, j)).collect()
+    });
+    let index = |name: &str| NAMES.iter().position(|(n, _)| *n == name);
+    // A name that is not in the list might be any colour's.
+    index(a).zip(index(b)).is_none_or(|(i, j)| table[i * N + j])
 }
 
 /// Index into [`NAMES`] of the nearest colour.
@@ -149,5 +179,7 @@ mod tests {
         let palette = Palette::of(pixels);
         assert_eq!((palette.first(), palette.second(), palette.most()), ("red", Some("black"), ("black", 0.5)));
         assert!(palette.has("white", 0.1) && !palette.has("white", 0.2));
+        assert!(palette.lacks("blue") && palette.lacks("teal"));
+        assert!(!palette.lacks("dark red") && !palette.lacks("light grey") && !palette.lacks("dark grey"));
     }
 }

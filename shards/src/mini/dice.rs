@@ -22,6 +22,13 @@ impl Dice {
         self.0.unit() as f32
     }
 
+    /// Leaves `n` draws out.
+    pub(crate) fn skip(&mut self, n: usize) {
+        (0..n).for_each(|_| {
+            self.0.bits();
+        });
+    }
+
     /// True with probability `p`.
     pub(crate) fn chance(&mut self, p: f32) -> bool {
         self.unit() < p

@@ -79,6 +79,18 @@ impl<'a> Facts<'a> {
         }
     }
 
+    /// `a red apple`: one colour, whatever else is in the scene.
+    pub(crate) fn mention_alone(&self, i: usize) -> String {
+        let concept = self.concept(i);
+        let colour = if concept.says_colour { String::new() } else { format!("{} ", self.object(i).palette.first()) };
+        indefinite(&format!("{colour}{}", concept.name), concept.number)
+    }
+
+    /// `an apple`
+    pub(crate) fn bare(&self, i: usize) -> String {
+        indefinite(&self.concept(i).name, self.concept(i).number)
+    }
+
     /// Words before the name for its style.
     pub(crate) fn style_adjective(&self, i: usize, dice: &mut Dice) -> &'static str {
         dice.pick(STYLES[self.look(i).style].adjectives)

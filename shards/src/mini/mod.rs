@@ -12,16 +12,23 @@ pub mod sprite;
 pub mod words;
 
 mod background;
+mod description;
 mod dice;
+mod expression;
 mod facts;
+mod image_caption;
+mod kin;
+mod negatives;
 mod templates;
 
 pub use caption::Captions;
 pub use catalogue::Catalogue;
 pub use error::MiniError;
+pub use negatives::PER_REGION;
 pub use scene::Scene;
 pub use splits::Split;
 
+use crate::hard_neg::HardNegCounts;
 use crate::index;
 use crate::pixels::Rgb;
 use crate::pixels::rle::Rle;
@@ -110,6 +117,8 @@ pub struct Summary {
     pub drawings: usize,
     /// Each split and what was written of it.
     pub splits: Vec<(Split, Written)>,
+    /// Hard negatives of all splits.
+    pub hard_negatives: HardNegCounts,
     /// Digest of the dataset's index.
     pub digest: String,
 }
@@ -126,7 +135,7 @@ pub async fn build(
     config.check()?;
     let catalogue = Catalogue::load(&config.drawings, &config.styles, config.concepts)?;
     let total: u64 = Split::ALL.iter().map(|&s| config.scenes_of(s)).sum();
-    let (mut done, mut splits) = (0, Vec::new());
+    let (mut done, mut splits, mut hard_negatives) = (0, Vec::new(), HardNegCounts::default());
     for split in Split::ALL {
         let mut writer = ShardWriter::new(location.clone(), split.name(), config.writer);
         let scenes = config.scenes_of(split);
@@ -136,6 +145,7 @@ pub async fn build(
             let rows: Vec<ImageRow> =
                 (start..end).into_par_iter().map(|i| row(&catalogue, config, split, i)).collect::<Result<_, _>>()?;
             for row in rows {
+                row.regions.iter().for_each(|r| hard_negatives.add(r));
                 writer.push(row).await?;
             }
             done += end - start;
@@ -147,7 +157,7 @@ pub async fn build(
     }
     let index = index::build(location, &mut |_, _| ()).await?;
     let drawings = catalogue.concepts.iter().map(|c| c.looks.len()).sum();
-    Ok(Summary { concepts: catalogue.concepts.len(), drawings, splits, digest: index.digest })
+    Ok(Summary { concepts: catalogue.concepts.len(), drawings, splits, hard_negatives, digest: index.digest })
 }
 
 /// Composes scene `i` of `split`: the picture with all its objects, before captions.
@@ -167,8 +177,10 @@ pub fn row(catalogue: &Catalogue, config: &MiniConfig, split: Split, i: u64) -> 
         scene = scene::compose(catalogue, config.size, split, &mut dice);
     }
     let facts = Facts { catalogue, scene: &scene };
-    let regions = facts.spoken().into_iter().map(|me| region(&facts, me, &mut dice)).collect();
-    let (caption_short, caption_long) = caption::image(&facts, &mut dice);
+    let spoken = facts.spoken();
+    let captions: Vec<Captions> = spoken.iter().map(|&me| caption::region(&facts, me, &mut dice)).collect();
+    let image_caption::ImageCaptions { short, long } = image_caption::of(&facts, &mut dice);
+    let regions = spoken.into_iter().zip(captions).map(|(me, said)| region(&facts, me, said, &mut dice)).collect();
     let bytes = jpeg(&scene.image)?;
     Ok(ImageRow {
         image_id: format!("mini-{}-{}-{i}", config.seed, split.name()),
@@ -177,16 +189,19 @@ pub fn row(catalogue: &Catalogue, config: &MiniConfig, split: Split, i: u64) -> 
         width: config.size,
         height: config.size,
         lang: Some("en".into()),
-        caption_long: Some(caption_long),
-        caption_short: Some(caption_short),
+        caption_long: Some(long),
+        caption_short: Some(short),
         regions,
         ..ImageRow::default()
     })
 }
 
-fn region(facts: &Facts<'_>, me: usize, dice: &mut Dice) -> Region {
-    let captions = caption::region(facts, me, dice);
+fn region(facts: &Facts<'_>, me: usize, captions: Captions, dice: &mut Dice) -> Region {
     let object = facts.object(me);
+    let told = expression::short(facts, me, dice);
+    let long_expr = expression::long(facts, me, dice);
+    let negatives = negatives::ten(facts, me, &told, &captions.swaps, dice);
+    let (hard_neg_kinds, hard_negs) = negatives.into_iter().unzip();
     Region {
         bbox: object.bbox,
         mask: Some(Rle::encode(&object.mask)),
@@ -195,7 +210,10 @@ fn region(facts: &Facts<'_>, me: usize, dice: &mut Dice) -> Region {
         caption_context: Some(captions.context),
         caption_merged: Some(captions.long),
         check_ok: Some(true),
-        hard_negs: captions.negatives,
+        short_expr: Some(told.text(facts)),
+        long_expr: Some(long_expr),
+        hard_negs,
+        hard_neg_kinds,
         ..Region::default()
     }
 }

@@ -116,6 +116,21 @@ pub fn says_colour(name: &str) -> bool {
     plain.chain(["gold", "silver"]).any(|c| name.to_lowercase().split([' ', '-']).any(|w| w == c))
 }
 
+/// Whether a name says a size itself: `small airplane`.
+#[must_use]
+pub fn says_size(name: &str) -> bool {
+    name.to_lowercase().split([' ', '-']).any(|w| ["small", "little", "medium", "large", "big"].contains(&w))
+}
+
+/// About how many tokens a text encoder makes of a text: its words and its marks.
+pub(crate) fn tokens(text: &str) -> usize {
+    let marks = text.chars().filter(|c| c.is_ascii_punctuation()).count();
+    // A mark within a word parts it as well: `t-shirt` is three tokens.
+    let parted = |w: &&str| w.trim_matches(|c: char| c.is_ascii_punctuation()).contains(['-', '\'']);
+    let within = text.split_whitespace().filter(parted).count();
+    text.split_whitespace().count() + marks + within
+}
+
 /// The first letter made large.
 #[must_use]
 pub fn sentence(text: &str) -> String {
