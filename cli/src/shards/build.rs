@@ -97,5 +97,6 @@ pub(crate) async fn main(command: Command) -> Result<ExitCode> {
         summary.digest,
         location.url()
     ))?;
+    say(format_args!("ten hard negatives: {}", summary.hard_negatives))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -5,7 +5,7 @@ use super::{bytes, say, table};
 use anyhow::{Context, Result};
 use pixfleet_cluster::index::DatasetIndex;
 use pixfleet_shards::inspect::{Seen, sheet, spread};
-use pixfleet_shards::{Columns, ImageRow, Location, RowGroupReader, index};
+use pixfleet_shards::{Columns, HardNegCounts, ImageRow, Location, RowGroupReader, index};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -40,6 +40,10 @@ pub(crate) async fn main(args: Args) -> Result<ExitCode> {
     let columns = Columns { image: args.out.is_some(), ..Columns::ROWS };
     let seen = spread(&reader, args.rows, columns).await?;
     say(rows(&seen))?;
+    let counts = negatives(&seen);
+    if counts.negatives > 0 {
+        say(format_args!("hard negatives in these rows: {counts}"))?;
+    }
     if let Some(path) = args.out {
         std::fs::write(&path, sheet(&seen)?).with_context(|| format!("cannot write {}", path.display()))?;
         say(format_args!("{} rows of {split} drawn to {}", seen.len(), path.display()))?;
@@ -51,6 +55,12 @@ pub(crate) async fn main(args: Args) -> Result<ExitCode> {
 fn first(index: &DatasetIndex) -> String {
     let train = "train".to_owned();
     if index.splits.contains_key(&train) { train } else { index.splits.keys().next().cloned().unwrap_or(train) }
+}
+
+fn negatives(seen: &[Seen]) -> HardNegCounts {
+    let mut counts = HardNegCounts::default();
+    seen.iter().filter_map(|s| s.found.as_ref().ok()).flat_map(|row| &row.regions).for_each(|r| counts.add(r));
+    counts
 }
 
 fn rows(seen: &[Seen]) -> comfy_table::Table {

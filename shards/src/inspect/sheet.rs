@@ -151,6 +151,10 @@ impl Column<'_> {
             if let Some(text) = region.long_text() {
                 self.paragraph(text, "#222222", false);
             }
+            if let Some(text) = region.caption_object.as_ref().and(region.short_expr.as_ref()) {
+                let negatives = region.hard_negs.len();
+                self.paragraph(&format!("{text}  ·  {negatives} hard negatives"), "#00527a", false);
+            }
         }
     }
 
