@@ -8,6 +8,7 @@ use crate::mini::colour::NAMES;
 use crate::mini::scene::{Object, Scene};
 use crate::row::{ImageRow, Region};
 use std::collections::HashSet;
+use std::sync::LazyLock;
 
 /// What a reader takes from an expression.
 #[derive(Debug, Clone, PartialEq)]
@@ -106,8 +107,8 @@ struct Sight<'a> {
     centre: [f32; 2],
     seen: f32,
     whole: f32,
-    /// Share of the pixels by the name of the nearest colour.
-    colours: Vec<f32>,
+    /// Shares of the pixels that one might call by each name: at a glance, and with some good will.
+    colours: [Vec<f32>; 2],
 }
 
 fn sights<'a>(scene: &'a Scene, catalogue: &'a Catalogue) -> Vec<Sight<'a>> {
@@ -115,9 +116,15 @@ fn sights<'a>(scene: &'a Scene, catalogue: &'a Catalogue) -> Vec<Sight<'a>> {
     let sight = |object: &'a Object| {
         let inside: Vec<usize> = (0..side * side).filter(|&at| object.mask.data[at] > 127).collect();
         let n = inside.len().max(1) as f32;
-        let mut colours = vec![0.0; NAMES.len()];
+        let mut colours = [vec![0.0; NAMES.len()], vec![0.0; NAMES.len()]];
         for &at in &inside {
-            colours[nearest([0, 1, 2].map(|c| scene.image.data[3 * at + c]))] += 1.0 / n;
+            let far = distances([0, 1, 2].map(|c| scene.image.data[3 * at + c]));
+            let least = far.into_iter().fold(f64::MAX, f64::min);
+            for (shares, slack) in colours.iter_mut().zip([3.0, 14.0]) {
+                for (share, far) in shares.iter_mut().zip(far) {
+                    *share += if far <= least + slack { 1.0 / n } else { 0.0 };
+                }
+            }
         }
         let mean = |of: fn(usize, usize) -> usize| {
             inside.iter().map(|&at| of(at, side) as f32 + 0.5).sum::<f32>() / n / side as f32
@@ -130,29 +137,31 @@ fn sights<'a>(scene: &'a Scene, catalogue: &'a Catalogue) -> Vec<Sight<'a>> {
     scene.objects.iter().map(sight).collect()
 }
 
-/// The nearest name by CIELAB, straight from its definition.
-fn nearest(rgb: [u8; 3]) -> usize {
-    let lab = |rgb: [u8; 3]| {
-        let v = rgb
-            .map(|v| f64::from(v) / 255.0)
-            .map(|v| if v > 0.04045 { ((v + 0.055) / 1.055).powf(2.4) } else { v / 12.92 });
-        let f = |t: f64| {
-            if t > (6.0f64 / 29.0).powi(3) { t.cbrt() } else { t * (29.0f64 / 6.0).powi(2) / 3.0 + 4.0 / 29.0 }
-        };
-        let x = f((0.4124564 * v[0] + 0.3575761 * v[1] + 0.1804375 * v[2]) / 0.95047);
-        let y = f(0.2126729 * v[0] + 0.7151522 * v[1] + 0.0721750 * v[2]);
-        let z = f((0.0193339 * v[0] + 0.1191920 * v[1] + 0.9503041 * v[2]) / 1.08883);
-        [116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)]
-    };
-    let (p, far) = (lab(rgb), |a: [f64; 3], b: [f64; 3]| a.iter().zip(b).map(|(a, b)| (a - b).powi(2)).sum::<f64>());
-    let best = NAMES.iter().enumerate().min_by(|a, b| far(lab(a.1.1), p).total_cmp(&far(lab(b.1.1), p)));
-    best.expect("names").0
+/// sRGB -> CIELAB, D65, straight from its definition.
+fn lab(rgb: [u8; 3]) -> [f64; 3] {
+    let v = rgb.map(|v| f64::from(v) / 255.0);
+    let v = v.map(|v| if v > 0.04045 { ((v + 0.055) / 1.055).powf(2.4) } else { v / 12.92 });
+    let edge = 6.0f64 / 29.0;
+    let f = |t: f64| if t > edge.powi(3) { t.cbrt() } else { t / (3.0 * edge * edge) + 4.0 / 29.0 };
+    let x = f((0.4124564 * v[0] + 0.3575761 * v[1] + 0.1804375 * v[2]) / 0.95047);
+    let y = f(0.2126729 * v[0] + 0.7151522 * v[1] + 0.0721750 * v[2]);
+    let z = f((0.0193339 * v[0] + 0.1191920 * v[1] + 0.9503041 * v[2]) / 1.08883);
+    [116.0 * y - 16.0, 500.0 * (x - y), 200.0 * (y - z)]
 }
 
-/// Whether anyone might say `read` of object `me`.
-fn might_be(read: &Read<'_>, me: usize, all: &[Sight<'_>]) -> bool {
+/// Distances of a colour to all names.
+fn distances(rgb: [u8; 3]) -> [f64; NAMES.len()] {
+    static NAMED: LazyLock<[[f64; 3]; NAMES.len()]> = LazyLock::new(|| NAMES.map(|(_, named)| lab(named)));
+    let p = lab(rgb);
+    NAMED.map(|named| named.iter().zip(p).map(|(a, b)| (a - b).powi(2)).sum::<f64>().sqrt())
+}
+
+/// Whether anyone might say `read` of object `me`; with `good_will`, of a colour that is not quite the one named.
+fn might_be(read: &Read<'_>, me: usize, all: &[Sight<'_>], good_will: bool) -> bool {
     let sight = &all[me];
-    let colours = |c: &&str| sight.colours[NAMES.iter().position(|(n, _)| n == c).expect("a colour")] > 0.04;
+    let colours = |c: &&str| {
+        sight.colours[usize::from(good_will)][NAMES.iter().position(|(n, _)| n == c).expect("a colour")] > 0.04
+    };
     let size =
         SIZES.iter().find(|s| s.0 == read.size).is_none_or(|&(_, low, high)| sight.whole >= low && sight.seen <= high);
     let place = PLACES.iter().find(|p| p.0 == read.place).is_none_or(|(_, [left, right, top, bottom])| {
@@ -215,13 +224,13 @@ fn scenes(catalogue: &Catalogue, config: &MiniConfig) -> Vec<(Scene, ImageRow)> 
 fn check(region: &Region, me: usize, all: &[Sight<'_>], catalogue: &Catalogue, others: &HashSet<&String>) {
     let text = region.short_expr.as_ref().expect("an expression");
     let positive = readings(text, catalogue).into_iter().find(|r| r.name == all[me].name).expect("its own name");
-    assert!(might_be(&positive, me, all), "not true of its region: {text}");
+    assert!(might_be(&positive, me, all, true), "not true of its region: {text}");
     assert_eq!(region.hard_negs.len(), region.hard_neg_kinds.len());
     assert!(region.hard_negs.iter().collect::<HashSet<_>>().len() == region.hard_negs.len(), "{:?}", region.hard_negs);
     for (negative, &kind) in region.hard_negs.iter().zip(&region.hard_neg_kinds) {
         let changed = readings(negative, catalogue).into_iter().find(|r| differences(&positive, r) == [kind]);
         let changed = changed.unwrap_or_else(|| panic!("`{negative}` differs from `{text}` in more than its {kind}"));
-        let true_of = (0..all.len()).find(|&o| might_be(&changed, o, all)).map(|o| all[o].name);
+        let true_of = (0..all.len()).find(|&o| might_be(&changed, o, all, false)).map(|o| all[o].name);
         assert_eq!(true_of, None, "`{negative}`, made of `{text}`, might be said of it");
         assert!(negative != text && !others.contains(negative), "{negative}");
     }
