@@ -8,7 +8,7 @@ CACHE := .cache
 PIP := $(CACHE)/venv/bin/pip --disable-pip-version-check --quiet
 BIN := target/debug
 
-.PHONY: help demo test bench chaos presets lint setup setup-test setup-nccl nccl-check gpu-check setup-peers peers healing clean-demo
+.PHONY: help demo test bench chaos presets lint setup setup-test setup-nccl nccl-check gpu-check setup-peers peers import-peers healing clean-demo
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
@@ -88,6 +88,13 @@ $(CACHE)/peers/.complete: scripts/requirements-peers.txt $(CACHE)/libtorch
 
 peers: setup-peers ## How long torchrun takes to heal after kill -9; by hand, on a quiet machine
 	$(CACHE)/peers/bin/python tests/peers/torchrun_elastic.py --out target/peers/torchrun.json
+
+import-peers: setup setup-peers $(CACHE)/peers/.import ## Published checkpoints: import, export, the official definitions load them and agree
+	cargo build --quiet --bins --workspace
+	$(CACHE)/peers/bin/python tests/peers/import_official.py
+$(CACHE)/peers/.import: scripts/requirements-import.txt $(CACHE)/peers/.complete
+	$(CACHE)/peers/bin/pip --disable-pip-version-check --quiet install -r $<
+	touch $@
 
 healing: setup ## How long pixfleet takes to heal, by kind of fault; beside torchrun's time if `make peers` has run
 	cargo build --quiet --bins --workspace

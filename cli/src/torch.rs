@@ -20,6 +20,8 @@ pub(crate) enum Command {
     Embed(Passed),
     /// A checkpoint as one safetensors file with the names PyTorch code expects.
     Export(Passed),
+    /// A published checkpoint (safetensors, torch.save) as a file of weights under pixfleet's names.
+    Import(Passed),
 }
 
 /// Arguments of the other program.
@@ -39,6 +41,7 @@ pub(crate) fn main(command: Command) -> Result<ExitCode> {
         Command::Probe(p) => ("probe", p),
         Command::Embed(p) => ("embed", p),
         Command::Export(p) => ("export", p),
+        Command::Import(p) => ("import", p),
     };
     pass("pixfleet-worker", Some(name), passed)
 }

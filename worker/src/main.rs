@@ -4,6 +4,7 @@ mod embed;
 mod encode;
 mod eval;
 mod export;
+mod import;
 mod load;
 mod probe;
 mod report;
@@ -29,6 +30,8 @@ enum Cli {
     Probe(probe::Args),
     /// A checkpoint as one safetensors file.
     Export(export::Args),
+    /// A published checkpoint as a file of weights under pixfleet's names.
+    Import(import::Args),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Cli::Encode(args) => encode::main(args),
         Cli::Probe(args) => probe::main(args),
         Cli::Export(args) => export::main(args),
+        Cli::Import(args) => import::main(args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");

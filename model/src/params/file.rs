@@ -67,7 +67,7 @@ impl Params {
             let tensor = read_view(&name, view, origin)?;
             let tensor = if tensor.size() == expected {
                 tensor
-            } else if let Some(resized) = resize_positions(&name, &tensor, &expected) {
+            } else if let Some(resized) = resized(&name, &tensor, &expected) {
                 report.resized.push(name.to_string());
                 resized
             } else {
@@ -179,21 +179,36 @@ fn read_view(name: &str, view: &TensorView<'_>, origin: &str) -> Result<Tensor, 
     Ok(Tensor::f_from_data_size(view.data(), &shape, kind)?.to_kind(Kind::Float))
 }
 
-/// A `pos_embed` [1, 1+g*g, C] for another square grid: the class position stays, the others are resized bicubically
-/// without aligned corners (EVA, CLIPSelf; method.md 1.2.7). `None` if this is not such a case.
-fn resize_positions(name: &str, found: &Tensor, expected: &[i64]) -> Option<Tensor> {
-    let (Ok((1, old, width)), [1, new, expected_width]) = (found.size3(), expected) else { return None };
-    let side = |tokens: i64| {
-        let g = ((tokens - 1) as f64).sqrt().round() as i64;
-        (g > 0 && g * g == tokens - 1).then_some(g)
+/// A position table of the model for another grid, if that is what `found` is.
+fn resized(name: &str, found: &Tensor, expected: &[i64]) -> Option<Tensor> {
+    name.ends_with("pos_embed").then(|| resize_positions(found, expected))?
+}
+
+/// Positions [1+g*g, C] or [1, 1+g*g, C] for another square grid: the class position stays, the others are resized
+/// bicubically without aligned corners (EVA, CLIPSelf; method.md 1.2.7). `None` if this is not such a case.
+#[must_use]
+pub fn resize_positions(found: &Tensor, expected: &[i64]) -> Option<Tensor> {
+    let size = found.size();
+    let ([old, width], [new, expected_width]) = (table(&size)?, table(expected)?);
+    let side = |positions: i64| {
+        let g = ((positions - 1) as f64).sqrt().round() as i64;
+        (g > 0 && g * g == positions - 1).then_some(g)
     };
-    let (old_side, new_side) = (side(old)?, side(*new)?);
-    if !name.ends_with("pos_embed") || width != *expected_width {
+    let (old_side, new_side) = (side(old)?, side(new)?);
+    if width != expected_width || size.len() != expected.len() {
         return None;
     }
-    let class = found.narrow(1, 0, 1);
-    let grid = found.narrow(1, 1, old - 1).reshape([1, old_side, old_side, width]).permute([0, 3, 1, 2]);
+    let found = found.reshape([old, width]);
+    let grid = found.narrow(0, 1, old - 1).reshape([1, old_side, old_side, width]).permute([0, 3, 1, 2]);
     let grid = grid.upsample_bicubic2d([new_side, new_side], false, None, None);
-    let grid = grid.permute([0, 2, 3, 1]).reshape([1, new_side * new_side, width]);
-    Some(Tensor::cat(&[class, grid], 1))
+    let grid = grid.permute([0, 2, 3, 1]).reshape([new_side * new_side, width]);
+    Some(Tensor::cat(&[found.narrow(0, 0, 1), grid], 0).reshape(expected))
+}
+
+/// Rows and width of a table of either shape.
+fn table(shape: &[i64]) -> Option<[i64; 2]> {
+    match *shape {
+        [rows, width] | [1, rows, width] => Some([rows, width]),
+        _ => None,
+    }
 }

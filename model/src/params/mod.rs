@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use tch::{Device, Kind, Tensor};
 
-pub use file::{LoadOptions, LoadReport, read_tensors, save_tensors};
+pub use file::{LoadOptions, LoadReport, read_tensors, resize_positions, save_tensors};
 pub use init::{Builder, Init};
 pub use role::{ParamGroup, Role};
 pub use weights::{Compute, Weights};
