@@ -1,5 +1,6 @@
 //! `pixfleet demo`: from drawings to a trained model and a report, by the same commands that a user would type:
-//! compose and index, `shards embed`, `train`, `eval`.
+//! compose and index, `shards embed` where texts are stored vectors, `train`, `eval`. PixCLIP trains one run; FG-CLIP two
+//! stages, which are reported side by side.
 //!
 //! Every stage goes on where it was, so a demo that was stopped is started again by the same command; a stage that is
 //! done is not done again. Another configuration, or `--fresh`, starts from nothing.
@@ -15,21 +16,69 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, ExitStatus};
 use std::time::Instant;
 
-/// The run file; it lies in the tree for people to read.
-const RUN_FILE: &str = include_str!("../../../examples/demo.toml");
-/// The run's name in [`RUN_FILE`].
-const RUN: &str = "demo";
+/// What is trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum DemoSystem {
+    /// Three branches over MiniLM's vectors.
+    Pixclip,
+    /// Captions, then regions and hard negatives too, with a text tower that learns.
+    Fgclip,
+}
+
+/// One run of a demo.
+struct DemoRun {
+    /// What the stage is called.
+    stage: &'static str,
+    /// The run file; it lies in the tree for people to read.
+    file: &'static str,
+    /// The run's name in it.
+    name: &'static str,
+}
+
+const PIXCLIP: [DemoRun; 1] =
+    [DemoRun { stage: "train", file: include_str!("../../../examples/demo.toml"), name: "demo" }];
+const FGCLIP: [DemoRun; 2] = [
+    DemoRun {
+        stage: "train stage 1",
+        file: include_str!("../../../recipes/fgclip1-stage1-tiny.toml"),
+        name: "fgclip1-stage1-tiny",
+    },
+    DemoRun {
+        stage: "train stage 2",
+        file: include_str!("../../../recipes/fgclip1-stage2-tiny.toml"),
+        name: "fgclip1-stage2-tiny",
+    },
+];
+
+impl DemoSystem {
+    fn runs(self) -> &'static [DemoRun] {
+        match self {
+            Self::Pixclip => &PIXCLIP,
+            Self::Fgclip => &FGCLIP,
+        }
+    }
+
+    fn folder(self) -> &'static str {
+        match self {
+            Self::Pixclip => "target/demo",
+            Self::Fgclip => "target/demo-fgclip",
+        }
+    }
+}
 
 /// What was typed.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Folder for data, run and report.
-    #[arg(long, default_value = "target/demo")]
-    out: PathBuf,
+    /// What to train.
+    #[arg(long, value_enum, default_value_t = DemoSystem::Pixclip)]
+    system: DemoSystem,
+    /// Folder for data, runs and report; default: target/demo, or target/demo-fgclip.
+    #[arg(long)]
+    out: Option<PathBuf>,
     /// Scenes to train on; a tenth of it, at least 400, to test on.
     #[arg(long, default_value_t = 1200)]
     scenes: u64,
-    /// Optimizer steps instead of the run file's.
+    /// Optimizer steps of each run instead of its run file's.
     #[arg(long)]
     steps: Option<u64>,
     /// Worker processes.
@@ -44,7 +93,7 @@ pub(crate) struct Args {
     /// Weights of MiniLM; `make setup` puts them there.
     #[arg(long, default_value = ".cache/minilm")]
     minilm: PathBuf,
-    /// Overrides of the run file, section.key=value.
+    /// Overrides of every run file, section.key=value.
     #[arg(long)]
     set: Vec<String>,
     /// Forget an earlier demo in the same folder.
@@ -61,28 +110,37 @@ struct DemoPaths {
 
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
     let started = Instant::now();
-    let out = std::path::absolute(&args.out).with_context(|| format!("{} is not a path", args.out.display()))?;
+    let out = args.out.clone().unwrap_or_else(|| args.system.folder().into());
+    let out = std::path::absolute(&out).with_context(|| format!("{} is not a path", out.display()))?;
     let paths = DemoPaths { data: url(&out.join("data"))?, store: url(&out.join("runs"))?, out };
     let config = DemoConfig { scenes: args.scenes, steps: args.steps, set: args.set.clone() };
     let mut journal = DemoJournal::open(&paths.out, config, args.fresh)?;
 
-    say(1, "compose scenes from drawings");
+    let runs = args.system.runs();
+    let embeds = args.system == DemoSystem::Pixclip;
+    let mut number = 0;
+    let count = runs.len() + if embeds { 3 } else { 2 };
+    let mut say = |what: &str| {
+        number += 1;
+        eprintln!("[{number}/{count}] {what}");
+    };
+    say("compose scenes from drawings");
     journal.stage("compose and index", || compose(&args, &paths))?;
-    say(2, "embed their captions with MiniLM");
-    journal.stage("embed captions", || embed(&args, &paths))?;
-    say(3, &format!("train with {} worker{}", args.workers, if args.workers == 1 { "" } else { "s" }));
-    if let Some(code) = journal.try_stage("train", || train(&args, &paths))? {
-        eprintln!("stopped; the same command goes on from here");
-        return Ok(code);
+    if embeds {
+        say("embed their captions with MiniLM");
+        journal.stage("embed captions", || embed(&args, &paths))?;
     }
-    say(4, "evaluate on scenes it has not seen");
-    eval(&paths, &journal)?;
+    for run in runs {
+        say(&format!("{} with {} worker{}", run.stage, args.workers, if args.workers == 1 { "" } else { "s" }));
+        if let Some(code) = journal.try_stage(run.stage, || train(run, &args, &paths))? {
+            eprintln!("stopped; the same command goes on from here");
+            return Ok(code);
+        }
+    }
+    say("evaluate on scenes it has not seen");
+    eval(args.system, &paths, &journal)?;
     eprintln!("\n{}", journal.table(started.elapsed()));
     Ok(ExitCode::SUCCESS)
-}
-
-fn say(number: u32, what: &str) {
-    eprintln!("[{number}/4] {what}");
 }
 
 fn url(folder: &Path) -> Result<String> {
@@ -115,14 +173,17 @@ fn embed(args: &Args, paths: &DemoPaths) -> Result<()> {
     let mut command = crate::torch::beside("pixfleet-worker")?;
     command.args(["embed", &paths.data, "--split", "train,test", "--encoder", "minilm"]);
     command.args(["--precision", "bf16", "--weights"]).arg(&args.minilm);
-    done("embed", run(&mut command)?)
+    done("embed", run_to_end(&mut command)?)
 }
 
 /// `Some` exit code where training was stopped before its end.
-fn train(args: &Args, paths: &DemoPaths) -> Result<Option<ExitCode>> {
-    let file = paths.out.join("run.toml");
-    std::fs::write(&file, RUN_FILE).with_context(|| format!("cannot write {}", file.display()))?;
+fn train(run: &DemoRun, args: &Args, paths: &DemoPaths) -> Result<Option<ExitCode>> {
+    let file = paths.out.join(format!("{}.toml", run.name));
+    std::fs::write(&file, run.file).with_context(|| format!("cannot write {}", file.display()))?;
     let mut sets = vec![format!("data.url={}", paths.data), format!("run.store={}", paths.store)];
+    if run.name == FGCLIP[1].name {
+        sets.push(format!("model.weights={}/{}", paths.store, FGCLIP[0].name));
+    }
     sets.extend(args.steps.map(|steps| format!("schedule.steps={steps}")));
     sets.extend(args.set.iter().cloned());
     let mut command = Command::new(std::env::current_exe().context("cannot find this program's own path")?);
@@ -130,22 +191,26 @@ fn train(args: &Args, paths: &DemoPaths) -> Result<Option<ExitCode>> {
     for set in &sets {
         command.args(["--set", set]);
     }
-    let status = run(&mut command)?;
+    let status = run_to_end(&mut command)?;
     match status.code() {
         Some(75) => Ok(Some(ExitCode::from(75))),
         _ => done("train", status).map(|()| None),
     }
 }
 
-fn eval(paths: &DemoPaths, journal: &DemoJournal) -> Result<()> {
-    let run_url = format!("{}/{RUN}", paths.store);
+fn eval(system: DemoSystem, paths: &DemoPaths, journal: &DemoJournal) -> Result<()> {
+    let url = |run: &DemoRun| format!("{}/{}", paths.store, run.name);
     let mut command = crate::torch::beside("pixfleet-worker")?;
-    command.args(["eval", &run_url, "--data", &paths.data, "--split", "test", "--text", "short,long", "--out"]);
+    match system.runs() {
+        [first, second] => command.args(["eval", &url(second), "--beside", &url(first), "--labels", "stage2,stage1"]),
+        runs => command.args(["eval", &url(&runs[0]), "--text", "short,long"]),
+    };
+    command.args(["--data", &paths.data, "--split", "test", "--out"]);
     command.arg(&paths.out).arg("--stages").arg(journal.path());
-    done("eval", run(&mut command)?)
+    done("eval", run_to_end(&mut command)?)
 }
 
-fn run(command: &mut Command) -> Result<ExitStatus> {
+fn run_to_end(command: &mut Command) -> Result<ExitStatus> {
     command.status().with_context(|| {
         format!("cannot start {}; build it with `cargo build`", Path::new(command.get_program()).display())
     })

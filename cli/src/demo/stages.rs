@@ -53,7 +53,7 @@ impl DemoJournal {
                 remove(&out.join(folder))?;
             }
             let mut stages: Vec<DemoStage> = read(&path).unwrap_or_default();
-            stages.retain(|s| keep_data && s.done && s.name != "train");
+            stages.retain(|s| keep_data && s.done && !s.name.starts_with("train"));
             write(&path, &stages)?;
             write(&config_path, &config)?;
         }

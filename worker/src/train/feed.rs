@@ -21,6 +21,8 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::cut_log::CutLog;
+
 /// Row groups that are fetched at a time.
 const READS_IN_FLIGHT: usize = 4;
 /// Stand-ins that are tried for one bad row before the run gives up.
@@ -84,6 +86,8 @@ pub(crate) struct FeedSource {
     pub(crate) patience: Duration,
     /// Threads that decode.
     pub(crate) pool: rayon::ThreadPool,
+    /// Texts that were cut.
+    pub(crate) cuts: CutLog,
 }
 
 /// Which steps and lanes a feed is for.
@@ -115,6 +119,7 @@ impl Feed {
                     return;
                 }
             }
+            source.cuts.finish();
         });
         Self { ready, task }
     }
@@ -175,7 +180,11 @@ async fn step_batches(
         let own = substitutions.iter().filter(|s| places.contains(&s.position.0)).cloned().collect();
         assemble(part, &source.config.needs, own)
     });
-    Ok(StepBatches { step, lanes: lanes.collect::<Result<_, _>>()? })
+    let lanes: Vec<Batch> = lanes.collect::<Result<_, _>>()?;
+    for batch in &lanes {
+        source.cuts.add(batch.samples.first().map_or(0, |sample| sample.epoch), &batch.cuts);
+    }
+    Ok(StepBatches { step, lanes })
 }
 
 /// A row, or what is wrong with it.

@@ -4,6 +4,7 @@
 //! the trainer, owns every tensor. They meet at two bounded queues and a few switches; neither waits for the other but
 //! where the river of samples does.
 
+mod cut_log;
 mod dial;
 mod digest;
 mod error;

@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::Args;
+use super::cut_log::CutLog;
 use super::error::TrainError;
 use super::fault::Faults;
 use super::feed::{FeedError, FeedSource};
@@ -162,7 +163,7 @@ async fn source(known: &Known, args: &Args) -> Result<FeedSource, TrainError> {
     let threads = if args.decode_threads == 0 { cores.div_ceil(2) } else { args.decode_threads };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("decode-{i}"));
     let pool = pool.build().map_err(TrainError::Threads)?;
-    Ok(FeedSource { reader, order, config, seed: spec.run.seed, patience, pool })
+    Ok(FeedSource { reader, order, config, seed: spec.run.seed, patience, pool, cuts: CutLog::default() })
 }
 
 fn core(spec: RunSpec, setting: &Setting, weights: Option<Vec<u8>>) -> Result<Core, TrainError> {

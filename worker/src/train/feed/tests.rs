@@ -67,7 +67,15 @@ async fn source() -> Arc<FeedSource> {
     let needs = Needs::of(&LossSpec::preset(LossPreset::Default), &data);
     let config = SampleConfig { data, size: 8, needs, texts: TextSource::Vectors(TEXT_DIM) };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().expect("threads");
-    Arc::new(FeedSource { reader, order, config, seed: 5, patience: Duration::from_secs(60), pool })
+    Arc::new(FeedSource {
+        reader,
+        order,
+        config,
+        seed: 5,
+        patience: Duration::from_secs(60),
+        pool,
+        cuts: CutLog::default(),
+    })
 }
 
 /// The batches of `steps` on `rank` of `world`, by (step, lane).
