@@ -49,14 +49,16 @@ impl SampleConfig {
     /// What to read of a row.
     #[must_use]
     pub fn columns(&self) -> Columns {
-        let tokens = matches!(self.texts, TextSource::Tokens(_));
-        Columns {
-            image: true,
-            geometry: true,
-            vectors: matches!(self.texts, TextSource::Vectors(_)),
-            captions: tokens,
-            details: tokens && self.needs.has(Set::HardText),
-            ..Columns::default()
+        match &self.texts {
+            TextSource::None => Columns::PICTURE,
+            TextSource::Vectors(_) => Columns::PICTURE.with_vectors(),
+            TextSource::Tokens(_) if self.needs.draws_region() => Columns::PICTURE.with_captions(),
+            TextSource::Tokens(_) => Columns {
+                image_captions: self.needs.has(Set::LongText) || self.needs.has(Set::ShortText),
+                expressions: self.needs.has(Set::RegionText) || self.needs.has(Set::HardText),
+                hard_negatives: self.needs.has(Set::HardText),
+                ..Columns::PICTURE
+            },
         }
     }
 
