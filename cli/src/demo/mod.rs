@@ -181,9 +181,6 @@ fn train(run: &DemoRun, args: &Args, paths: &DemoPaths) -> Result<Option<ExitCod
     let file = paths.out.join(format!("{}.toml", run.name));
     std::fs::write(&file, run.file).with_context(|| format!("cannot write {}", file.display()))?;
     let mut sets = vec![format!("data.url={}", paths.data), format!("run.store={}", paths.store)];
-    if run.name == FGCLIP[1].name {
-        sets.push(format!("model.weights={}/{}", paths.store, FGCLIP[0].name));
-    }
     sets.extend(args.steps.map(|steps| format!("schedule.steps={steps}")));
     sets.extend(args.set.iter().cloned());
     let mut command = Command::new(std::env::current_exe().context("cannot find this program's own path")?);

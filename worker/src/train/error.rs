@@ -29,7 +29,7 @@ pub(crate) enum TrainError {
     Feed(#[from] FeedError),
     /// Another run that is not there, or not so far.
     #[error(
-        "model.weights: {at} holds no such checkpoint; expected <store>/<name> of a run that has written one, <store>/<name>@<step>, or a .safetensors file"
+        "model.weights: {at} holds no such checkpoint; expected a run that has written one, as <store>/<name> or run:<name>, with @<step> for one of its steps, or a .safetensors file"
     )]
     NoCheckpoint {
         /// As the run file names it.

@@ -9,6 +9,8 @@ use pixfleet_model::params::{LoadOptions, LoadReport};
 
 use super::error::TrainError;
 
+/// Stands for the store of the run itself.
+const SAME_STORE: &str = "run:";
 /// Parameters stand in a checkpoint under this prefix.
 const PARAM: &str = "param/";
 
@@ -21,6 +23,9 @@ pub(crate) async fn initial_weights(spec: &RunSpec) -> Result<Option<Vec<u8>>, T
     let at = spec.model.weights.as_str();
     if at.is_empty() {
         return Ok(None);
+    }
+    if let Some(name) = at.strip_prefix(SAME_STORE) {
+        return of_run(&format!("{}/{name}", spec.run.store)).await.map(Some);
     }
     if !at.contains("://") {
         return std::fs::read(at)
