@@ -270,7 +270,7 @@ impl<'a> RegionColumns<'a> {
     }
 
     /// The kinds of the hard negatives; none of them where one is not known.
-    fn kinds(&self, i: usize, name: impl Fn(&str) -> String, faults: &mut Faults) -> Vec<HardNegKind> {
+    fn kinds(&self, i: usize, name: impl Fn(&str) -> String, faults: &mut RowFaults) -> Vec<HardNegKind> {
         let found = self.hard_neg_kinds.map(|c| texts(c, i)).unwrap_or_default();
         let kinds: Vec<Option<HardNegKind>> = found.iter().map(|text| HardNegKind::parse(text)).collect();
         match kinds.iter().position(Option::is_none) {

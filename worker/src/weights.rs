@@ -26,6 +26,18 @@ pub(crate) enum Preset {
     /// EVA02-CLIP-L-14 at 336 px.
     #[value(name = "eva02-l14-336")]
     Eva02L14At336,
+    /// CLIP ViT-B/16 at 224 px and its text tower.
+    #[value(name = "clip-b16")]
+    ClipB16,
+    /// CLIP ViT-L/14 at 336 px and its text tower.
+    #[value(name = "clip-l14-336")]
+    ClipL14At336,
+    /// CLIP ViT-B/16 with an alpha convolution, and its text tower: AlphaCLIP.
+    #[value(name = "alphaclip-b16")]
+    AlphaclipB16,
+    /// CLIP ViT-L/14 at 336 px with an alpha convolution, and its text tower.
+    #[value(name = "alphaclip-l14-336")]
+    AlphaclipL14At336,
     /// FG-CLIP v1's tiny twin.
     #[value(name = "fgclip1-tiny")]
     Fgclip1Tiny,
@@ -46,15 +58,48 @@ impl Preset {
             Self::Eva02L14 => (VisionPreset::Eva02L14, TextPreset::Adapter),
             Self::Eva02L14At336 => (VisionPreset::Eva02L14At336, TextPreset::Adapter),
             Self::Fgclip1Tiny => (VisionPreset::TinyClip, TextPreset::TinyClip),
-            Self::Fgclip1B16 => (VisionPreset::ClipB16, TextPreset::ClipB16),
-            Self::Fgclip1L14At336 => (VisionPreset::ClipL14At336, TextPreset::ClipL14),
+            Self::ClipB16 | Self::AlphaclipB16 | Self::Fgclip1B16 => (VisionPreset::ClipB16, TextPreset::ClipB16),
+            Self::ClipL14At336 | Self::AlphaclipL14At336 | Self::Fgclip1L14At336 => {
+                (VisionPreset::ClipL14At336, TextPreset::ClipL14)
+            }
+        }
+    }
+
+    /// As it is typed.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Whether its texts are stored vectors, through the adapter.
+    pub(crate) fn reads_vectors(self) -> bool {
+        self.towers().1 == TextPreset::Adapter
+    }
+
+    /// How its alpha convolution starts, and its last block on the way to the patch map.
+    fn patches(self) -> (AlphaInit, LastBlock) {
+        match self {
+            Self::Tiny
+            | Self::Eva02B16
+            | Self::Eva02L14
+            | Self::Eva02L14At336
+            | Self::AlphaclipB16
+            | Self::AlphaclipL14At336 => (AlphaInit::Zero, LastBlock::Normal),
+            Self::ClipB16 | Self::ClipL14At336 => (AlphaInit::None, LastBlock::Normal),
+            Self::Fgclip1Tiny | Self::Fgclip1B16 | Self::Fgclip1L14At336 => (AlphaInit::None, LastBlock::AttentionFree),
         }
     }
 
     /// Whether it is a model of FG-CLIP.
     pub(crate) fn is_fgclip(self) -> bool {
         match self {
-            Self::Tiny | Self::Eva02B16 | Self::Eva02L14 | Self::Eva02L14At336 => false,
+            Self::Tiny
+            | Self::Eva02B16
+            | Self::Eva02L14
+            | Self::Eva02L14At336
+            | Self::ClipB16
+            | Self::ClipL14At336
+            | Self::AlphaclipB16
+            | Self::AlphaclipL14At336 => false,
             Self::Fgclip1Tiny | Self::Fgclip1B16 | Self::Fgclip1L14At336 => true,
         }
     }
@@ -62,13 +107,9 @@ impl Preset {
     /// The model of a run that trains it, and what that run needs. `adapter`: the text adapter's sizes.
     pub(crate) fn model(self, adapter: TextProjSpec) -> (ModelSpec, Needs) {
         let (vision, text) = self.towers();
-        let plain = ModelSpec { vision, text, text_proj: adapter, ..ModelSpec::default() };
-        let (model, loss) = if self.is_fgclip() {
-            let fgclip = ModelSpec { alpha_init: AlphaInit::None, last_block: LastBlock::AttentionFree, ..plain };
-            (fgclip, LossPreset::Fgclip1Stage2)
-        } else {
-            (plain, LossPreset::Default)
-        };
+        let (alpha_init, last_block) = self.patches();
+        let model = ModelSpec { vision, text, text_proj: adapter, alpha_init, last_block, ..ModelSpec::default() };
+        let loss = if self.is_fgclip() { LossPreset::Fgclip1Stage2 } else { LossPreset::Default };
         (model, Needs::of(&LossSpec::preset(loss), &DataSpec::default()))
     }
 }
@@ -85,7 +126,7 @@ const ALPHA: &str = "visual.alpha_patch_embed.";
 pub(crate) fn open(preset: Preset, path: &Path, device: Device) -> Result<Model> {
     let origin = path.display().to_string();
     let bytes = std::fs::read(path).with_context(|| format!("cannot read {origin}"))?;
-    let adapter = if preset.is_fgclip() { TextProjSpec::default() } else { text_proj(&bytes, &origin)? };
+    let adapter = if preset.reads_vectors() { text_proj(&bytes, &origin)? } else { TextProjSpec::default() };
     let (spec, needs) = preset.model(adapter);
     let mut model = Model::build(&spec, &needs, 0, device);
     let report = model.params.load_bytes(&bytes, &origin, &LoadOptions::default())?;

@@ -216,18 +216,16 @@ impl Machine<'_> {
                 self.graph.add(Node::Tensor(Box::new(tensor)))
             }
             Global::RebuildParameter => {
-                let first = items.first().map(|&id| (id, self.graph.get(id)));
-                let Some((id, Node::Tensor(_))) = first else { return Err(strange) };
-                Ok(id)
+                let is_tensor = |id: &&Id| matches!(self.graph.get(**id), Node::Tensor(_));
+                items.first().filter(is_tensor).copied().ok_or(strange)
             }
             Global::RebuildFromType => {
                 let [inner, _class, arguments, ..] = *items else { return Err(strange) };
-                let Node::Global(inner @ (Global::RebuildTensor | Global::RebuildParameter)) = self.graph.get(inner)
-                else {
+                let Node::Global(inner) = self.graph.get(inner) else { return Err(strange) };
+                if !matches!(inner, Global::RebuildTensor | Global::RebuildParameter) {
                     return Err(strange);
-                };
-                let inner = *inner;
-                self.make(inner, arguments)
+                }
+                self.make(*inner, arguments)
             }
             Global::Inert(kind) => self.graph.add(Node::Inert(kind)),
             Global::OrderedDict | Global::Storage(_) => Err(strange),

@@ -2,7 +2,7 @@
 
 use super::plan::{Change, MadeUp};
 use anyhow::{Result, bail};
-use pixfleet_model::clip::positions::{KEEP, stretch_positions};
+use pixfleet_model::clip::{KEPT_POSITIONS, stretch_positions};
 use pixfleet_model::params::resize_positions;
 use tch::Tensor;
 
@@ -45,7 +45,7 @@ pub(super) fn make_up<'t>(
     Ok(match rule {
         MadeUp::Zero => Some(fresh.zeros_like()),
         MadeUp::Copied(from) => Some(base(from)?.copy()),
-        MadeUp::Stretched(from) => Some(stretch_positions(base(from)?, KEEP)?),
+        MadeUp::Stretched(from) => Some(stretch_positions(base(from)?, KEPT_POSITIONS)?),
         MadeUp::Fresh => None,
     })
 }

@@ -14,7 +14,6 @@ mod openai;
 mod plan;
 mod rule;
 mod table;
-mod target;
 #[cfg(test)]
 mod tests;
 mod tower;
@@ -22,14 +21,16 @@ mod write;
 
 pub(crate) use back::openai_names;
 
+use crate::weights::Preset;
 use anyhow::{Context, Result, anyhow};
 use family::Family;
 use file::WeightFile;
-use pixfleet_model::Params;
+use pixfleet_cluster::spec::TextProjSpec;
+use pixfleet_model::{Model, Params};
 use plan::{Origin, Plan, Shapes, Source};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use target::Target;
+use tch::Device;
 
 /// What was typed.
 #[derive(clap::Args)]
@@ -52,7 +53,7 @@ pub(crate) struct Args {
     files: Vec<PathBuf>,
     /// The model that the weights are for.
     #[arg(long, value_enum, value_name = "MODEL")]
-    to: Target,
+    to: Preset,
     /// Whose names the files bear; told apart by the names if left out.
     #[arg(long, value_enum, value_name = "FAMILY")]
     from: Option<Family>,
@@ -63,8 +64,9 @@ pub(crate) struct Args {
 
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
     let sources = args.files.iter().map(|path| open(path, args.from)).collect::<Result<Vec<_>>>()?;
-    let mut params = args.to.start(&sources);
-    let plan = Plan::new(&sources, &shapes(&params), args.to.name())?;
+    let target = args.to.name();
+    let mut params = start(args.to, &sources);
+    let plan = Plan::new(&sources, &shapes(&params), &target)?;
     fill(&mut params, &plan, &sources)?;
     write::write(&params, &args.out)?;
     eprintln!("{}\n", table::table(&plan));
@@ -75,7 +77,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
         args.out.display(),
         params.len(),
         params.elements() as f64 / 1e6,
-        args.to.name(),
+        target,
         plan.left_out.len()
     );
     Ok(ExitCode::SUCCESS)
@@ -93,6 +95,22 @@ fn open(path: &Path, from: Option<Family>) -> Result<Source> {
         )
     })?;
     Ok(Source { file, family })
+}
+
+/// The model's parameters as training from scratch begins. The text adapter's sizes are those of the files.
+fn start(to: Preset, sources: &[Source]) -> Params {
+    let (spec, needs) = to.model(sources.iter().rev().find_map(text_proj).unwrap_or_default());
+    Model::build(&spec, &needs, 0, Device::Cpu).params
+}
+
+/// The text adapter's sizes by the shapes of a file's tensors, if it has one.
+fn text_proj(source: &Source) -> Option<TextProjSpec> {
+    let shape = |name: String| source.file.entries.get(&name).map(|entry| entry.shape.clone());
+    let first = |layer: u32| shape(format!("text.text_adaptor.{layer}.fn.0.weight"));
+    let layers = (0..).take_while(|&layer| first(layer).is_some()).count() as u32;
+    let hidden = first(0)?.first().copied()?;
+    let width = shape(format!("text.text_adaptor.{}.weight", layers + 1))?.get(1).copied()?;
+    Some(TextProjSpec { width: width as u32, hidden: hidden as u32, layers, frozen: false })
 }
 
 fn shapes(params: &Params) -> Shapes {

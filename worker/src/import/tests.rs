@@ -4,13 +4,12 @@ mod families;
 mod refusals;
 
 use super::*;
-use pixfleet_cluster::spec::{AlphaInit, LastBlock, ModelSpec, TextProjSpec, VisionPreset};
-use pixfleet_model::Model;
-use pixfleet_model::clip::{ClipTextConfig, ClipVisionConfig};
-use pixfleet_model::params::save_tensors;
+use pixfleet_cluster::spec::{AlphaInit, LastBlock};
+use pixfleet_model::clip::{ClipText, ClipTextConfig, ClipVision, ClipVisionConfig};
+use pixfleet_model::params::{Builder, Init, save_tensors};
 use pixfleet_model::testing::hash_fill;
 use std::collections::BTreeMap;
-use tch::{Device, Tensor};
+use tch::Tensor;
 use tempfile::TempDir;
 
 /// Named tensors, as a file holds them.
@@ -25,7 +24,7 @@ fn vision() -> ClipVisionConfig {
         heads: 1,
         hidden: 128,
         embed: 32,
-        alpha: AlphaInit::None,
+        alpha_init: AlphaInit::None,
         last_block: LastBlock::Normal,
     }
 }
@@ -44,14 +43,26 @@ fn text() -> ClipTextConfig {
     }
 }
 
-fn clip(alpha: AlphaInit, long: bool) -> Params {
-    target::clip(&ClipVisionConfig { alpha, ..vision() }, &ClipTextConfig { long, ..text() })
+/// The parameters of a CLIP model of these sizes, with FG-CLIP's temperatures if its texts may be long.
+fn sized(vision: &ClipVisionConfig, text: &ClipTextConfig) -> Params {
+    let mut params = Params::new(Device::Cpu);
+    let mut root = Builder::new(&mut params, 0);
+    let scales = ["logit_scale", "logit_scale_finegraind", "logit_scale_hardneg"];
+    for name in if text.long { &scales[..] } else { &scales[..1] } {
+        root.param(name, &[], Init::Constant(2.0));
+    }
+    ClipVision::new(vision, &mut root);
+    ClipText::new(text, &mut root);
+    params
+}
+
+fn clip(alpha_init: AlphaInit, long: bool) -> Params {
+    sized(&ClipVisionConfig { alpha_init, ..vision() }, &ClipTextConfig { long, ..text() })
 }
 
 fn eva() -> Params {
-    let text_proj = TextProjSpec { width: 24, hidden: 40, layers: 2, frozen: false };
-    let spec = ModelSpec { vision: VisionPreset::Tiny, text_proj, ..ModelSpec::default() };
-    Model::build(&spec, 0, Device::Cpu).params
+    let (spec, needs) = Preset::Tiny.model(TextProjSpec { width: 24, hidden: 40, layers: 2, frozen: false });
+    Model::build(&spec, &needs, 0, Device::Cpu).params
 }
 
 /// A checkpoint that has every name and shape of `params`, and numbers of its own.

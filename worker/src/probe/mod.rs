@@ -95,6 +95,11 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
         args.loss,
         args.model
     );
+    anyhow::ensure!(
+        captions || args.model.reads_vectors(),
+        "--model {} reads token ids, which the probe takes for FG-CLIP's models alone; expected one of those, or of EVA02",
+        args.model.name()
+    );
     let needs = if captions { fgclip::needs(&loss) } else { Needs::of(&loss, &DataSpec::default()) };
     let mut model = weights::open(args.model, &args.weights, Device::Cpu)?;
     let origin = args.tensors.display().to_string();

@@ -7,7 +7,7 @@ use super::*;
 fn a_checkpoint_of_another_tower_names_both_and_the_first_difference() {
     let mut params = clip(AlphaInit::None, false);
     let wide = ClipVisionConfig { width: 128, heads: 2, depth: 3, ..vision() };
-    let text = said(&[published(&target::clip(&wide, &text()))], &mut params);
+    let text = said(&[published(&sized(&wide, &text()))], &mut params);
     for part in [
         "0.safetensors is a checkpoint of another tower",
         "it holds CLIP of width 128, 3 blocks, patches of 8 px, 32 px",
@@ -17,7 +17,7 @@ fn a_checkpoint_of_another_tower_names_both_and_the_first_difference() {
         assert!(text.contains(part), "{part}: {text}");
     }
     let deep = ClipVisionConfig { depth: 3, ..vision() };
-    let text = said(&[published(&target::clip(&deep, &super::text()))], &mut params);
+    let text = said(&[published(&sized(&deep, &super::text()))], &mut params);
     assert!(text.contains("3 blocks") && text.contains("layers.2.") && text.contains("does not have"), "{text}");
     let text = said(&[published(&eva())], &mut params);
     for part in ["it holds EVA02 (pixclip)", "clip-b16 is CLIP of width 64", "patch_embedding.weight` [64, 3, 8, 8]"] {
@@ -98,4 +98,18 @@ fn patterns_fit_whole_names() {
         assert_eq!(filled(pattern, name, "x"), None, "{pattern} and {name}");
     }
     assert_eq!(generic("visual.blocks.11.norm1.weight"), "visual.blocks.#.norm1.weight");
+}
+
+#[test]
+fn every_model_has_the_parameters_of_its_kind() {
+    let has = |preset: Preset, name: &str| {
+        let params = start(preset, &[]);
+        params.get(name).is_some()
+    };
+    let alpha = "vision_model.embeddings.alpha_patch_embedding.weight";
+    assert!(!has(Preset::ClipB16, alpha) && has(Preset::AlphaclipB16, alpha));
+    assert!(!has(Preset::ClipB16, "text_filip_projection.weight"));
+    for name in ["text_filip_projection.weight", "logit_scale_finegraind", "logit_scale_hardneg"] {
+        assert!(has(Preset::Fgclip1Tiny, name), "{name}");
+    }
 }
