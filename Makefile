@@ -92,6 +92,7 @@ peers: setup-peers ## How long torchrun takes to heal after kill -9; by hand, on
 import-peers: setup setup-peers $(CACHE)/peers/.import ## Published checkpoints: import, export, the official definitions load them and agree
 	cargo build --quiet --bins --workspace
 	$(CACHE)/peers/bin/python tests/peers/import_official.py
+	$(CACHE)/peers/bin/python tests/peers/fgclip_probe.py
 $(CACHE)/peers/.import: scripts/requirements-import.txt $(CACHE)/peers/.complete
 	$(CACHE)/peers/bin/pip --disable-pip-version-check --quiet install -r $<
 	touch $@

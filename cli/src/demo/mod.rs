@@ -169,10 +169,25 @@ fn compose(args: &Args, paths: &DemoPaths) -> Result<()> {
     Ok(())
 }
 
+/// What must change where bf16 is not what the device computes with: a processor without its arithmetic takes ten times
+/// as long as in fp32.
+fn overrides(args: &Args) -> &'static [&'static str] {
+    if bf16(args) { &[] } else { &["train.precision=fp32", "data.vectors=minilm-plain-256"] }
+}
+
+/// Whether bf16 pays.
+fn bf16(args: &Args) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    let processor = std::arch::is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    let processor = false;
+    processor || args.device.starts_with("cuda")
+}
+
 fn embed(args: &Args, paths: &DemoPaths) -> Result<()> {
     let mut command = crate::torch::beside("pixfleet-worker")?;
-    command.args(["embed", &paths.data, "--split", "train,test", "--encoder", "minilm"]);
-    command.args(["--precision", "bf16", "--weights"]).arg(&args.minilm);
+    command.args(["embed", &paths.data, "--split", "train,test", "--encoder", "minilm", "--precision"]);
+    command.args([if bf16(args) { "bf16" } else { "fp32" }, "--weights"]).arg(&args.minilm);
     done("embed", run_to_end(&mut command)?)
 }
 
@@ -181,6 +196,7 @@ fn train(run: &DemoRun, args: &Args, paths: &DemoPaths) -> Result<Option<ExitCod
     let file = paths.out.join(format!("{}.toml", run.name));
     std::fs::write(&file, run.file).with_context(|| format!("cannot write {}", file.display()))?;
     let mut sets = vec![format!("data.url={}", paths.data), format!("run.store={}", paths.store)];
+    sets.extend(overrides(args).iter().map(|set| (*set).to_owned()));
     sets.extend(args.steps.map(|steps| format!("schedule.steps={steps}")));
     sets.extend(args.set.iter().cloned());
     let mut command = Command::new(std::env::current_exe().context("cannot find this program's own path")?);

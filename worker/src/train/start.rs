@@ -10,7 +10,7 @@ use pixfleet_checkpoint::{Attempts, Folder};
 use pixfleet_cluster::SampleOrder;
 use pixfleet_cluster::peer::Word;
 use pixfleet_cluster::run::Welcome;
-use pixfleet_cluster::spec::RunSpec;
+use pixfleet_cluster::spec::{Precision, RunSpec};
 use pixfleet_model::VisionSizes;
 use pixfleet_model::objective::Objective;
 use pixfleet_proto::Way;
@@ -166,7 +166,19 @@ async fn source(known: &Known, args: &Args) -> Result<FeedSource, TrainError> {
     Ok(FeedSource { reader, order, config, seed: spec.run.seed, patience, pool, cuts: CutLog::default() })
 }
 
+/// bf16 on a processor that must emulate it was ten times slower than fp32.
+fn warn_of_slow_bf16(spec: &RunSpec, device: Device) {
+    #[cfg(target_arch = "x86_64")]
+    if device == Device::Cpu
+        && spec.train.precision == Precision::Bf16
+        && !std::arch::is_x86_feature_detected!("avx512bf16")
+    {
+        tracing::warn!("this processor has no bf16 arithmetic; train.precision = \"fp32\" is many times faster here");
+    }
+}
+
 fn core(spec: RunSpec, setting: &Setting, weights: Option<Vec<u8>>) -> Result<Core, TrainError> {
+    warn_of_slow_bf16(&spec, setting.device);
     let faults = Faults::from_env()?;
     let dump = setting.args.dump_gradients.clone().or_else(|| std::env::var_os(DUMP_VARIABLE).map(PathBuf::from));
     let numbers = Numbers::initial(&spec, setting.device, weights.as_deref())?;
