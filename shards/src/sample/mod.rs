@@ -9,6 +9,7 @@
 
 mod draw;
 mod error;
+mod full;
 mod render;
 mod texts;
 mod views;
@@ -17,6 +18,7 @@ mod views;
 mod tests;
 
 pub use error::SampleError;
+pub use full::full_sample;
 pub use render::{MASK_STD, MEAN, MEAN_COLOUR, STD};
 pub use texts::{Text, TextSource};
 pub use views::{RegionView, Views, views};

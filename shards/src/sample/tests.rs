@@ -13,7 +13,7 @@ fn config() -> SampleConfig {
 }
 
 /// FG-CLIP's second stage.
-fn captions() -> SampleConfig {
+pub(super) fn captions() -> SampleConfig {
     let data = DataSpec { regions: 2, ..DataSpec::default() };
     let needs = Needs::of(&LossSpec::preset(LossPreset::Fgclip1Stage2), &data);
     SampleConfig { data, size: 16, needs, texts: TextSource::Tokens(Tokenizer::open("clip").expect("built in")) }
@@ -66,7 +66,7 @@ fn row() -> ImageRow {
     }
 }
 
-fn key(row_number: u64) -> SampleKey {
+pub(super) fn key(row_number: u64) -> SampleKey {
     SampleKey { seed: 7, epoch: 0, row_number }
 }
 
@@ -191,7 +191,7 @@ fn every_bad_value_is_named_by_its_column() {
 }
 
 /// The row with image captions, expressions and, for its first region, ten negatives.
-fn described() -> ImageRow {
+pub(super) fn described() -> ImageRow {
     let mut row = row();
     row.caption_long = Some("red to the left and blue to the right".into());
     row.caption_short = Some("red and blue".into());

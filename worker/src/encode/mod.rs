@@ -41,7 +41,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
     let subject = runtime.block_on(Subject::open(&args.subject))?;
     let job = FeatureJob {
         reader: &subject.reader,
-        config: subject.config(),
+        config: subject.mask_config()?,
         model: &subject.model,
         device: subject.device,
         boxes: false,

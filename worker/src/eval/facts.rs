@@ -3,7 +3,7 @@
 use super::subject::Subject;
 use crate::report::{FactTable, RunFacts};
 use anyhow::{Context, Result};
-use pixfleet_cluster::spec::RunSpec;
+use pixfleet_cluster::spec::{GlobalLoss, RunSpec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -57,6 +57,17 @@ pub(crate) fn facts(subject: &Subject, stages: &[StageTime], seconds: f64) -> Ru
     RunFacts { chips, tables, keys }
 }
 
+/// Keys of a run that stands beside another: what its training was, each key with `_` and `label` behind it.
+pub(crate) fn keys_of(subject: &Subject, label: &str, keys: &mut Map<String, Value>) {
+    let training = &subject.training;
+    let mut put = |name: &str, value: Value| keys.insert(format!("{name}_{label}"), value);
+    put("run", subject.name.clone().into());
+    put("steps", subject.steps.into());
+    put("samples_seen", training.samples().into());
+    put("samples_per_s", tenth(training.samples_per_s()).into());
+    put("train_s", tenth(training.seconds()).into());
+}
+
 /// One or two sentences for a reader who never heard of the run.
 pub(crate) fn lead(subject: &Subject, split: &str, regions: usize, images: usize) -> String {
     let size = subject.model.vision().image();
@@ -86,18 +97,19 @@ pub(crate) fn lead(subject: &Subject, split: &str, regions: usize, images: usize
 
 fn settings(spec: &RunSpec, subject: &Subject) -> Vec<FactTable> {
     let row = |name: &str, value: String| (name.to_owned(), value);
-    let model = vec![
-        row("vision tower", word(&spec.model.vision)),
-        row("start", if spec.model.weights.is_empty() { "from scratch".into() } else { spec.model.weights.clone() }),
-        row("text vectors", format!("{} ({} numbers)", subject.data.vectors, spec.model.text_proj.width)),
-        row("text adapter", format!("{} layers, hidden {}", spec.model.text_proj.layers, spec.model.text_proj.hidden)),
-        row("precision", word(&spec.train.precision)),
-    ];
+    let start = if spec.model.weights.is_empty() { "from scratch".into() } else { spec.model.weights.clone() };
+    let mut model = vec![row("vision tower", word(&spec.model.vision)), row("start", start)];
+    if spec.model.text.reads_tokens() {
+        let lengths = format!("{} (long captions {})", spec.data.short_tokens, spec.data.long_tokens);
+        model.extend([row("text tower", word(&spec.model.text)), row("most tokens", lengths)]);
+    } else {
+        let adapter = &spec.model.text_proj;
+        model.push(row("text vectors", format!("{} ({} numbers)", subject.data.vectors, adapter.width)));
+        model.push(row("text adapter", format!("{} layers, hidden {}", adapter.layers, adapter.hidden)));
+    }
+    model.push(row("precision", word(&spec.train.precision)));
     let training = vec![
-        row(
-            "losses",
-            format!("{} (crop {}, local {})", word(&spec.loss.preset), word(&spec.loss.crop), word(&spec.loss.local)),
-        ),
+        row("losses", losses(spec)),
         row("global batch", format!("{} in {} lanes", spec.train.global_batch, spec.train.lanes)),
         row("steps", format!("{}, {} of them warm-up", thousands(spec.schedule.steps), spec.schedule.warmup)),
         row(
@@ -109,10 +121,28 @@ fn settings(spec: &RunSpec, subject: &Subject) -> Vec<FactTable> {
             "training text",
             format!("{}, long with probability {}", word(&spec.data.text), spec.data.long_probability),
         ),
-        row("whole-image pairs", spec.data.common_pair.to_string()),
+        if spec.needs().draws_region() {
+            row("whole-image pairs", spec.data.common_pair.to_string())
+        } else {
+            row("regions of a picture", format!("at most {}", spec.data.regions))
+        },
         row("seed", spec.run.seed.to_string()),
     ];
     vec![FactTable { heading: "Model", rows: model }, FactTable { heading: "Training", rows: training }]
+}
+
+/// The preset and what it stands for.
+fn losses(spec: &RunSpec) -> String {
+    let preset = word(&spec.loss.preset);
+    let of = match spec.loss.global {
+        GlobalLoss::MaskText => format!("crop {}, local {}", word(&spec.loss.crop), word(&spec.loss.local)),
+        GlobalLoss::Captions => {
+            let needs = spec.needs();
+            let terms: Vec<_> = needs.terms().iter().map(|t| format!("{} {}", t.name, t.coefficient)).collect();
+            terms.join(", ")
+        }
+    };
+    format!("{preset} ({of})")
 }
 
 fn times(subject: &Subject, stages: &[StageTime], before: f64, own: f64) -> FactTable {

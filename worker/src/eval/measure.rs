@@ -103,15 +103,24 @@ impl<'a> Pairs<'a> {
     }
 
     fn places(&self, queries: &Tensor, answers: &Tensor) -> Result<Places> {
-        let n = self.regions.len();
-        let mut places = Places::default();
-        for from in (0..n as i64).step_by(BLOCK as usize) {
-            let block = queries.i(from..(from + BLOCK).min(n as i64));
-            let sims = Vec::<f32>::try_from(block.f_matmul(&answers.tr())?.f_flatten(0, -1)?)?;
-            places.add_block(&sims, n, |i| self.group(i));
-        }
-        Ok(places)
+        places(queries, answers, |i| self.group(i))
     }
+}
+
+/// The places of the right answers: query i [n, D] belongs to answer i [n, D], and `image_of(i)` are the answers of its
+/// image.
+///
+/// # Errors
+/// libtorch's.
+pub(crate) fn places(queries: &Tensor, answers: &Tensor, image_of: impl Fn(usize) -> Range<usize>) -> Result<Places> {
+    let n = answers.size2()?.0;
+    let mut places = Places::default();
+    for from in (0..n).step_by(BLOCK as usize) {
+        let block = queries.i(from..(from + BLOCK).min(n));
+        let sims = Vec::<f32>::try_from(block.f_matmul(&answers.tr())?.f_flatten(0, -1)?)?;
+        places.add_block(&sims, n as usize, &image_of);
+    }
+    Ok(places)
 }
 
 fn matrix<'v>(rows: impl Iterator<Item = &'v [f32]>) -> Tensor {

@@ -1,9 +1,11 @@
-//! `pixfleet eval`: text -> region and region -> text over a split, the choice of the right region within its image,
-//! each with the mask, with the box, and with an all-ones mask (issue: method.md 5.1). A table for the terminal; with
-//! `--out`, `report.html` and `report.json`.
+//! `pixfleet eval`, by system. PixCLIP: text -> region and region -> text over a split, the choice of the right region within
+//! its image, each with the mask, with the box, and with an all-ones mask. FG-CLIP: [`captions`] (method.md 5.1). A table for
+//! the terminal; with `--out`, `report.html` and `report.json`.
 
+pub(crate) mod captions;
 mod facts;
 pub(crate) mod features;
+mod feed;
 mod history;
 mod measure;
 pub(crate) mod output;
@@ -12,8 +14,9 @@ pub(crate) mod scores;
 mod show;
 pub(crate) mod subject;
 
-use crate::report::EvalReport;
-use anyhow::{Context, Result};
+use crate::report::{EvalReport, Findings, LossCurve};
+use anyhow::{Context, Result, ensure};
+use captions::CaptionArgs;
 use features::{FeatureJob, ImageFeatures, encode_split};
 use measure::Pairs;
 use scores::TextKind;
@@ -30,11 +33,14 @@ use subject::{Subject, SubjectArgs};
 Examples:
   pixfleet eval s3://bucket/runs/base                             # its newest checkpoint, split test
   pixfleet eval file:///runs/base --text long --out report/       # a page with a gallery
-  pixfleet eval file:///runs/base --limit 100 --json")]
+  pixfleet eval file:///runs/base --limit 100 --json
+  pixfleet eval file:///runs/stage2 --beside file:///runs/stage1 --label stage2 --beside-label stage1 --out report/")]
 pub(crate) struct Args {
     #[command(flatten)]
     subject: SubjectArgs,
-    /// Captions to use as queries.
+    #[command(flatten)]
+    captions: CaptionArgs,
+    /// Captions to use as queries (PixCLIP).
     #[arg(long, value_enum, value_delimiter = ',', default_value = "short,long")]
     text: Vec<TextKind>,
     /// Folder for `report.html` and `report.json`.
@@ -43,12 +49,29 @@ pub(crate) struct Args {
     /// Print the numbers as JSON instead of the table.
     #[arg(long)]
     json: bool,
-    /// Texts in the report's gallery, per kind.
+    /// Texts in the report's gallery, per kind; for FG-CLIP, regions.
     #[arg(long, default_value_t = 10)]
     gallery: usize,
     /// A JSON list of `{"name", "seconds"}`: what was done before, for the report.
     #[arg(long, hide = true)]
     stages: Option<PathBuf>,
+}
+
+/// What every system's evaluation is given.
+struct Opened<'a> {
+    args: &'a Args,
+    runtime: &'a tokio::runtime::Runtime,
+    stages: Vec<facts::StageTime>,
+    started: Instant,
+}
+
+/// What is shown at the end.
+struct Shown {
+    report: EvalReport,
+    /// For the terminal.
+    table: String,
+    /// Rows that were left out.
+    bad: u64,
 }
 
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
@@ -57,11 +80,23 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let subject = runtime.block_on(Subject::open(&args.subject))?;
+    let opened = Opened { args: &args, runtime: &runtime, stages, started };
+    let shown = if subject.needs.draws_region() {
+        ensure!(!args.captions.compares(), "--beside compares runs of FG-CLIP; `{}` is of PixCLIP", subject.name);
+        masks(opened, &subject)?
+    } else {
+        captions::evaluate(opened, subject)?
+    };
+    show(&args, shown)
+}
 
+/// PixCLIP's evaluation.
+fn masks(opened: Opened<'_>, subject: &Subject) -> Result<Shown> {
+    let args = opened.args;
     let mut images: Vec<ImageFeatures> = Vec::new();
     let job = FeatureJob {
         reader: &subject.reader,
-        config: subject.config(),
+        config: subject.mask_config()?,
         model: &subject.model,
         device: subject.device,
         boxes: true,
@@ -72,7 +107,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
         Ok(())
     })?;
 
-    let mut report = EvalReport { title: title(&subject), ..EvalReport::default() };
+    let (mut results, mut galleries) = (Vec::new(), Vec::new());
     for kind in &args.text {
         let pairs = match Pairs::new(*kind, &images) {
             Ok(pairs) => pairs,
@@ -83,44 +118,37 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
             Err(error) => return Err(error),
         };
         let (evaluated, places) = pairs.measure()?;
-        report.results.push(evaluated);
+        results.push(evaluated);
         if args.out.is_some() {
             let drawn = show::gallery(&pairs, &places, &subject.reader, args.gallery);
-            report.galleries.push(runtime.block_on(drawn)?);
+            galleries.push(opened.runtime.block_on(drawn)?);
         }
     }
-    finish(&args, &subject, report, &stages, (bad, started))
+    ensure!(!results.is_empty(), "no kind of text could be evaluated; run `pixfleet shards embed` on the split");
+    let (regions, pictures) = results.iter().map(|r| (r.regions, r.images)).max().unwrap_or_default();
+    let mut facts = facts::facts(subject, &opened.stages, opened.started.elapsed().as_secs_f64());
+    facts.keys.insert("split".into(), Value::from(args.subject.split.clone()));
+    facts.keys.insert("rows_left_out".into(), Value::from(bad));
+    let curve = |plot| LossCurve { run: subject.name.clone(), plot };
+    let table = output::table(&results);
+    let report = EvalReport {
+        title: format!("Finding regions by text: {}", subject.name),
+        lead: facts::lead(subject, &args.subject.split, regions, pictures),
+        findings: Findings::Masks { results, galleries },
+        losses: subject.training.loss_plot().map(curve).into_iter().collect(),
+        speed: subject.training.speed_plot(),
+        facts,
+    };
+    Ok(Shown { report, table, bad })
 }
 
-/// The heading of the report.
-fn title(subject: &Subject) -> String {
-    format!("Finding regions by text: {}", subject.name)
-}
-
-/// Facts, files and what is printed.
-fn finish(
-    args: &Args,
-    subject: &Subject,
-    mut report: EvalReport,
-    stages: &[facts::StageTime],
-    (bad, started): (u64, Instant),
-) -> Result<ExitCode> {
-    anyhow::ensure!(
-        !report.results.is_empty(),
-        "no kind of text could be evaluated; run `pixfleet shards embed` on the split"
-    );
-    let (regions, pictures) = report.results.iter().map(|r| (r.regions, r.images)).max().unwrap_or_default();
-    report.facts = facts::facts(subject, stages, started.elapsed().as_secs_f64());
-    report.facts.keys.insert("split".into(), Value::from(args.subject.split.clone()));
-    report.facts.keys.insert("rows_left_out".into(), Value::from(bad));
-    report.lead = facts::lead(subject, &args.subject.split, regions, pictures);
-    report.losses = subject.training.loss_plot();
-    report.speed = subject.training.speed_plot();
+/// Writes the files and prints.
+fn show(args: &Args, Shown { report, table, bad }: Shown) -> Result<ExitCode> {
     let page = args.out.as_deref().map(|dir| report.write(dir)).transpose()?;
     let text = if args.json {
         serde_json::to_string_pretty(&report.json()).context("a number that JSON cannot hold")?
     } else {
-        output::table(&report.results)
+        table
     };
     writeln!(std::io::stdout(), "{text}").context("cannot write to standard output")?;
     if bad > 0 {

@@ -29,7 +29,7 @@ pub(crate) async fn gallery(
     let third = count / 3;
     let chosen = gallery::choose(&places.all, count - third - third / 2, third / 2, third);
     let (texts, masks) = (pairs.texts(), pairs.masks());
-    let mut pictures = Pictures { reader, rows: HashMap::new() };
+    let mut pictures = Pictures::new(reader);
     let mut queries = Vec::with_capacity(chosen.len());
     for i in chosen {
         let row = similarities(&texts, &masks, i)?;
@@ -55,12 +55,16 @@ fn similarities(texts: &Tensor, masks: &Tensor, i: usize) -> Result<Vec<f32>> {
 }
 
 /// Rows read for the gallery; each once.
-struct Pictures<'a> {
+pub(super) struct Pictures<'a> {
     reader: &'a RowGroupReader,
     rows: HashMap<(u32, u32), (ImageRow, RgbImage)>,
 }
 
-impl Pictures<'_> {
+impl<'a> Pictures<'a> {
+    pub(super) fn new(reader: &'a RowGroupReader) -> Self {
+        Self { reader, rows: HashMap::new() }
+    }
+
     async fn panel(
         &mut self,
         image: &ImageFeatures,
@@ -68,7 +72,7 @@ impl Pictures<'_> {
         similarity: f32,
         right: bool,
     ) -> Result<Panel> {
-        let (row, picture) = self.row(image).await?;
+        let (row, picture) = self.row((image.row_group, image.row), &image.image_id).await?;
         let found =
             row.regions.get(region.index as usize).ok_or_else(|| anyhow!("{}: the row has changed", image.image_id))?;
         let (width, height) = picture.dimensions();
@@ -83,13 +87,16 @@ impl Pictures<'_> {
         Ok(Panel { uri, caption, similarity, right })
     }
 
-    async fn row(&mut self, image: &ImageFeatures) -> Result<&(ImageRow, RgbImage)> {
-        let at = (image.row_group, image.row);
+    /// The row `at` (row group, row) with its picture. `image_id` names it in messages.
+    ///
+    /// # Errors
+    /// If the row or its picture cannot be read again.
+    pub(super) async fn row(&mut self, at: (u32, u32), image_id: &str) -> Result<&(ImageRow, RgbImage)> {
         if !self.rows.contains_key(&at) {
-            let columns = Columns { image: true, geometry: true, ..Columns::CAPTIONS };
+            let columns = Columns { image: true, geometry: true, details: true, ..Columns::CAPTIONS };
             let row = self.reader.read(at.0, &[at.1], columns).await?.pop();
-            let row = row.ok_or_else(|| anyhow!("{}: the row is gone", image.image_id))?;
-            let bytes = row.image.bytes.as_ref().ok_or_else(|| anyhow!("{}: no image", image.image_id))?;
+            let row = row.ok_or_else(|| anyhow!("{image_id}: the row is gone"))?;
+            let bytes = row.image.bytes.as_ref().ok_or_else(|| anyhow!("{image_id}: no image"))?;
             let rgb = decode::rgb(bytes)?;
             let picture =
                 RgbImage::from_raw(rgb.width, rgb.height, rgb.data).ok_or_else(|| anyhow!("an image of no size"))?;

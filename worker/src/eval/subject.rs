@@ -4,9 +4,10 @@ use super::history::Training;
 use crate::load::{StoredRun, Weights};
 use crate::weights::{self, Preset};
 use anyhow::{Context, Result, bail};
-use pixfleet_cluster::spec::{DataSpec, LossPreset, LossSpec, Needs, RunSpec};
+use pixfleet_cluster::spec::{DataSpec, Fit, LossPreset, LossSpec, Needs, RunSpec, TextProjSpec};
 use pixfleet_model::Model;
 use pixfleet_shards::sample::{SampleConfig, TextSource};
+use pixfleet_shards::tokens::Tokenizer;
 use pixfleet_shards::{Location, RowGroupReader, index};
 use std::path::PathBuf;
 use tch::Device;
@@ -37,6 +38,14 @@ pub(crate) struct SubjectArgs {
     pub(crate) limit: Option<u64>,
 }
 
+impl SubjectArgs {
+    /// The run at `url` on the split of `subject`, which these arguments opened.
+    pub(crate) fn beside(&self, url: &str, subject: &Subject) -> Self {
+        let data = Some(subject.data.url.clone());
+        Self { run: Some(url.into()), weights: None, model: None, data, ..self.clone() }
+    }
+}
+
 /// A model and a split, open.
 pub(crate) struct Subject {
     /// As messages and headings call it.
@@ -47,6 +56,8 @@ pub(crate) struct Subject {
     pub(crate) device: Device,
     /// The run file; `None` for a file of weights.
     pub(crate) spec: Option<RunSpec>,
+    /// What the run that trained it needs; it tells which system this is.
+    pub(crate) needs: Needs,
     /// What the ledger tells of the run.
     pub(crate) training: Training,
     /// Optimizer steps that the weights have seen; 0 for a file of weights.
@@ -64,20 +75,25 @@ impl Subject {
     /// If the run, its checkpoint, the dataset or the split is not there, with what to do about it.
     pub(crate) async fn open(args: &SubjectArgs) -> Result<Self> {
         let device = Device::cuda_if_available();
-        let (name, model, spec, training, steps) = match (&args.run, &args.weights, args.model) {
+        let (name, model, needs, spec, training, steps) = match (&args.run, &args.weights, args.model) {
             (Some(url), None, _) => {
                 let run = StoredRun::open(url).await?;
                 let model = run.model(Weights::Trained, device)?;
                 let training = Training::read(url).await?;
-                (run.spec.run.name.clone(), model, Some(run.spec.clone()), training, run.step().0)
+                (run.spec.run.name.clone(), model, run.spec.needs(), Some(run.spec.clone()), training, run.step().0)
             }
             (None, Some(file), Some(preset)) => {
                 let name = file.file_stem().map_or_else(|| "weights".into(), |s| s.to_string_lossy().into_owned());
-                (name, weights::open(preset, file, device)?, None, Training::default(), 0)
+                let model = weights::open(preset, file, device)?;
+                (name, model, preset.model(TextProjSpec::default()).1, None, Training::default(), 0)
             }
             _ => bail!("expected the URL of a run, or --weights FILE with --model PRESET"),
         };
         let mut data = spec.as_ref().map(|s| s.data.clone()).unwrap_or_default();
+        if spec.is_none() && !needs.draws_region() {
+            // As FG-CLIP's pictures are trained on (method.md 4.3).
+            data.fit = Fit::Squash;
+        }
         data.url = args.data.clone().unwrap_or(data.url);
         data.vectors = args.vectors.clone().unwrap_or(data.vectors);
         if data.url.is_empty() || data.vectors.is_empty() {
@@ -86,13 +102,31 @@ impl Subject {
         let location = Location::parse(&data.url)?;
         let found = index::open(&location).await.with_context(|| format!("opening the dataset {}", data.url))?;
         let reader = RowGroupReader::new(location, &found, &args.split, Some(&data.vectors))?;
-        Ok(Self { name, model, device, spec, training, steps, data, reader })
+        Ok(Self { name, model, device, needs, spec, training, steps, data, reader })
     }
 
-    /// How rows become pixels for this model.
-    pub(crate) fn config(&self) -> SampleConfig {
-        let size = u32::try_from(self.model.vision().image()).unwrap_or(u32::MAX);
-        let needs = Needs::of(&LossSpec::preset(LossPreset::Alphaclip), &self.data);
-        SampleConfig { data: self.data.clone(), size, needs, texts: TextSource::None }
+    /// How rows become samples for this model, as far as `needs` says. Texts become token ids where its
+    /// tower reads them.
+    ///
+    /// # Errors
+    /// A tokenizer that cannot be opened.
+    pub(crate) fn config(&self, needs: Needs) -> Result<SampleConfig> {
+        let size = u32::try_from(self.model.vision().image()).context("the model's image has no size")?;
+        let name = &self.data.tokenizer;
+        let texts = if self.model.spec().text.reads_tokens() {
+            let failed = || format!("cannot open the tokenizer `{name}` (data.tokenizer)");
+            TextSource::Tokens(Tokenizer::open(name).with_context(failed)?)
+        } else {
+            TextSource::None
+        };
+        Ok(SampleConfig { data: self.data.clone(), size, needs, texts })
+    }
+
+    /// As [`Subject::config`], for regions that are shown by their masks.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn mask_config(&self) -> Result<SampleConfig> {
+        self.config(Needs::of(&LossSpec::preset(LossPreset::Alphaclip), &self.data))
     }
 }

@@ -113,13 +113,15 @@ fn encode(picture: &RgbImage) -> Option<String> {
 /// Queries to show: some found at once, some found among the first five, some not found among the first ten, spread
 /// over the split. A pure function of the places; nothing is picked by hand.
 pub(crate) fn choose(places: &[AnswerRank], found: usize, near: usize, missed: usize) -> Vec<usize> {
-    let spread = |keep: &dyn Fn(&AnswerRank) -> bool, n: usize| -> Vec<usize> {
-        let fit: Vec<usize> = places.iter().enumerate().filter(|(_, p)| keep(p)).map(|(i, _)| i).collect();
-        let n = n.min(fit.len());
-        (0..n).map(|i| fit[(2 * i + 1) * fit.len() / (2 * n)]).collect()
-    };
-    let mut chosen = spread(&|p| p.above == 0, found);
-    chosen.extend(spread(&|p| (1..5).contains(&p.above), near));
-    chosen.extend(spread(&|p| p.above >= 10, missed));
+    let mut chosen = spread(places, |p| p.above == 0, found);
+    chosen.extend(spread(places, |p| (1..5).contains(&p.above), near));
+    chosen.extend(spread(places, |p| p.above >= 10, missed));
     chosen
+}
+
+/// At most `n` of the queries whose places are to be kept, evenly over all of them.
+pub(crate) fn spread(places: &[AnswerRank], keep: impl Fn(&AnswerRank) -> bool, n: usize) -> Vec<usize> {
+    let fit: Vec<usize> = places.iter().enumerate().filter(|(_, p)| keep(p)).map(|(i, _)| i).collect();
+    let n = n.min(fit.len());
+    (0..n).map(|i| fit[(2 * i + 1) * fit.len() / (2 * n)]).collect()
 }

@@ -2,33 +2,67 @@
 //! renders what it is given; it measures and reads nothing.
 
 pub(crate) mod gallery;
+pub(crate) mod hard;
 mod page;
 pub(crate) mod plots;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_captions;
 
+use crate::eval::captions::measure::Measures;
 use crate::eval::scores::{Evaluated, TextKind};
 use anyhow::{Context, Result};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
 /// All that the page shows.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct EvalReport {
     /// What was evaluated, as a heading.
     pub(crate) title: String,
     /// One or two sentences for a reader who never heard of the run.
     pub(crate) lead: String,
-    /// The measurements, one per kind of text.
-    pub(crate) results: Vec<Evaluated>,
-    /// Loss per term over steps.
-    pub(crate) losses: Option<plots::Plot>,
+    /// What was measured.
+    pub(crate) findings: Findings,
+    /// Loss per term over steps, of each run.
+    pub(crate) losses: Vec<LossCurve>,
     /// Samples per second over steps.
     pub(crate) speed: Option<plots::Plot>,
-    /// What texts find, one per kind of text.
-    pub(crate) galleries: Vec<Gallery>,
     /// How it was made.
     pub(crate) facts: RunFacts,
+}
+
+/// What was measured, by system.
+#[derive(Debug, Clone)]
+pub(crate) enum Findings {
+    /// PixCLIP: regions shown by their masks.
+    Masks {
+        /// The measurements, one per kind of text.
+        results: Vec<Evaluated>,
+        /// What texts find, one per kind of text.
+        galleries: Vec<Gallery>,
+    },
+    /// FG-CLIP: captions, regions and hard negatives.
+    Captions(CaptionFindings),
+}
+
+/// What was measured of FG-CLIP's runs.
+#[derive(Debug, Clone)]
+pub(crate) struct CaptionFindings {
+    /// Name and numbers of each run; the last is the one that was evaluated, one before it stands beside.
+    pub(crate) runs: Vec<(String, Measures)>,
+    /// Regions and the texts that they chose.
+    pub(crate) gallery: Vec<hard::HardQuery>,
+}
+
+/// The losses of a run.
+#[derive(Debug, Clone)]
+pub(crate) struct LossCurve {
+    /// The run's name; shown where there are two.
+    pub(crate) run: String,
+    /// A line per term.
+    pub(crate) plot: plots::Plot,
 }
 
 /// What the texts of one kind find.
@@ -61,11 +95,20 @@ pub(crate) struct FactTable {
 }
 
 impl EvalReport {
-    /// The object of `report.json`: facts of the run, then the numbers of every kind of text.
+    /// The object of `report.json`: facts of the run, then the numbers. Where a run stands beside, the plain keys are of the
+    /// one that was evaluated, and both have keys that end in their names.
     pub(crate) fn json(&self) -> Value {
         let mut keys = self.facts.keys.clone();
-        for result in &self.results {
-            result.keys(&mut keys);
+        match &self.findings {
+            Findings::Masks { results, .. } => results.iter().for_each(|result| result.keys(&mut keys)),
+            Findings::Captions(CaptionFindings { runs, .. }) => {
+                if let Some((_, main)) = runs.last() {
+                    main.keys(&mut keys);
+                }
+                if runs.len() > 1 {
+                    runs.iter().for_each(|(run, measures)| measures.keys_of(run, &mut keys));
+                }
+            }
         }
         Value::Object(keys)
     }

@@ -1,8 +1,8 @@
 //! The report as one HTML page: everything inline, light and dark, readable by someone who never heard of the run.
 
 use super::gallery::{Panel, Query};
-use super::plots::{self, Plot};
-use super::{EvalReport, RunFacts};
+use super::plots;
+use super::{EvalReport, Findings, RunFacts, hard};
 use crate::eval::output::percent;
 use crate::eval::scores::{Evaluated, TextKind};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -22,10 +22,20 @@ pub(crate) fn page(report: &EvalReport) -> String {
             body {
                 main {
                     (header(report))
-                    (headline(&report.results))
-                    (numbers(&report.results))
-                    (curves(report))
-                    @for gallery in &report.galleries { (queries(gallery.text, &gallery.queries)) }
+                    @match &report.findings {
+                        Findings::Masks { results, galleries } => {
+                            (headline(results))
+                            (numbers(results))
+                            (curves(report))
+                            @for gallery in galleries { (queries(gallery.text, &gallery.queries)) }
+                        }
+                        Findings::Captions(findings) => {
+                            (hard::cards(findings))
+                            (hard::numbers(findings))
+                            (curves(report))
+                            (hard::gallery(&findings.gallery))
+                        }
+                    }
                     (made(&report.facts))
                     footer { "Written by pixfleet " (env!("CARGO_PKG_VERSION")) ". Everything on this page is in this one file; the numbers are also in " code { "report.json" } "." }
                 }
@@ -79,11 +89,11 @@ fn headline(results: &[Evaluated]) -> Markup {
     }
 }
 
-fn times(value: f64, chance: f64) -> String {
+pub(super) fn times(value: f64, chance: f64) -> String {
     if chance > 0.0 { format!("{:.0} times", value / chance) } else { "not comparably".into() }
 }
 
-fn bars(rows: &[(&str, f64, &str)]) -> Markup {
+pub(super) fn bars(rows: &[(&str, f64, &str)]) -> Markup {
     html! {
         div.bars {
             @for (name, value, kind) in rows {
@@ -137,15 +147,17 @@ fn row(result: &Evaluated, i: usize, shown: &str, values: &[f64]) -> Markup {
 }
 
 fn curves(report: &EvalReport) -> Markup {
-    let drawn = |plot: &Option<Plot>| plot.as_ref().and_then(plots::svg);
-    let (losses, speed) = (drawn(&report.losses), drawn(&report.speed));
+    let losses: Vec<_> = report.losses.iter().filter_map(|c| Some((c.run.as_str(), plots::svg(&c.plot)?))).collect();
+    let speed = report.speed.as_ref().and_then(plots::svg);
     html! {
-        @if losses.is_some() || speed.is_some() {
+        @if !losses.is_empty() || speed.is_some() {
             section {
                 h2 { "Training" }
                 div.plots {
-                    @if let Some(svg) = losses {
-                        figure { (PreEscaped(svg)) figcaption { "Loss of each term per step, over the whole global batch, smoothed over a few steps."
+                    @for (run, svg) in &losses {
+                        figure { (PreEscaped(svg)) figcaption {
+                            @if losses.len() > 1 { b { (run) } ". " }
+                            "Loss of each term per step, over the whole global batch, smoothed over a few steps."
                             @for (name, meaning) in meanings(report) { " " b { (name) } ": " (meaning) "." } } }
                     }
                     @if let Some(svg) = speed {
@@ -172,7 +184,7 @@ const MEANINGS: [(&str, &str); 9] = [
 
 /// Name and meaning of each line of the loss plot that has one.
 fn meanings(report: &EvalReport) -> Vec<(&'static str, &'static str)> {
-    let drawn = |name: &str| report.losses.iter().any(|plot| plot.series.iter().any(|s| s.name == name));
+    let drawn = |name: &str| report.losses.iter().any(|curve| curve.plot.series.iter().any(|s| s.name == name));
     MEANINGS.into_iter().filter(|(name, _)| drawn(name)).collect()
 }
 

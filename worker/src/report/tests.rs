@@ -57,10 +57,15 @@ fn report() -> EvalReport {
     EvalReport {
         title: "demo".into(),
         lead: "A small model that finds regions by text.".into(),
-        results: vec![evaluated(TextKind::Short), evaluated(TextKind::Long)],
-        losses: Some(Plot { y_label: "loss", series: series.collect(), from_zero: true }),
+        findings: Findings::Masks {
+            results: vec![evaluated(TextKind::Short), evaluated(TextKind::Long)],
+            galleries: vec![Gallery { text: TextKind::Short, queries: vec![query(2.0), query(41.0)] }],
+        },
+        losses: vec![LossCurve {
+            run: "demo".into(),
+            plot: Plot { y_label: "loss", series: series.collect(), from_zero: true },
+        }],
         speed: None,
-        galleries: vec![Gallery { text: TextKind::Short, queries: vec![query(2.0), query(41.0)] }],
         facts: RunFacts {
             chips: vec![("steps".into(), "200".into())],
             tables: vec![FactTable { heading: "Data", rows: vec![("split".into(), "test".into())] }],
@@ -90,7 +95,7 @@ fn the_page_is_one_file_with_numbers_curves_and_pictures() {
 
 #[test]
 fn every_line_of_a_plot_has_a_colour_and_a_name_within_the_drawing() {
-    let plot = report().losses.expect("a plot");
+    let plot = report().losses.remove(0).plot;
     let colors: std::collections::BTreeSet<_> = plot.series.iter().map(|s| (s.color.0, s.color.1, s.color.2)).collect();
     assert_eq!(colors.len(), plot.series.len());
     let svg = super::plots::svg(&plot).expect("lines");

@@ -13,7 +13,7 @@ mod exchange;
 mod fault;
 mod feed;
 mod initial;
-mod inputs;
+pub(crate) mod inputs;
 mod reduce;
 mod rendezvous;
 mod session;
