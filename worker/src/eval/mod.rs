@@ -19,6 +19,7 @@ use anyhow::{Context, Result, ensure};
 use captions::CaptionArgs;
 use features::{FeatureJob, ImageFeatures, encode_split};
 use measure::Pairs;
+use pixfleet_cluster::spec::AlphaInit;
 use scores::TextKind;
 use serde_json::Value;
 use std::io::Write;
@@ -93,6 +94,11 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
 /// PixCLIP's evaluation.
 fn masks(opened: Opened<'_>, subject: &Subject) -> Result<Shown> {
     let args = opened.args;
+    ensure!(
+        subject.model.spec().alpha_init != AlphaInit::None,
+        "`{}` takes no mask, and no run of FG-CLIP has trained it: there is no protocol to evaluate it by",
+        subject.name
+    );
     let mut images: Vec<ImageFeatures> = Vec::new();
     let job = FeatureJob {
         reader: &subject.reader,

@@ -93,7 +93,7 @@ impl<'a> Pictures<'a> {
     /// If the row or its picture cannot be read again.
     pub(super) async fn row(&mut self, at: (u32, u32), image_id: &str) -> Result<&(ImageRow, RgbImage)> {
         if !self.rows.contains_key(&at) {
-            let columns = Columns { image: true, geometry: true, details: true, ..Columns::CAPTIONS };
+            let columns = Columns::PICTURE.with_captions().with_hard_negatives();
             let row = self.reader.read(at.0, &[at.1], columns).await?.pop();
             let row = row.ok_or_else(|| anyhow!("{image_id}: the row is gone"))?;
             let bytes = row.image.bytes.as_ref().ok_or_else(|| anyhow!("{image_id}: no image"))?;

@@ -4,6 +4,7 @@ use super::page::{bars, times};
 use super::{CaptionFindings, Measures};
 use crate::eval::output::percent;
 use maud::{Markup, html};
+use pixfleet_shards::HardNegKind;
 
 /// A region that had to choose its true text among hard negatives.
 #[derive(Debug, Clone)]
@@ -28,7 +29,7 @@ pub(crate) struct HardText {
     /// The text.
     pub(crate) text: String,
     /// What it changes, if that is known.
-    pub(crate) kind: Option<&'static str>,
+    pub(crate) kind: Option<HardNegKind>,
     /// Cosine of the region to it.
     pub(crate) similarity: f32,
 }
@@ -171,7 +172,7 @@ fn choice(query: &HardQuery) -> Markup {
                     @for text in &query.texts {
                         li.other-ink[!right] {
                             span.cos { (format!("{:.3}", text.similarity)) } " " (text.text)
-                            @if let Some(kind) = text.kind { " " small { "another " (kind) } }
+                            @if let Some(kind) = text.kind { " " small { "another " (kind.name()) } }
                         }
                     }
                 }

@@ -33,7 +33,11 @@ fn report(runs: &[(&str, f64)]) -> EvalReport {
         truth: "the red kite <left>".into(),
         similarity: 0.31,
         rank: 3.0,
-        texts: vec![HardText { text: "the blue kite".into(), kind: Some("colour"), similarity: 0.42 }],
+        texts: vec![HardText {
+            text: "the blue kite".into(),
+            kind: Some(pixfleet_shards::HardNegKind::Colour),
+            similarity: 0.42,
+        }],
         others: vec![OtherChoice { run: "stage1".into(), rank: 7.0, chosen: "two kites".into() }],
     };
     EvalReport {

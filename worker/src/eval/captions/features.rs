@@ -3,7 +3,6 @@
 //! training uses.
 
 use super::hard::Choice;
-use super::kinds::kinds;
 use crate::eval::features::rows_of;
 use crate::eval::feed::{SplitFeed, SplitRow};
 use crate::eval::subject::Subject;
@@ -13,6 +12,7 @@ use pixfleet_cluster::SampleId;
 use pixfleet_cluster::spec::Needs;
 use pixfleet_cluster::spec::terms::{HARD_TEXTS, Set};
 use pixfleet_model::{Compute, Features};
+use pixfleet_shards::Columns;
 use pixfleet_shards::batch::assemble;
 use pixfleet_shards::sample::{Sample, SampleConfig, full_sample};
 use pixfleet_shards::tokens::Cuts;
@@ -106,7 +106,9 @@ pub(crate) fn needs(subject: &Subject) -> Needs {
 /// # Errors
 /// A store that cannot be read, a model that does not fit.
 pub(crate) fn encode_split(subject: &Subject, config: &SampleConfig, limit: Option<u64>) -> Result<SplitFeatures> {
-    let feed = SplitFeed { reader: &subject.reader, columns: config.columns(), limit };
+    // Categories are among the details.
+    let columns = Columns { details: true, ..config.columns() };
+    let feed = SplitFeed { reader: &subject.reader, columns, limit };
     let mut features = SplitFeatures::default();
     features.bad = feed.each(
         |row| full_sample(row, config),
@@ -140,7 +142,8 @@ impl SplitFeatures {
             for region in &seen.regions {
                 let index = region.region.context("a region of a row has a number")?;
                 let of = &source.regions[index as usize];
-                let choice = (!region.choice.is_empty()).then(|| Choice { sims: Vec::new(), kinds: kinds(of) });
+                let choice =
+                    (!region.choice.is_empty()).then(|| Choice { sims: Vec::new(), kinds: of.hard_neg_kinds.clone() });
                 let image = self.images.len();
                 self.regions.push(RegionPlace { image, index, category: of.category.clone(), choice });
             }

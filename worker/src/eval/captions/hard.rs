@@ -2,6 +2,7 @@
 //! the negatives change. Pure: no tensor, no file.
 
 use crate::eval::retrieve::AnswerRank;
+use pixfleet_shards::HardNegKind;
 use std::collections::BTreeMap;
 
 /// A region's similarities to its true text and to its negatives.
@@ -10,7 +11,7 @@ pub(crate) struct Choice {
     /// The true text's first.
     pub(crate) sims: Vec<f32>,
     /// What each negative changes; empty where it is not known.
-    pub(crate) kinds: Vec<&'static str>,
+    pub(crate) kinds: Vec<HardNegKind>,
 }
 
 impl Choice {
@@ -34,7 +35,7 @@ impl Choice {
     }
 
     /// The true text with the negatives of one kind.
-    fn among(&self, kind: &str) -> Vec<f32> {
+    fn among(&self, kind: HardNegKind) -> Vec<f32> {
         let own = self.kinds.iter().zip(&self.sims[1..]).filter(|(k, _)| **k == kind).map(|(_, sim)| *sim);
         std::iter::once(self.sims[0]).chain(own).collect()
     }
@@ -69,15 +70,15 @@ impl ChoiceScore {
 pub(crate) struct HardScores {
     /// Among all negatives of a region.
     pub(crate) all: ChoiceScore,
-    /// Among those of one kind, by its name.
-    pub(crate) kinds: BTreeMap<&'static str, ChoiceScore>,
+    /// Among those of one kind.
+    pub(crate) kinds: BTreeMap<HardNegKind, ChoiceScore>,
 }
 
 impl HardScores {
     /// `None` where no region has hard negatives.
     pub(crate) fn of(choices: &[&Choice]) -> Option<Self> {
         let all = ChoiceScore::of(&choices.iter().map(|c| c.sims.clone()).collect::<Vec<_>>())?;
-        let mut rows: BTreeMap<&'static str, Vec<Vec<f32>>> = BTreeMap::new();
+        let mut rows: BTreeMap<HardNegKind, Vec<Vec<f32>>> = BTreeMap::new();
         for choice in choices {
             let mut kinds = choice.kinds.clone();
             kinds.sort_unstable();
@@ -95,7 +96,7 @@ impl HardScores {
 mod tests {
     use super::*;
 
-    fn choice(sims: &[f32], kinds: &[&'static str]) -> Choice {
+    fn choice(sims: &[f32], kinds: &[HardNegKind]) -> Choice {
         Choice { sims: sims.to_vec(), kinds: kinds.to_vec() }
     }
 
@@ -113,15 +114,15 @@ mod tests {
     #[test]
     fn a_kind_is_a_choice_among_its_own_negatives_with_its_own_chance() {
         let choices = [
-            choice(&[0.5, 0.6, 0.1, 0.2], &["colour", "size", "size"]),
-            choice(&[0.5, 0.1, 0.2, 0.7], &["colour", "colour", "count"]),
+            choice(&[0.5, 0.6, 0.1, 0.2], &[HardNegKind::Colour, HardNegKind::Size, HardNegKind::Size]),
+            choice(&[0.5, 0.1, 0.2, 0.7], &[HardNegKind::Colour, HardNegKind::Colour, HardNegKind::Count]),
         ];
         let scores = HardScores::of(&choices.iter().collect::<Vec<_>>()).expect("choices");
         assert_eq!(scores.all.right, 0.0);
         let found: Vec<_> = scores.kinds.iter().map(|(kind, s)| (*kind, s.regions, s.right)).collect();
-        assert_eq!(found, [("colour", 2, 0.5), ("count", 1, 0.0), ("size", 1, 1.0)]);
-        assert!((scores.kinds["colour"].chance - (1.0 / 2.0 + 1.0 / 3.0) / 2.0).abs() < 1e-12);
-        assert!((scores.kinds["size"].chance - 1.0 / 3.0).abs() < 1e-12);
+        assert_eq!(found, [(HardNegKind::Colour, 2, 0.5), (HardNegKind::Size, 1, 1.0), (HardNegKind::Count, 1, 0.0)]);
+        assert!((scores.kinds[&HardNegKind::Colour].chance - (1.0 / 2.0 + 1.0 / 3.0) / 2.0).abs() < 1e-12);
+        assert!((scores.kinds[&HardNegKind::Size].chance - 1.0 / 3.0).abs() < 1e-12);
     }
 
     #[test]

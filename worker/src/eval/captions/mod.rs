@@ -6,7 +6,6 @@ mod classes;
 mod features;
 mod gallery;
 mod hard;
-mod kinds;
 pub(crate) mod measure;
 mod table;
 

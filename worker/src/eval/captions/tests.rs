@@ -5,6 +5,7 @@ use super::measure::Measures;
 use super::table;
 use pixfleet_cluster::spec::terms::{HARD_TEXTS, Set};
 use pixfleet_model::{BySet, Features, Items, Slots};
+use pixfleet_shards::HardNegKind;
 use serde_json::{Map, Value};
 use tch::Tensor;
 
@@ -18,7 +19,7 @@ fn place(image: usize, index: u32, choice: Option<Choice>) -> RegionPlace {
 
 fn choice(best: usize) -> Choice {
     let sims = (0..11).map(|i| if i == best { 0.9 } else { 0.1 - 0.001 * i as f32 }).collect();
-    Choice { sims, kinds: [["colour"; 5], ["count"; 5]].concat() }
+    Choice { sims, kinds: [[HardNegKind::Colour; 5], [HardNegKind::Count; 5]].concat() }
 }
 
 /// Three images: the first has two regions, the second one, the third none; the third has no long caption. The second's
