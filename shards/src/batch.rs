@@ -2,23 +2,11 @@
 
 use crate::sample::{Sample, Text};
 use crate::tokens::Cuts;
+use pixfleet_cluster::ledger::Substitution;
 use pixfleet_cluster::spec::Needs;
 use pixfleet_cluster::spec::terms::{HARD_TEXTS, Set};
-use pixfleet_cluster::{Class, Position, SampleId};
+use pixfleet_cluster::{Class, SampleId};
 use std::collections::BTreeMap;
-
-/// A bad row and the one that stands in for it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Substitution {
-    /// Place in the stream of samples.
-    pub position: Position,
-    /// The row that was dealt.
-    pub wanted: SampleId,
-    /// The row that was used.
-    pub used: SampleId,
-    /// What was wrong with the row that was dealt.
-    pub reason: String,
-}
 
 /// The texts of one set, one an item (of hard negatives [`HARD_TEXTS`] a slot).
 #[derive(Debug, Clone, PartialEq)]

@@ -1,3 +1,5 @@
+//! What FG-CLIP's probe reads and says.
+
 use super::fgclip::{needs, probe, read};
 use super::*;
 use crate::weights::Preset;

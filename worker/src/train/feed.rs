@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use futures::{StreamExt, TryStreamExt};
 use pixfleet_checkpoint::Attempts;
-use pixfleet_cluster::{Class, Lane, LaneMap, Position, SampleId, SampleOrder, Step};
-use pixfleet_shards::batch::{Batch, BatchError, Substitution, assemble};
+use pixfleet_cluster::ledger::Substitution;
+use pixfleet_cluster::{Class, Lane, LaneMap, SampleId, SampleOrder, Step};
+use pixfleet_shards::batch::{Batch, BatchError, assemble};
 use pixfleet_shards::error::ShardError;
 use pixfleet_shards::reader::RowGroupReader;
 use pixfleet_shards::row::ImageRow;
@@ -167,7 +168,7 @@ async fn step_batches(
             Err(reason) => {
                 let (used, sample) = substitute(source, order, *dealt, &reason).await?;
                 tracing::warn!(position = dealt.position, reason, ?used, "bad row replaced");
-                let position = Position(dealt.position);
+                let position = dealt.position;
                 substitutions.push(Substitution { position, wanted: dealt.id, used, reason });
                 (used, sample)
             }
@@ -177,7 +178,7 @@ async fn step_batches(
     let size = range.map.lane_size() as usize;
     let lanes = samples.chunks(size).zip(range.lanes.clone()).map(|(part, lane)| {
         let places = range.map.positions(step, Lane(lane));
-        let own = substitutions.iter().filter(|s| places.contains(&s.position.0)).cloned().collect();
+        let own = substitutions.iter().filter(|s| places.contains(&s.position)).cloned().collect();
         assemble(part, &source.config.needs, own)
     });
     let lanes: Vec<Batch> = lanes.collect::<Result<_, _>>()?;

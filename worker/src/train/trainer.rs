@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pixfleet_checkpoint::{Attempts, CheckpointError, Folder, HostTensor, PartKey, load_at};
-use pixfleet_cluster::ledger::Substitution;
 use pixfleet_cluster::peer::Word;
 use pixfleet_cluster::run::{Form, LeaveKind, Left, StepReport};
 use pixfleet_cluster::{Generation, LaneMap, Manifest, Rank, Step};
@@ -124,10 +123,12 @@ impl Trainer {
     }
 
     fn fail(&mut self, generation: Generation, error: &TrainError) -> Result<(), TrainError> {
-        let (kind, lost_rank) = match error {
-            TrainError::Collective(CollectiveError::Aborted { .. }) => (LeaveKind::Aborted, None),
-            TrainError::Collective(CollectiveError::LostPeer { rank, .. }) => (LeaveKind::Collective, rank.map(Rank)),
-            _ => (LeaveKind::Collective, None),
+        let aborted = matches!(error, TrainError::Collective(CollectiveError::Aborted { .. }));
+        let kind = if aborted { LeaveKind::Aborted } else { LeaveKind::Collective };
+        let lost_rank = if let TrainError::Collective(CollectiveError::LostPeer { rank, .. }) = error {
+            rank.map(Rank)
+        } else {
+            None
         };
         self.leave(generation, kind, error.sentence(), lost_rank)
     }
@@ -291,12 +292,7 @@ impl Trainer {
         let every = self.core.spec.train.digest_every_steps;
         let compared = every > 0 && step.next().0.is_multiple_of(every);
         let digest = compared.then(|| state::digest(&mut self.core)).transpose()?;
-        let substitutions = batches.lanes.iter().flat_map(|batch| &batch.substitutions).map(|s| Substitution {
-            position: s.position.0,
-            wanted: s.wanted,
-            used: s.used,
-            reason: s.reason.clone(),
-        });
+        let substitutions = batches.lanes.iter().flat_map(|batch| &batch.substitutions).cloned();
         let report = StepReport {
             generation: form.generation,
             step,

@@ -124,14 +124,14 @@ fn an_epoch_deals_every_row_once_and_replaces_the_bad_one() {
         assert_ne!(s.used, s.wanted);
         let place = "train/part-00000.parquet, row group 1, row 5";
         assert!(s.reason.starts_with(place), "{}", s.reason);
-        let at = s.position.0;
+        let at = s.position;
         let used = batches[&(at / 12, (at % 12 / 3) as u32)].samples[(at % 3) as usize];
         assert_eq!(used, s.used, "the stand-in is in the place of the bad row");
     }
     for epoch in 0..3 {
         let mut rows: Vec<u64> = Vec::new();
         for (place, sample) in batches.values().flat_map(|b| &b.samples).enumerate() {
-            let replaced = substitutions.iter().find(|s| s.position.0 == place as u64);
+            let replaced = substitutions.iter().find(|s| s.position == place as u64);
             let wanted = replaced.map_or(*sample, |s| s.wanted);
             if wanted.epoch == epoch {
                 rows.push(source.order.row_number(wanted));
