@@ -215,7 +215,16 @@ fn eval(system: DemoSystem, paths: &DemoPaths, journal: &DemoJournal) -> Result<
     let url = |run: &DemoRun| format!("{}/{}", paths.store, run.name);
     let mut command = crate::torch::beside("pixfleet-worker")?;
     match system.runs() {
-        [first, second] => command.args(["eval", &url(second), "--beside", &url(first), "--labels", "stage2,stage1"]),
+        [first, second] => command.args([
+            "eval",
+            &url(second),
+            "--beside",
+            &url(first),
+            "--label",
+            "stage2",
+            "--beside-label",
+            "stage1",
+        ]),
         runs => command.args(["eval", &url(&runs[0]), "--text", "short,long"]),
     };
     command.args(["--data", &paths.data, "--split", "test", "--out"]);
