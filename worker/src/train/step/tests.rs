@@ -13,6 +13,7 @@ use pixfleet_model::clip::ClipVisionConfig;
 use pixfleet_model::vision::VisionConfig;
 use pixfleet_shards::batch::BatchTexts;
 use std::sync::Arc;
+use tch::Tensor;
 
 const SIDE: i64 = 24;
 const TEXT: usize = 12;
