@@ -112,8 +112,8 @@ def fgclip_inputs():
     }
 
 
-def hf_clip(cli):
-    config = CLIPConfig(
+def hf_config():
+    return CLIPConfig(
         vision_config=dict(image_size=224, patch_size=16, hidden_size=768, intermediate_size=3072, num_hidden_layers=12,
                            num_attention_heads=12, hidden_act="quick_gelu", layer_norm_eps=1e-5, projection_dim=512),
         text_config=dict(vocab_size=END + 1, hidden_size=512, intermediate_size=2048, num_hidden_layers=12,
@@ -121,12 +121,18 @@ def hf_clip(cli):
                          bos_token_id=START, eos_token_id=END, pad_token_id=END, projection_dim=512),
         projection_dim=512,
     )  # fmt: skip
-    published = randomized(CLIPModel(config), 1)
-    published.save_pretrained(cli.folder / "hf")
-    file = cli.folder / "hf" / "model.safetensors"
+
+
+def hf_file(cli):
+    randomized(CLIPModel(hf_config()), 1).save_pretrained(cli.folder / "hf")
+    return cli.folder / "hf" / "model.safetensors"
+
+
+def hf_clip(cli):
+    file = hf_file(cli)
     back = cli.exported(cli.imported([file], "clip-b16"), "official")
     same("hf-clip: import and export give the same file", back, load_file(file))
-    official = loads("hf-clip", randomized(CLIPModel(config), 2), back)
+    official = loads("hf-clip", randomized(CLIPModel(hf_config()), 2), back)
     start = cli.imported([file], "fgclip1-b16")
     inputs = fgclip_inputs()
     with torch.no_grad():
@@ -141,7 +147,6 @@ def hf_clip(cli):
     rows += [table[76] + k * (table[76] - table[75]) / 4 for k in range(4)]
     error = (torch.stack(rows) - started["text_model.embeddings.position_embedding_res.weight"]).abs().max().item()
     check("hf-clip: 77 positions stretched to 248 for fgclip1", error < 1e-6, f"({error:.1e})")
-    return file
 
 
 def fgclip1(cli):
@@ -157,7 +162,7 @@ def fgclip1(cli):
     close("fgclip1", cli.probe("fgclip1-b16", "fgclip1", weights, inputs), features)
 
 
-def openai(cli, hf_file):
+def openai_clip(cli):
     published = randomized(OpenAiClip(), 4).half()
     torch.save({"state_dict": published.state_dict(), "epoch": 3}, cli.folder / "openai.pt")
     file = cli.folder / "openai.pt"
@@ -169,9 +174,12 @@ def openai(cli, hf_file):
     with torch.no_grad():
         features = official.features(inputs)
     close("openai-clip", cli.probe("fgclip1-b16", "fgclip1", cli.imported([file], "fgclip1-b16"), inputs), features)
+
+
+def alphaclip(cli):
     alpha = randomized(OpenAiVision(alpha=True), 5)
     torch.save(alpha.state_dict(), cli.folder / "alpha.pth")
-    back = cli.exported(cli.imported([hf_file, cli.folder / "alpha.pth"], "alphaclip-b16"), "alphaclip")
+    back = cli.exported(cli.imported([hf_file(cli), cli.folder / "alpha.pth"], "alphaclip-b16"), "alphaclip")
     same("alphaclip: import and export give the same file", back, alpha.state_dict())
     loads("alphaclip", OpenAiVision(alpha=True), back)
 
@@ -196,16 +204,19 @@ def pixclip(cli):
     close("pixclip", cli.probe("eva02-b16", "alphaclip", weights, inputs), features)
 
 
+SYSTEMS = {"hf-clip": hf_clip, "openai-clip": openai_clip, "alphaclip": alphaclip, "fgclip1": fgclip1, "pixclip": pixclip}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("systems", nargs="*", default=SYSTEMS, help=", ".join(SYSTEMS))
     parser.add_argument("--program", default="target/debug/pixfleet")
     parser.add_argument("--out", type=Path, default=Path("target/import"))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     cli = Cli(args.program, args.out)
-    openai(cli, hf_clip(cli))
-    fgclip1(cli)
-    pixclip(cli)
+    for system in args.systems:
+        SYSTEMS[system](cli)
     print(f"{len(faults)} faults" + "".join(f"\n  {fault}" for fault in faults))
     sys.exit(bool(faults))
 
