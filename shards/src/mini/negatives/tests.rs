@@ -190,10 +190,13 @@ fn related(relation: &str, me: usize, to: usize, all: &[Sight<'_>]) -> bool {
     }
 }
 
-/// Whether a thing called `a` might be called `b`: they have a word in common.
+/// Whether a thing called `a` might be called `b`: they have a word in common that tells something.
 fn same(a: &str, b: &str) -> bool {
     let plain = |w: &str| w.trim_end_matches('s').to_lowercase();
-    a.split([' ', '-']).any(|w| w.len() > 3 && b.split([' ', '-']).any(|v| plain(w) == plain(v))) || a == b
+    let colour = |w: &str| NAMES.iter().any(|(name, _)| *name == w);
+    let telling = |w: &&str| w.len() > 3 && !["with", "without", "face"].contains(w) && !colour(w);
+    let shared = |w: &str| b.split([' ', '-']).any(|v| plain(w) == plain(v));
+    a == b || a.split([' ', '-']).filter(telling).any(shared)
 }
 
 /// The attributes in which two readings differ.
