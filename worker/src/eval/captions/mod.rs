@@ -12,7 +12,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use super::history::Training;
 use super::subject::{Subject, SubjectArgs};
 use super::{Opened, Shown, facts};
 use crate::report::{CaptionFindings, EvalReport, Findings, LossCurve};
@@ -25,7 +24,7 @@ use serde_json::Value;
 /// What can be typed for FG-CLIP's runs.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct CaptionArgs {
-    /// Another run, <store>/<name>, to be measured on the same split and shown beside (FG-CLIP).
+    /// Another run, `<store>/<name>`, to be measured on the same split and shown beside (FG-CLIP).
     #[arg(long, value_name = "RUN")]
     beside: Option<String>,
     /// What RUN is called where there are two; its name unless told.
@@ -118,7 +117,7 @@ pub(super) fn evaluate(opened: Opened<'_>, subject: Subject) -> Result<Shown> {
         title: about::title(&runs),
         lead: about::lead(main, &typed.split),
         losses: runs.iter().filter_map(curve).collect(),
-        speed: Some(&main.subject.training).and_then(Training::speed_plot),
+        speed: main.subject.training.speed_plot(),
         findings: Findings::Captions(CaptionFindings { runs: columns, gallery }),
         facts,
     };
