@@ -145,7 +145,7 @@ fn bf16_stays_near_fp32_and_every_parameter_gets_an_fp32_gradient() {
         assert_eq!(rough.kind(), Kind::Float);
         let cosine = worst_cosine(&exact, &rough);
         assert!(cosine > 0.9999, "{path:?}: cosine {cosine}");
-        loss = loss + (rough * hash_fill("g", &[3, 24], 1.0)).sum(Kind::Float);
+        loss += (rough * hash_fill("g", &[3, 24], 1.0)).sum(Kind::Float);
     }
     loss.backward();
     check_gradients(&params);
