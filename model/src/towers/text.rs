@@ -17,6 +17,7 @@ const BUCKET: i64 = 16;
 
 /// A text tower of any kind.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a model has one, for as long as it lives")]
 pub enum TextTower {
     /// The adapter over stored vectors of a frozen encoder (method.md 1.5).
     Adapter(TextProj),

@@ -10,6 +10,7 @@ use crate::vision::{Vision, VisionConfig, VisionOut};
 
 /// A vision tower of any kind: canvas of S x S pixels, with or without a mask, to an image feature and a patch map.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a model has one, for as long as it lives")]
 pub enum VisionTower {
     /// EVA02 (method.md 1.2), names below `visual.`.
     Eva(Vision),
@@ -106,7 +107,6 @@ impl VisionTower {
     }
 
     /// Projects and normalizes raw features: [.., C] -> [.., D], L2-normalized fp32.
-    #[must_use]
     pub fn head_norm(&self, w: &Weights<'_>, raw: &Tensor) -> Tensor {
         match self {
             Self::Eva(v) => v.head_norm(w, raw),
