@@ -10,7 +10,7 @@ use std::process::ExitCode;
 pub(crate) enum Command {
     /// Join a run as a worker.
     Worker(Passed),
-    /// Evaluate a checkpoint: text -> region, region -> text, the right region within its image.
+    /// Evaluate a checkpoint: which region or picture a text means, and which of many texts is true of a region.
     Eval(Passed),
     /// Write image, region and text embeddings of a split to Parquet.
     Encode(Passed),

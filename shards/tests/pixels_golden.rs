@@ -1,9 +1,13 @@
 //! Pixels against pycocotools and Pillow; the golden files are written by the scripts beside them.
 
+use image::{ExtendedColorType, ImageEncoder};
 use pixfleet_cluster::rng::mix;
+use pixfleet_cluster::spec::{DataSpec, Fit, LossPreset, LossSpec, Needs};
 use pixfleet_shards::pixels::resize::{Raster, Rect};
 use pixfleet_shards::pixels::rle::Rle;
 use pixfleet_shards::pixels::{Mask, Rgb, polygon};
+use pixfleet_shards::sample::{SampleConfig, TextSource, full_sample};
+use pixfleet_shards::{ImageRow, ImageSource};
 
 fn draw(i: u64, k: u64, n: u64) -> u64 {
     mix((i << 32) + k) % n
@@ -95,6 +99,13 @@ fn polygons_rasterize_as_pycocotools_does() {
 }
 
 /// Both compute in fixed point with their own rounding: one grey level apart at most.
+/// The same picture as in resize.py and clip_pixels.py.
+fn picture(width: u32, height: u32) -> Rgb {
+    let level = |x: u64, y: u64, c| 64 + ((mix(y / 5 * 1000 + x / 4 * 3 + c) >> 8) & 127) as u8;
+    let points = (0..u64::from(height)).flat_map(|y| (0..u64::from(width)).map(move |x| (x, y)));
+    Rgb { width, height, data: points.flat_map(|(x, y)| (0..3).map(move |c| level(x, y, c))).collect() }
+}
+
 #[test]
 fn resizing_agrees_with_pillow_to_one_grey_level() {
     let mut seen = 0;
@@ -104,10 +115,7 @@ fn resizing_agrees_with_pillow_to_one_grey_level() {
         let (w, h) = (u64::from(n[0]), u64::from(n[1]));
         let points = (0..h).flat_map(|y| (0..w).map(move |x| (x, y)));
         let ours = if f[0] == "rgb" {
-            let data = points
-                .flat_map(|(x, y)| (0..3).map(move |c| 64 + ((mix(y / 5 * 1000 + x / 4 * 3 + c) >> 8) & 127) as u8))
-                .collect();
-            Rgb { width: n[0], height: n[1], data }.resized(Rect::whole(n[0], n[1]), n[2], n[3]).data
+            picture(n[0], n[1]).resized(Rect::whole(n[0], n[1]), n[2], n[3]).data
         } else {
             let data = points.map(|(x, y)| 255 * (mix(y / 6 * 1000 + x / 7) & 1) as u8).collect();
             Mask { width: n[0], height: n[1], data }.resized(Rect::whole(n[0], n[1]), n[2], n[3]).data
@@ -120,4 +128,40 @@ fn resizing_agrees_with_pillow_to_one_grey_level() {
         seen += 1;
     }
     assert_eq!(seen, 8);
+}
+
+#[test]
+fn a_sample_has_the_pixels_that_clips_image_processor_makes_but_for_one_grey_level() {
+    let mut seen = 0;
+    for line in include_str!("golden/clip_pixels.txt").lines() {
+        let f: Vec<&str> = line.split(' ').collect();
+        let [width, height, size] = [0, 1, 2].map(|i: usize| f[i].parse::<u32>().expect("size"));
+        let theirs: Vec<f32> = (0..f[3].len() / 8)
+            .map(|i| f32::from_bits(u32::from_str_radix(&f[3][8 * i..8 * i + 8], 16).expect("hex").swap_bytes()))
+            .collect();
+        let ours = pixels(&picture(width, height), size);
+        assert_eq!((ours.len(), theirs.len()), ((3 * size * size) as usize, (3 * size * size) as usize));
+        // The smallest standard deviation of a channel is 0.2613.
+        let level = 1.0 / (255.0 * 0.2613);
+        let apart: Vec<f32> = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).collect();
+        assert!(apart.iter().all(|&d| d < level + 1e-5), "{width} x {height}: more than a level apart");
+        let exact = apart.iter().filter(|&&d| d < 1e-5).count();
+        assert!(exact * 10 >= apart.len() * 9, "{width} x {height}: {exact} of {} the same", apart.len());
+        seen += 1;
+    }
+    assert_eq!(seen, 3);
+}
+
+/// The planes of a row's picture, squashed: [3, size, size].
+fn pixels(picture: &Rgb, size: u32) -> Vec<f32> {
+    let mut png = Vec::new();
+    image::codecs::png::PngEncoder::new(&mut png)
+        .write_image(&picture.data, picture.width, picture.height, ExtendedColorType::Rgb8)
+        .expect("encodes");
+    let data = DataSpec { fit: Fit::Squash, ..DataSpec::default() };
+    let needs = Needs::of(&LossSpec::preset(LossPreset::Fgclip1Stage1), &data);
+    let image = ImageSource { bytes: Some(png.into()), ..ImageSource::default() };
+    let row = ImageRow { image, width: picture.width, height: picture.height, ..ImageRow::default() };
+    let config = SampleConfig { data, size, needs, texts: TextSource::Vectors(1) };
+    full_sample(&row, &config).expect("a good row").pixels
 }

@@ -86,14 +86,39 @@ impl ClipText {
     /// If L is beyond the path's positions, an id outside the vocabulary, a text without an end, or the tower has no
     /// long path.
     pub fn forward(&self, w: &Weights<'_>, ids: &Tensor, path: TextPath) -> Result<Tensor, ModelError> {
+        Ok(Tensor::f_cat(&self.forward_each(w, std::slice::from_ref(ids), path)?, 0)?)
+    }
+
+    /// As [`Self::forward`], for batches of different lengths. The vocabulary is looked up once for all of them: the
+    /// gradient of each lookup is a table of the whole vocabulary.
+    ///
+    /// # Errors
+    /// Those of [`Self::forward`].
+    pub fn forward_each(&self, w: &Weights<'_>, ids: &[Tensor], path: TextPath) -> Result<Vec<Tensor>, ModelError> {
         let long = match path {
             TextPath::Short => None,
             TextPath::Long => Some(self.long.as_ref().ok_or(ModelError::NoLongPath)?),
         };
         let most = long.map_or(self.config.short_positions, |_| self.config.long_positions());
-        let texts = CheckedIds::check(ids, most, &self.config, w.device())?;
+        let check = |ids: &Tensor| CheckedIds::check(ids, most, &self.config, w.device());
+        let batches = ids.iter().map(check).collect::<Result<Vec<_>, _>>()?;
+        let flat: Vec<Tensor> = batches.iter().map(|texts| texts.ids.flatten(0, 1)).collect();
+        let counts: Vec<i64> = flat.iter().map(|ids| ids.size()[0]).collect();
+        let words = Tensor::embedding(w.fp32(self.tokens), &Tensor::f_cat(&flat, 0)?, -1, false, false);
+        let words = words.f_split_with_sizes(counts, 0)?;
+        batches.iter().zip(&words).map(|(texts, words)| self.features(w, texts, words, long)).collect()
+    }
+
+    /// `words` [n * L, W], the embedded ids of `texts` -> [n, D].
+    fn features(
+        &self,
+        w: &Weights<'_>,
+        texts: &CheckedIds,
+        words: &Tensor,
+        long: Option<&LongPath>,
+    ) -> Result<Tensor, ModelError> {
         let (n, length) = texts.ids.size2()?;
-        let words = Tensor::embedding(w.fp32(self.tokens), &texts.ids, -1, false, false);
+        let words = words.f_view([n, length, self.config.width])?;
         let positions = match long {
             None => w.fp32(self.positions).narrow(0, 0, length),
             Some(long) => long.positions(w, length),

@@ -89,13 +89,13 @@ fn by_length(clip: &ClipText, w: &Weights<'_>, texts: &TokenIds, path: TextPath)
     let mut order: Vec<i64> = (0..lengths.len() as i64).collect();
     order.sort_by_key(|&i| lengths[i as usize]);
     let buckets = order.chunk_by(|&a, &b| (lengths[a as usize] - 1) / BUCKET == (lengths[b as usize] - 1) / BUCKET);
-    let mut features = Vec::new();
-    for bucket in buckets {
+    let cut = |bucket: &[i64]| {
         let longest = bucket.iter().map(|&i| lengths[i as usize]).max().unwrap_or(1);
         let index = Tensor::from_slice(bucket).f_to_device(texts.ids.device())?;
-        let ids = texts.ids.f_index_select(0, &index)?.f_narrow(1, 0, longest)?;
-        features.push(clip.forward(w, &ids, path)?);
-    }
+        texts.ids.f_index_select(0, &index)?.f_narrow(1, 0, longest)
+    };
+    let buckets = buckets.map(cut).collect::<Result<Vec<_>, _>>()?;
+    let features = clip.forward_each(w, &buckets, path)?;
     if let [one] = features.as_slice()
         && order.is_sorted()
     {

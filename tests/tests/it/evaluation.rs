@@ -1,5 +1,6 @@
 //! What comes after training: eval, encode, export and probe on a run's newest checkpoint.
 
+use pixfleet_tests::system::System;
 use pixfleet_tests::{TestRun, dataset, pixfleet, succeed};
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -21,6 +22,23 @@ const KEYS: [&str; 15] = [
     "long_text_to_region_r10",
     "long_in_image_mask",
     "long_in_image_full",
+];
+
+/// The same of FG-CLIP's runs.
+const FGCLIP_KEYS: [&str; 13] = [
+    "steps",
+    "samples_seen",
+    "samples_per_s",
+    "test_images",
+    "test_regions",
+    "hard_regions",
+    "hard_choice",
+    "chance_hard",
+    "long_text_to_image_r10",
+    "short_text_to_image_r1",
+    "chance_r10",
+    "in_image_region",
+    "wall_s",
 ];
 
 #[test]
@@ -64,4 +82,29 @@ fn a_run_is_evaluated_encoded_and_exported() {
     ] {
         assert!(tensors.tensor(name).is_ok(), "the export lacks {name}");
     }
+}
+
+#[test]
+fn two_runs_of_fgclip_are_reported_side_by_side() {
+    let [first, second] = ["evaluated-first", "evaluated-second"].map(|name| TestRun::of(name, System::Fgclip));
+    for (run, steps) in [(&first, 1), (&second, 2)] {
+        let mut train = run.train(1);
+        train.args(["--set", &format!("schedule.steps={steps}")]);
+        succeed(train);
+    }
+    let out = second.dir.join("report");
+    let mut eval = pixfleet(["eval", &second.url(), "--beside", &first.url(), "--label", "later", "--beside-label"]);
+    eval.args(["earlier", "--data", dataset(), "--split", "test", "--templates", "plain", "--out"]).arg(&out);
+    succeed(eval);
+
+    let report: Value =
+        serde_json::from_slice(&std::fs::read(out.join("report.json")).expect("written")).expect("JSON");
+    let number = |key: &str| report[key].as_f64().unwrap_or_else(|| panic!("report.json lacks {key}: {report}"));
+    for key in FGCLIP_KEYS.into_iter().chain(["hard_choice_earlier", "hard_choice_later", "in_image_region_earlier"]) {
+        assert!(number(key).is_finite() && number(key) >= 0.0, "{key}");
+    }
+    assert_eq!((number("steps"), number("hard_choice")), (2.0, number("hard_choice_later")));
+    assert!((number("chance_hard") - 1.0 / 11.0).abs() < 1e-4);
+    let html = std::fs::read_to_string(out.join("report.html")).expect("written");
+    assert!(html.contains("earlier") && html.contains("data:image/"), "both runs and pictures are on the page");
 }

@@ -4,12 +4,14 @@
 //! |---|---|---|
 //! | `image_id` | string | key of the image |
 //! | `region` | int32 | number of the region within its image |
-//! | `region_embedding` | fixed list of D float32 | image with the region's mask |
-//! | `image_embedding` | fixed list of D float32 | image with an all-ones mask |
-//! | `short_embedding`, `long_embedding` | fixed list of D float32, nullable | the region's texts through the adapter |
+//! | `region_embedding` | fixed list of D float32 | PixCLIP: image with the region's mask; FG-CLIP: pooled from the patch map by the region's box |
+//! | `image_embedding` | fixed list of D float32 | the image, with an all-ones mask where the tower has a mask |
+//! | `short_embedding` | fixed list of D float32, nullable | the region's short text |
+//! | `long_embedding` | fixed list of D float32, nullable | PixCLIP: the region's long text; FG-CLIP: the image's long caption |
 //!
 //! All embeddings are L2-normalized, so a dot product is the cosine.
 
+use crate::eval::captions::features as captions;
 use crate::eval::features::{FeatureJob, ImageFeatures, RegionFeatures, encode_split};
 use crate::eval::subject::{Subject, SubjectArgs};
 use anyhow::{Context, Result};
@@ -39,19 +41,30 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     let subject = runtime.block_on(Subject::open(&args.subject))?;
-    let job = FeatureJob {
+    let mut table = Table::create(&args.out, subject.model.vision().sizes().embed())?;
+    let bad = if subject.needs.draws_region() {
+        let job = job(&subject, args.subject.limit)?;
+        encode_split(&job, |images| table.push(&images))?
+    } else {
+        let config = subject.config(captions::needs(&subject))?;
+        let split = captions::encode_split(&subject, &config, args.subject.limit)?;
+        table.push(&split.by_image())?;
+        split.bad
+    };
+    let rows = table.finish()?;
+    eprintln!("{rows} regions of {} in {}; {bad} bad rows left out", args.subject.split, args.out.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn job(subject: &Subject, limit: Option<u64>) -> Result<FeatureJob<'_>> {
+    Ok(FeatureJob {
         reader: &subject.reader,
         config: subject.mask_config()?,
         model: &subject.model,
         device: subject.device,
         boxes: false,
-        limit: args.subject.limit,
-    };
-    let mut table = Table::create(&args.out, subject.model.vision().sizes().embed())?;
-    let bad = encode_split(&job, |images| table.push(&images))?;
-    let rows = table.finish()?;
-    eprintln!("{rows} regions of {} in {}; {bad} bad rows left out", args.subject.split, args.out.display());
-    Ok(ExitCode::SUCCESS)
+        limit,
+    })
 }
 
 /// The file, while it grows. It gets its name when it is whole.

@@ -3,7 +3,7 @@
 //! training uses.
 
 use super::hard::Choice;
-use crate::eval::features::rows_of;
+use crate::eval::features::{ImageFeatures, RegionFeatures, Text, rows_of};
 use crate::eval::feed::{SplitFeed, SplitRow};
 use crate::eval::subject::Subject;
 use crate::train::inputs::inputs;
@@ -62,6 +62,12 @@ impl Vectors {
     pub(crate) fn pick(&self, wanted: &[usize]) -> Tensor {
         let wanted: Vec<i64> = wanted.iter().map(|&i| i as i64).collect();
         self.tensor().index_select(0, &Tensor::from_slice(&wanted))
+    }
+
+    /// Vector number `at`.
+    fn row(&self, at: usize) -> &[f32] {
+        let d = self.values.len() / self.owners.len();
+        &self.values[at * d..(at + 1) * d]
     }
 
     fn push(&mut self, features: &Tensor, owners: impl IntoIterator<Item = usize>) -> Result<()> {
@@ -131,6 +137,33 @@ pub(crate) fn encode_split(subject: &Subject, config: &SampleConfig, limit: Opti
 }
 
 impl SplitFeatures {
+    /// Image by image: a region's vector is the one pooled from the patch map, its short text its expression, its long text
+    /// the image's long caption.
+    pub(crate) fn by_image(&self) -> Vec<ImageFeatures> {
+        let text = |vectors: &Vectors, owner: usize| {
+            let at = vectors.owners.binary_search(&owner).ok()?;
+            Some(Text { text: String::new(), embedding: vectors.row(at).to_vec() })
+        };
+        let image = |(number, place): (usize, &ImagePlace)| {
+            let own = self.regions.iter().enumerate().filter(|(_, region)| region.image == number);
+            let regions = own.map(|(at, region)| RegionFeatures {
+                index: region.index,
+                mask: self.region.row(at).to_vec(),
+                boxed: Vec::new(),
+                short: text(&self.region_text, at),
+                long: text(&self.long, number),
+            });
+            ImageFeatures {
+                image_id: place.image_id.clone(),
+                row_group: place.at.0,
+                row: place.at.1,
+                full: self.image.row(number).to_vec(),
+                regions: regions.collect(),
+            }
+        };
+        self.images.iter().enumerate().map(image).collect()
+    }
+
     /// Encodes some rows and appends them.
     fn add(&mut self, subject: &Subject, needs: &Needs, rows: Vec<SplitRow<Sample>>) -> Result<()> {
         let (first_image, first_region) = (self.images.len(), self.regions.len());

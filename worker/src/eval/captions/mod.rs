@@ -3,7 +3,7 @@
 
 mod about;
 mod classes;
-mod features;
+pub(crate) mod features;
 mod gallery;
 mod hard;
 pub(crate) mod measure;
