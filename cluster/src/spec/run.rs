@@ -40,7 +40,7 @@ pub enum Reduce {
     /// training amplifies from step to step.
     Fast,
     /// Added along a fixed tree of lanes ([`crate::lane_sum`]) after backward: the same bits whatever the number of
-    /// workers and whoever came and went, on the same kind of processor with as many threads. Up to
+    /// workers and whoever came and went, on the same kind of processor; each worker computes with one thread. Up to
     /// `lanes * parameters * 4` bytes reach each worker in a step.
     Exact,
 }

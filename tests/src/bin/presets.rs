@@ -1,5 +1,6 @@
 //! `presets`: every loss preset trains 20 steps with 1, 2 and 3 workers, fast and exact, and the results are compared:
-//! losses to 1e-5, and with `train.reduce = "exact"` weights bit for bit. `make presets`.
+//! losses to 1e-5, and with `train.reduce = "exact"` weights bit for bit. `make presets`; with names, only the rows that begin
+//! with one of them.
 
 use anyhow::{Context, Result, ensure};
 use comfy_table::{Table, presets};
@@ -39,7 +40,9 @@ fn run() -> Result<bool> {
     table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(["preset", "fast: losses apart", "exact: losses apart", "exact: weights"]);
     let mut held = true;
-    for (i, (preset, towers, name)) in RUNS.iter().enumerate() {
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.starts_with(w.as_str()));
+    for (i, (preset, towers, name)) in RUNS.iter().enumerate().filter(|(_, (.., name))| is_wanted(name)) {
         let mut set = vec![format!("loss.preset={preset}")];
         set.extend(towers.iter().map(|s| (*s).to_owned()));
         if name.ends_with("lane") {

@@ -59,7 +59,7 @@ pub(crate) struct Args {
     /// Where to compute: cpu, cuda, cuda:1; auto takes a GPU if this build can drive one.
     #[arg(long, default_value = "auto")]
     device: String,
-    /// Threads of libtorch on the CPU; 0: one per core.
+    /// Threads of libtorch on the CPU; 0: one per core. With `train.reduce = "exact"` it is always one.
     #[arg(long, default_value_t = 0)]
     threads: usize,
     /// Threads that decode images; 0: half the cores.

@@ -10,7 +10,7 @@ use pixfleet_checkpoint::{Attempts, Folder};
 use pixfleet_cluster::SampleOrder;
 use pixfleet_cluster::peer::Word;
 use pixfleet_cluster::run::Welcome;
-use pixfleet_cluster::spec::{Precision, RunSpec};
+use pixfleet_cluster::spec::{Precision, Reduce, RunSpec};
 use pixfleet_model::VisionSizes;
 use pixfleet_model::objective::Objective;
 use pixfleet_proto::Way;
@@ -112,13 +112,23 @@ pub(crate) fn device_name(device: Device) -> String {
     }
 }
 
+/// Threads of libtorch on the CPU. It cuts its sums by their number, and how many cores a worker gets depends on how many
+/// workers there are: so where that must not show in the bits, there is one.
+fn threads(args: &Args, reduce: Reduce) -> usize {
+    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
+    match (reduce, args.threads) {
+        (Reduce::Exact, _) => 1,
+        (Reduce::Fast, 0) => cores(),
+        (Reduce::Fast, threads) => threads,
+    }
+}
+
 /// Opens the dataset, builds the model, and stands ready.
 ///
 /// # Errors
 /// What keeps this worker from taking part, in words for a person.
 pub(crate) fn trainer(setting: Setting) -> Result<Trainer, TrainError> {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if setting.args.threads == 0 { cores } else { setting.args.threads };
+    let threads = threads(&setting.args, setting.contract.known.spec.train.reduce);
     tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
 
     let known = setting.contract.known.clone();
