@@ -8,7 +8,7 @@ CACHE := .cache
 PIP := $(CACHE)/venv/bin/pip --disable-pip-version-check --quiet
 BIN := target/debug
 
-.PHONY: help demo test bench chaos presets lint setup setup-test setup-nccl nccl-check gpu-check setup-peers peers import-peers healing clean-demo
+.PHONY: help demo test bench chaos presets hard-term lint setup setup-test setup-nccl nccl-check gpu-check setup-peers peers import-peers healing clean-demo
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
@@ -32,6 +32,10 @@ chaos: setup setup-test ## Real processes under random faults, against an undist
 presets: setup ## Every loss preset with 1, 2 and 3 workers: the same losses, and with exact reduction the same bits
 	cargo build --quiet --bins --workspace
 	$(BIN)/presets
+
+hard-term: setup ## Tiny FG-CLIP with and without the hard-negative term, three seeds: half an hour and more
+	cargo build --quiet --bins --workspace
+	bash scripts/hard-term.sh
 
 bench: setup ## What a step's parts cost, printed; by hand, on a quiet machine
 	OMP_NUM_THREADS=1 cargo bench --profile dev -p pixfleet-model

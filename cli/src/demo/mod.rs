@@ -58,6 +58,14 @@ impl DemoSystem {
         }
     }
 
+    /// FG-CLIP's regions are told apart by what is easier learned by heart, so its scenes do not come again.
+    fn scenes(self) -> u64 {
+        match self {
+            Self::Pixclip => 1200,
+            Self::Fgclip => 8000,
+        }
+    }
+
     fn folder(self) -> &'static str {
         match self {
             Self::Pixclip => "target/demo",
@@ -75,9 +83,9 @@ pub(crate) struct Args {
     /// Folder for data, runs and report; default: target/demo, or target/demo-fgclip.
     #[arg(long)]
     out: Option<PathBuf>,
-    /// Scenes to train on; a tenth of it, at least 400, to test on.
-    #[arg(long, default_value_t = 1200)]
-    scenes: u64,
+    /// Scenes to train on; a tenth of it, at least 400, to test on; default: 1200, or 8000 for fgclip.
+    #[arg(long)]
+    scenes: Option<u64>,
     /// Optimizer steps of each run instead of its run file's.
     #[arg(long)]
     steps: Option<u64>,
@@ -101,6 +109,12 @@ pub(crate) struct Args {
     fresh: bool,
 }
 
+impl Args {
+    fn scenes(&self) -> u64 {
+        self.scenes.unwrap_or_else(|| self.system.scenes())
+    }
+}
+
 /// Folders of one demo.
 struct DemoPaths {
     out: PathBuf,
@@ -113,7 +127,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
     let out = args.out.clone().unwrap_or_else(|| args.system.folder().into());
     let out = std::path::absolute(&out).with_context(|| format!("{} is not a path", out.display()))?;
     let paths = DemoPaths { data: url(&out.join("data"))?, store: url(&out.join("runs"))?, out };
-    let config = DemoConfig { scenes: args.scenes, steps: args.steps, set: args.set.clone() };
+    let config = DemoConfig { scenes: args.scenes(), steps: args.steps, set: args.set.clone() };
     let mut journal = DemoJournal::open(&paths.out, config, args.fresh)?;
 
     let runs = args.system.runs();
@@ -151,7 +165,7 @@ fn url(folder: &Path) -> Result<String> {
 }
 
 fn compose(args: &Args, paths: &DemoPaths) -> Result<()> {
-    let config = MiniConfig { scenes: args.scenes, drawings: args.drawings.clone(), ..MiniConfig::default() };
+    let config = MiniConfig { scenes: args.scenes(), drawings: args.drawings.clone(), ..MiniConfig::default() };
     let location = Location::parse(&paths.data)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let style = ProgressStyle::with_template("compose {bar:32.cyan/dim} {pos}/{len} scenes  {per_sec}  eta {eta}");

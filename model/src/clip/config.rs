@@ -21,6 +21,8 @@ pub struct ClipVisionConfig {
     pub hidden: i64,
     /// Width D of the joint embedding.
     pub embed: i64,
+    /// Standard deviation with which positions start.
+    pub position_std: f64,
     /// Start of the alpha convolution, or that there is none.
     pub alpha_init: AlphaInit,
     /// The last block on the way to the patch map.
@@ -88,9 +90,12 @@ impl ClipVisionConfig {
     }
 
     /// 3.4 million parameters at 96 px, wide and shallow as the tiny EVA tower is.
+    ///
+    /// Positions start as large as a patch's own part of a token: from CLIP's start a few hundred steps leave no trace of a
+    /// region's place in its feature (LOG.md, "Tiny FG-CLIP").
     #[must_use]
     pub fn tiny() -> Self {
-        Self::vit(96, 16, 256, 4, 256)
+        Self { position_std: 0.5, ..Self::vit(96, 16, 256, 4, 256) }
     }
 
     /// Heads of 64, an MLP four times as wide as a token, no alpha convolution.
@@ -103,6 +108,7 @@ impl ClipVisionConfig {
             heads: width / 64,
             hidden: 4 * width,
             embed,
+            position_std: (width as f64).powf(-0.5),
             alpha_init: AlphaInit::None,
             last_block: LastBlock::Normal,
         }
@@ -151,11 +157,12 @@ impl ClipTextConfig {
         Self::transformer(768, 12, 768)
     }
 
-    /// 0.4 million parameters in its blocks: an image of FG-CLIP's second stage comes with up to 50 texts. The embedding of the
-    /// whole vocabulary is 6.3 million more, of which a batch reads few rows.
+    /// One block, 0.2 million parameters: an image of FG-CLIP's second stage comes with up to 50 texts, and of the last block only
+    /// the pooled token's half is computed. The embedding of the whole vocabulary is 6.3 million more, of which a batch reads few
+    /// rows.
     #[must_use]
     pub fn tiny() -> Self {
-        Self::transformer(128, 2, 256)
+        Self::transformer(128, 1, 256)
     }
 
     /// Heads of 64, an MLP four times as wide as a token, CLIP's vocabulary, no long path.

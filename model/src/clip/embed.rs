@@ -20,8 +20,8 @@ pub(super) struct Embed {
 
 impl Embed {
     /// Registers `class_embedding`, `patch_embedding.weight`, `alpha_patch_embedding.weight` (unless there is none) and
-    /// `position_embedding.weight`. Class and positions start with width^-1/2, convolutions as PyTorch's do (openai/CLIP,
-    /// clip/model.py, `VisionTransformer`).
+    /// `position_embedding.weight`. The class starts with width^-1/2, convolutions as PyTorch's do (openai/CLIP,
+    /// clip/model.py, `VisionTransformer`), positions as the configuration says.
     pub(super) fn new(config: &ClipVisionConfig, at: &mut Builder<'_>) -> Self {
         let (c, p) = (config.width, config.patch);
         let scaled = Init::Normal { std: (c as f64).powf(-0.5) };
@@ -36,7 +36,8 @@ impl Embed {
         };
         let mut own = at.of(ParamGroup::Alpha);
         let alpha = alpha.map(|init| own.param("alpha_patch_embedding.weight", &[c, 1, p, p], init));
-        let positions = at.param("position_embedding.weight", &[config.patches() + 1, c], scaled);
+        let positions = Init::Normal { std: config.position_std };
+        let positions = at.param("position_embedding.weight", &[config.patches() + 1, c], positions);
         Self { patch: p, class, image, alpha, positions }
     }
 

@@ -25,6 +25,7 @@ fn small(alpha_init: AlphaInit, last_block: LastBlock) -> (ClipVision, Params) {
         heads: 2,
         hidden: 48,
         embed: 24,
+        position_std: 0.2,
         alpha_init,
         last_block,
     })
