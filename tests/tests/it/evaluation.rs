@@ -89,7 +89,7 @@ fn two_runs_of_fgclip_are_reported_side_by_side() {
     let [first, second] = ["evaluated-first", "evaluated-second"].map(|name| TestRun::of(name, System::Fgclip));
     for (run, steps) in [(&first, 1), (&second, 2)] {
         let mut train = run.train(1);
-        train.args(["--set", &format!("schedule.steps={steps}")]);
+        train.args(["--set", &format!("schedule.steps={steps}"), "--set", "schedule.warmup=0"]);
         succeed(train);
     }
     let out = second.dir.join("report");
