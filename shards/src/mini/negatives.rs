@@ -111,12 +111,11 @@ fn identities(facts: &Facts<'_>, me: usize, told: &Description, swaps: &Swaps, d
     let fits = |&c: &usize| {
         let other = &all[c];
         let beside = told.relation.is_some_and(|(_, to)| facts.concept(to).kin.related(&other.kin));
-        !other.kin.related(&mine.kin)
-            && !beside
-            && !(other.says_colour && !told.colours.is_empty())
-            && !(other.says_size && told.size.is_some())
-            // What training shall never have heard of is not in its negatives either.
-            && (mine.held_out || !other.held_out)
+        let akin = other.kin.related(&mine.kin) || beside;
+        let said_twice = (other.says_colour && !told.colours.is_empty()) || (other.says_size && told.size.is_some());
+        // What training shall never have heard of is not in its negatives either.
+        let unheard = other.held_out && !mine.held_out;
+        !akin && !said_twice && !unheard
     };
     tried.into_iter().filter(fits).take(2 * PER_REGION).map(|concept| Description { concept, ..told.clone() }).collect()
 }

@@ -45,7 +45,7 @@ pub struct Tokenizer {
 
 enum Vocabulary {
     BuiltIn(clip::Bpe),
-    File(file::TokenizerFile),
+    File(Box<file::TokenizerFile>),
 }
 
 /// The ids of one text.
@@ -70,7 +70,7 @@ impl Tokenizer {
         }
         let (file, hash) = file::TokenizerFile::open(Path::new(name))?;
         let key = format!("tokenizer-{}", &hash.to_hex()[..16]);
-        Ok(Self { vocabulary: Arc::new(Vocabulary::File(file)), key: key.into() })
+        Ok(Self { vocabulary: Arc::new(Vocabulary::File(Box::new(file))), key: key.into() })
     }
 
     /// What ids depend on: `clip`, or `tokenizer-` and 16 hex digits of the file's blake3.

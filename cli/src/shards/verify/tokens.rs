@@ -75,7 +75,7 @@ fn bar(n: u64, largest: u64, all: u64) -> String {
     // What is there is seen, however little it is.
     let eighths = ((8.0 * BAR_WIDTH * n as f64 / largest as f64).round() as usize).max(1);
     let mut bar = "█".repeat(eighths / 8);
-    if eighths % 8 > 0 {
+    if !eighths.is_multiple_of(8) {
         bar.push(PARTS[eighths % 8]);
     }
     format!("{bar:<8} {:>5.1} %", 100.0 * n as f64 / all as f64)
