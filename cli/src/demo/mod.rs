@@ -58,7 +58,7 @@ impl DemoSystem {
         }
     }
 
-    /// FG-CLIP's regions are told apart by what is easier learned by heart, so its scenes do not come again.
+    /// FG-CLIP's towers learn some thousands of scenes by heart instead of what tells regions apart (LOG.md, "Tiny FG-CLIP").
     fn scenes(self) -> u64 {
         match self {
             Self::Pixclip => 1200,

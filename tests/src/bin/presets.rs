@@ -42,6 +42,7 @@ fn run() -> Result<bool> {
     let mut held = true;
     let wanted: Vec<String> = std::env::args().skip(1).collect();
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|w| name.starts_with(w.as_str()));
+    ensure!(RUNS.iter().any(|(.., name)| is_wanted(name)), "no row begins with any of {wanted:?}");
     for (i, (preset, towers, name)) in RUNS.iter().enumerate().filter(|(_, (.., name))| is_wanted(name)) {
         let mut set = vec![format!("loss.preset={preset}")];
         set.extend(towers.iter().map(|s| (*s).to_owned()));

@@ -145,9 +145,10 @@ impl SplitFeatures {
             Some(Text { text: String::new(), embedding: vectors.row(at).to_vec() })
         };
         let image = |(number, place): (usize, &ImagePlace)| {
-            let own = self.regions.iter().enumerate().filter(|(_, region)| region.image == number);
-            let regions = own.map(|(at, region)| RegionFeatures {
-                index: region.index,
+            let first = self.regions.partition_point(|region| region.image < number);
+            let end = self.regions.partition_point(|region| region.image <= number);
+            let regions = (first..end).map(|at| RegionFeatures {
+                index: self.regions[at].index,
                 mask: self.region.row(at).to_vec(),
                 boxed: Vec::new(),
                 short: text(&self.region_text, at),
