@@ -155,3 +155,31 @@ fn the_table_has_a_column_for_each_run_and_one_for_chance() {
     assert_eq!((row.matches("50.0 %").count(), row.matches("9.1 %").count()), (2, 1), "{row}");
     assert!(text.contains("stage1") && text.contains("against another count"), "{text}");
 }
+
+#[test]
+fn encoding_gives_each_region_its_own_vector_and_the_texts_that_it_has() {
+    let vectors = |owners: &[usize], of: f32| Vectors {
+        values: (0..owners.len()).flat_map(|i| [of + i as f32, -of]).collect(),
+        owners: owners.to_vec(),
+    };
+    let image = |id: &str| ImagePlace { image_id: id.into(), at: (0, 0) };
+    // The second of three images has no region; only the last has a long caption, only its second region an expression.
+    let split = SplitFeatures {
+        images: vec![image("a"), image("b"), image("c")],
+        regions: vec![place(0, 1, None), place(2, 0, None), place(2, 3, None)],
+        image: vectors(&[0, 1, 2], 10.0),
+        long: vectors(&[2], 20.0),
+        region: vectors(&[0, 2, 2], 30.0),
+        region_text: vectors(&[2], 40.0),
+        ..SplitFeatures::default()
+    };
+    let images = split.by_image();
+    let numbers: Vec<Vec<u32>> = images.iter().map(|i| i.regions.iter().map(|r| r.index).collect()).collect();
+    assert_eq!(numbers, [vec![1], vec![], vec![0, 3]]);
+    assert_eq!((images[2].image_id.as_str(), &images[2].full), ("c", &vec![12.0, -10.0]));
+    let [first, last] = &images[2].regions[..] else { panic!("two regions") };
+    assert_eq!((&first.mask, &last.mask), (&vec![31.0, -30.0], &vec![32.0, -30.0]));
+    assert!(first.short.is_none() && images[0].regions[0].long.is_none());
+    assert_eq!(last.short.as_ref().map(|t| &t.embedding), Some(&vec![40.0, -40.0]));
+    assert_eq!(first.long.as_ref().map(|t| &t.embedding), Some(&vec![20.0, -20.0]));
+}
