@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the hard-negative term is worth: tiny FG-CLIP's second stage with and without it, from the same first stage, for
-# three seeds; prints a table. `make hard-term`; half an hour to an hour on two cores. What is there is not done again.
+# three seeds; prints a table. `make hard-term`; half an hour on two cores with bf16, twice that without. What is there is not done again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -17,7 +17,7 @@ done_once() { # NAME COMMAND...: what was finished before is not done again
     [ -e "$out/$name.done" ] || { "$@" && touch "$out/$name.done"; }
 }
 
-done_once data "$bin" shards build mini --out "file://$out/data" --scenes "${SCENES:-4000}"
+done_once data "$bin" shards build mini --out "file://$out/data" --scenes "${SCENES:-8000}"
 for seed in ${SEEDS:-17 18 19}; do
     run=("${common[@]}" --set "run.seed=$seed" --set "run.store=file://$out/runs-$seed")
     done_once "stage1-$seed" "$bin" train recipes/fgclip1-stage1-tiny.toml "${run[@]}"

@@ -3,6 +3,7 @@
 use pixfleet_cluster::spec::{AlphaInit, LastBlock, ModelSpec, TextPreset, VisionPreset};
 
 use super::positions::{KEPT_POSITIONS, stretched};
+use crate::params::Init;
 
 /// Sizes of a vision tower. Tests make smaller ones than the presets.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,8 +22,8 @@ pub struct ClipVisionConfig {
     pub hidden: i64,
     /// Width D of the joint embedding.
     pub embed: i64,
-    /// Standard deviation with which positions start.
-    pub position_std: f64,
+    /// Start of the position table.
+    pub positions: Init,
     /// Start of the alpha convolution, or that there is none.
     pub alpha_init: AlphaInit,
     /// The last block on the way to the patch map.
@@ -89,13 +90,12 @@ impl ClipVisionConfig {
         Self::vit(336, 14, 1024, 24, 768)
     }
 
-    /// 3.4 million parameters at 96 px, wide and shallow as the tiny EVA tower is.
-    ///
-    /// Positions start as large as a patch's own part of a token: from CLIP's start a few hundred steps leave no trace of a
-    /// region's place in its feature (LOG.md, "Tiny FG-CLIP").
+    /// 1.9 million parameters at 96 px. Two blocks, and positions that start large and alike where they are near: with
+    /// four blocks or with CLIP's start a few hundred steps leave no trace of a region's place in its feature (LOG.md,
+    /// "Tiny FG-CLIP").
     #[must_use]
     pub fn tiny() -> Self {
-        Self { position_std: 0.5, ..Self::vit(96, 16, 256, 4, 256) }
+        Self { positions: Init::Waves { std: 1.0, grid: 96 / 16 }, ..Self::vit(96, 16, 256, 2, 256) }
     }
 
     /// Heads of 64, an MLP four times as wide as a token, no alpha convolution.
@@ -108,7 +108,7 @@ impl ClipVisionConfig {
             heads: width / 64,
             hidden: 4 * width,
             embed,
-            position_std: (width as f64).powf(-0.5),
+            positions: Init::Normal { std: (width as f64).powf(-0.5) },
             alpha_init: AlphaInit::None,
             last_block: LastBlock::Normal,
         }

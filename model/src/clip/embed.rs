@@ -36,8 +36,7 @@ impl Embed {
         };
         let mut own = at.of(ParamGroup::Alpha);
         let alpha = alpha.map(|init| own.param("alpha_patch_embedding.weight", &[c, 1, p, p], init));
-        let positions = Init::Normal { std: config.position_std };
-        let positions = at.param("position_embedding.weight", &[config.patches() + 1, c], positions);
+        let positions = at.param("position_embedding.weight", &[config.patches() + 1, c], config.positions);
         Self { patch: p, class, image, alpha, positions }
     }
 

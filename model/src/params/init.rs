@@ -26,7 +26,20 @@ pub enum Init {
         /// Half the width.
         bound: f64,
     },
+    /// A position table, [1 + grid * grid, width], whose neighbours are alike: every column is a triangle wave over the
+    /// picture with a direction, a length and a phase of its own, variance std^2; row 0, the class token's, is
+    /// Normal(0, std). Random Fourier features (Rahimi and Recht, 2007) with arithmetic in place of the cosine, so that the
+    /// result does not depend on the system's libm.
+    Waves {
+        /// Standard deviation.
+        std: f64,
+        /// Cells along a side of the picture.
+        grid: u32,
+    },
 }
+
+/// Standard deviation of the number of a wave's periods from one side of the picture to the other.
+const PERIODS: f64 = 0.5;
 
 /// Registers parameters under a common prefix.
 #[derive(Debug)]
@@ -90,7 +103,23 @@ pub(crate) fn draw(seed: u64, name: &str, count: usize, init: Init) -> Vec<f32> 
         Init::Constant(c) => vec![c as f32; count],
         Init::Normal { std } => fill(count, |i| (normal(unit(stream, i)) * std) as f32),
         Init::Uniform { bound } => fill(count, |i| ((unit(stream, i) * 2.0 - 1.0) * bound) as f32),
+        Init::Waves { std, grid } => waves(stream, count as u64, std, u64::from(grid)),
     }
+}
+
+fn waves(stream: u64, count: u64, std: f64, grid: u64) -> Vec<f32> {
+    let width = count / (1 + grid * grid);
+    fill(count as usize, |i| {
+        let (row, column) = (i / width, i % width);
+        let draw = |which: u64| unit(stream, which * width + column);
+        let Some(cell) = row.checked_sub(1) else { return (normal(draw(0)) * std) as f32 };
+        let middle = |at: u64| (at as f64 + 0.5) / grid as f64;
+        let [x, y] = [cell % grid, cell / grid].map(middle);
+        let periods = PERIODS * (normal(draw(1)) * x + normal(draw(2)) * y) + draw(3);
+        // Uniform in -1..1 over the phases: variance 1/3.
+        let wave = 4.0 * (periods - periods.floor() - 0.5).abs() - 1.0;
+        (wave * 3f64.sqrt() * std) as f32
+    })
 }
 
 /// Values by index, by all cores when there are many.

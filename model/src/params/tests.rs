@@ -34,6 +34,20 @@ fn a_start_is_a_function_of_seed_name_and_index() {
 }
 
 #[test]
+fn waves_are_alike_where_they_are_near_and_as_large_as_said() {
+    let (grid, width) = (6, 256);
+    let table =
+        Tensor::from_slice(&init::draw(7, "p", 37 * width, Init::Waves { std: 0.5, grid })).view([37, width as i64]);
+    let cells = table.narrow(0, 1, 36);
+    assert!((cells.std(true).double_value(&[]) - 0.5).abs() < 0.02);
+    assert!((table.get(0).std(true).double_value(&[]) - 0.5).abs() < 0.05);
+    let alike = |a: i64, b: i64| cells.get(a).cosine_similarity(&cells.get(b), 0, 1e-8).double_value(&[]);
+    // Its neighbours to the right and below, the far ends of its row and of its column.
+    assert!(alike(0, 1) > 0.8 && alike(0, 6) > 0.8, "{} {}", alike(0, 1), alike(0, 6));
+    assert!(alike(0, 5) < 0.5 && alike(0, 30) < 0.5, "{} {}", alike(0, 5), alike(0, 30));
+}
+
+#[test]
 fn save_and_load_round_trip_bit_for_bit() {
     let params = small();
     let mut other = small();

@@ -24,7 +24,7 @@ fn vision() -> ClipVisionConfig {
         heads: 1,
         hidden: 128,
         embed: 32,
-        position_std: 0.2,
+        positions: Init::Normal { std: 0.2 },
         alpha_init: AlphaInit::None,
         last_block: LastBlock::Normal,
     }
