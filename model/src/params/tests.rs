@@ -41,7 +41,7 @@ fn waves_are_alike_where_they_are_near_and_as_large_as_said() {
     let cells = table.narrow(0, 1, 36);
     assert!((cells.std(true).double_value(&[]) - 0.5).abs() < 0.02);
     assert!((table.get(0).std(true).double_value(&[]) - 0.5).abs() < 0.05);
-    let alike = |a: i64, b: i64| cells.get(a).cosine_similarity(&cells.get(b), 0, 1e-8).double_value(&[]);
+    let alike = |a: i64, b: i64| Tensor::cosine_similarity(&cells.get(a), &cells.get(b), 0, 1e-8).double_value(&[]);
     // Its neighbours to the right and below, the far ends of its row and of its column.
     assert!(alike(0, 1) > 0.8 && alike(0, 6) > 0.8, "{} {}", alike(0, 1), alike(0, 6));
     assert!(alike(0, 5) < 0.5 && alike(0, 30) < 0.5, "{} {}", alike(0, 5), alike(0, 30));
