@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the hard-negative term is worth: tiny FG-CLIP's second stage with and without it, from the same first stage, for
-# three seeds; prints a table. `make hard-term`; half an hour on two cores with bf16, twice that without. What is there is not done again.
+# three seeds; prints a table. `make hard-term`; half an hour on two cores with bf16. What is there is not done again.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -3,7 +3,21 @@
 use pixfleet_cluster::spec::{AlphaInit, LastBlock, ModelSpec, TextPreset, VisionPreset};
 
 use super::positions::{KEPT_POSITIONS, stretched};
-use crate::params::Init;
+
+/// How the position table of a vision tower starts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum PositionStart {
+    /// CLIP's: no position is like another.
+    Normal {
+        /// Standard deviation.
+        std: f64,
+    },
+    /// Neighbours alike, so that pooling over a region's cells keeps its place: `Init::Waves` of the tower's grid.
+    Waves {
+        /// Standard deviation.
+        std: f64,
+    },
+}
 
 /// Sizes of a vision tower. Tests make smaller ones than the presets.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,7 +37,7 @@ pub struct ClipVisionConfig {
     /// Width D of the joint embedding.
     pub embed: i64,
     /// Start of the position table.
-    pub positions: Init,
+    pub positions: PositionStart,
     /// Start of the alpha convolution, or that there is none.
     pub alpha_init: AlphaInit,
     /// The last block on the way to the patch map.
@@ -95,7 +109,7 @@ impl ClipVisionConfig {
     /// "Tiny FG-CLIP").
     #[must_use]
     pub fn tiny() -> Self {
-        Self { positions: Init::Waves { std: 1.0, grid: 96 / 16 }, ..Self::vit(96, 16, 256, 2, 256) }
+        Self { positions: PositionStart::Waves { std: 1.0 }, ..Self::vit(96, 16, 256, 2, 256) }
     }
 
     /// Heads of 64, an MLP four times as wide as a token, no alpha convolution.
@@ -108,7 +122,7 @@ impl ClipVisionConfig {
             heads: width / 64,
             hidden: 4 * width,
             embed,
-            positions: Init::Normal { std: (width as f64).powf(-0.5) },
+            positions: PositionStart::Normal { std: (width as f64).powf(-0.5) },
             alpha_init: AlphaInit::None,
             last_block: LastBlock::Normal,
         }

@@ -4,7 +4,7 @@
 use pixfleet_cluster::spec::AlphaInit;
 use tch::{Kind, Tensor};
 
-use super::config::ClipVisionConfig;
+use super::config::{ClipVisionConfig, PositionStart};
 use crate::params::{Builder, Init, ParamGroup, ParamId, Weights};
 use crate::vision::patch_embed::patchify;
 
@@ -36,7 +36,11 @@ impl Embed {
         };
         let mut own = at.of(ParamGroup::Alpha);
         let alpha = alpha.map(|init| own.param("alpha_patch_embedding.weight", &[c, 1, p, p], init));
-        let positions = at.param("position_embedding.weight", &[config.patches() + 1, c], config.positions);
+        let positions = match config.positions {
+            PositionStart::Normal { std } => Init::Normal { std },
+            PositionStart::Waves { std } => Init::Waves { std, grid: config.grid() as u32 },
+        };
+        let positions = at.param("position_embedding.weight", &[config.patches() + 1, c], positions);
         Self { patch: p, class, image, alpha, positions }
     }
 

@@ -17,7 +17,7 @@ mod text;
 mod token_ids;
 mod vision;
 
-pub use config::{ClipTextConfig, ClipVisionConfig};
+pub use config::{ClipTextConfig, ClipVisionConfig, PositionStart};
 pub use positions::{KEPT_POSITIONS, stretch_positions};
 pub use text::{ClipText, TextPath};
 pub use vision::ClipVision;

@@ -108,7 +108,9 @@ pub(crate) fn draw(seed: u64, name: &str, count: usize, init: Init) -> Vec<f32> 
 }
 
 fn waves(stream: u64, count: u64, std: f64, grid: u64) -> Vec<f32> {
-    let width = count / (1 + grid * grid);
+    let rows = 1 + grid * grid;
+    assert!(count.is_multiple_of(rows), "a table of {rows} positions cannot have {count} values");
+    let width = count / rows;
     fill(count as usize, |i| {
         let (row, column) = (i / width, i % width);
         let draw = |which: u64| unit(stream, which * width + column);

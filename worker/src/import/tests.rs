@@ -5,7 +5,7 @@ mod refusals;
 
 use super::*;
 use pixfleet_cluster::spec::{AlphaInit, LastBlock};
-use pixfleet_model::clip::{ClipText, ClipTextConfig, ClipVision, ClipVisionConfig};
+use pixfleet_model::clip::{ClipText, ClipTextConfig, ClipVision, ClipVisionConfig, PositionStart};
 use pixfleet_model::params::{Builder, Init, save_tensors};
 use pixfleet_model::testing::hash_fill;
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ fn vision() -> ClipVisionConfig {
         heads: 1,
         hidden: 128,
         embed: 32,
-        positions: Init::Normal { std: 0.2 },
+        positions: PositionStart::Normal { std: 0.2 },
         alpha_init: AlphaInit::None,
         last_block: LastBlock::Normal,
     }

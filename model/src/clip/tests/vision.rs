@@ -5,9 +5,9 @@ use tch::{Device, Kind, Tensor};
 
 use super::{check_gradients, close, worst_cosine};
 use crate::clip::embed::Embed;
-use crate::clip::{ClipVision, ClipVisionConfig};
+use crate::clip::{ClipVision, ClipVisionConfig, PositionStart};
 use crate::layers::l2_normalize;
-use crate::params::{Builder, Compute, Init, Params};
+use crate::params::{Builder, Compute, Params};
 use crate::testing::hash_fill;
 
 fn build(config: &ClipVisionConfig) -> (ClipVision, Params) {
@@ -25,7 +25,7 @@ fn small(alpha_init: AlphaInit, last_block: LastBlock) -> (ClipVision, Params) {
         heads: 2,
         hidden: 48,
         embed: 24,
-        positions: Init::Normal { std: 0.2 },
+        positions: PositionStart::Normal { std: 0.2 },
         alpha_init,
         last_block,
     })

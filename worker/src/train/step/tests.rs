@@ -208,17 +208,11 @@ fn assert_close(a: &[f64], b: &[f64], relative: f64, what: &str) {
     }
 }
 
-/// Each step has a batch of its own, so one loss may be above the one before.
-fn assert_learns(losses: &[f64]) {
-    let later = losses[1..].iter().sum::<f64>() / (losses.len() - 1) as f64;
-    assert!(later < losses[0], "the later steps' losses are lower: {losses:?}");
-}
-
 #[test]
 fn losses_and_state_do_not_depend_on_the_world_size() {
     for overrides in [&["loss.preset=\"default\""][..], &["loss.preset=\"fineclip\""], &["loss.teacher=\"ema\""]] {
         let alone = &trained(1, overrides)[0];
-        assert_learns(&alone.0);
+        assert!(alone.0[4] < alone.0[0], "five steps learn something: {:?}", alone.0);
         for world in [2, 3, 4] {
             let ranks = trained(world, overrides);
             for rank in &ranks {
@@ -236,7 +230,7 @@ fn fgclip_does_not_depend_on_the_world_size() {
     for region in ["loss.region=global", "loss.region=lane"] {
         let overrides = fgclip(region);
         let alone = &trained(1, &overrides)[0];
-        assert_learns(&alone.0);
+        assert!(alone.0[4] < alone.0[0], "five steps learn something: {:?}", alone.0);
         for world in [2, 3] {
             let ranks = trained(world, &overrides);
             for rank in &ranks {
