@@ -6,7 +6,7 @@
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::ffi::RawGroup;
+use crate::live::LiveGroup;
 
 /// Ends the operations of one group (one generation) from another thread.
 #[derive(Debug, Clone, Default)]
@@ -19,7 +19,7 @@ enum Target {
     #[default]
     Nothing,
     Forming(Sender<()>),
-    Formed(Weak<RawGroup>),
+    Formed(Weak<LiveGroup>),
     Aborted,
 }
 
@@ -40,9 +40,9 @@ impl AbortHandle {
             Target::Forming(waiting) => {
                 let _ = waiting.send(());
             }
-            Target::Formed(raw) => {
-                if let Some(raw) = raw.upgrade() {
-                    raw.abort();
+            Target::Formed(live) => {
+                if let Some(live) = live.upgrade() {
+                    live.abort();
                 }
             }
         }
@@ -53,9 +53,9 @@ impl AbortHandle {
         self.advance(Target::Forming(waiting))
     }
 
-    /// From now an abort ends `raw`; false if it has come already.
-    pub(crate) fn formed(&self, raw: &Arc<RawGroup>) -> bool {
-        self.advance(Target::Formed(Arc::downgrade(raw)))
+    /// From now an abort ends `live`; false if it has come already.
+    pub(crate) fn formed(&self, live: &Arc<LiveGroup>) -> bool {
+        self.advance(Target::Formed(Arc::downgrade(live)))
     }
 
     fn advance(&self, next: Target) -> bool {

@@ -6,15 +6,7 @@
 use std::time::Duration;
 
 use pixfleet_cluster::fault::Class;
-use tch::TchError;
-
-/// The text of a C++ exception from libtorch, gloo or NCCL.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct TorchError {
-    /// What the exception's `what()` said, first line only.
-    pub message: String,
-}
+use pixfleet_shim::{Failure, WITHOUT_NCCL};
 
 /// Why a rendezvous store did not answer.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +61,7 @@ pub enum CollectiveError {
         /// What this rank was doing.
         operation: &'static str,
         /// The exception.
-        source: TorchError,
+        source: Failure,
     },
     /// Nobody's connection broke, and yet the operation did not end within the group's timeout.
     #[error("{operation} did not end within {} ms", after.as_millis())]
@@ -79,7 +71,7 @@ pub enum CollectiveError {
         /// The timeout of the group.
         after: Duration,
         /// The exception.
-        source: TorchError,
+        source: Failure,
     },
     /// [`AbortHandle::abort`](crate::AbortHandle::abort) was called.
     #[error("{operation} was aborted")]
@@ -96,7 +88,7 @@ pub enum CollectiveError {
         /// What this rank was doing.
         operation: &'static str,
         /// The exception.
-        source: TorchError,
+        source: Failure,
     },
     /// The caller's tensors do not fit the operation.
     #[error("{operation}: {problem}")]
@@ -107,7 +99,7 @@ pub enum CollectiveError {
         problem: String,
     },
     /// A CUDA call in a build for CPUs.
-    #[error("{what}: built without the `nccl` feature; rebuild with `--features nccl` (see scripts/setup-nccl.sh)")]
+    #[error("{what}: {WITHOUT_NCCL}")]
     WithoutNccl {
         /// What was asked for.
         what: &'static str,
@@ -115,6 +107,16 @@ pub enum CollectiveError {
 }
 
 impl CollectiveError {
+    /// The typed error of a failure in `operation`, `after` being the group's timeout and `rank` the peer that it speaks
+    /// of, where that is known.
+    pub(crate) fn of(operation: &'static str, source: Failure, after: Duration, rank: Option<u32>) -> Self {
+        match kind_of(source.text()) {
+            Kind::LostPeer => Self::LostPeer { rank, operation, source },
+            Kind::Timeout => Self::Timeout { operation, after, source },
+            Kind::Other => Self::Torch { operation, source },
+        }
+    }
+
     /// What a caller does about it.
     #[must_use]
     pub fn class(&self) -> Class {
@@ -128,14 +130,6 @@ impl CollectiveError {
 
 fn name_of(rank: Option<u32>) -> String {
     rank.map_or_else(|| "a peer".to_owned(), |rank| format!("rank {rank}"))
-}
-
-/// Maps an error that passed through tch's own bindings, as the Reducer's exceptions out of `f_backward` do.
-///
-/// The rank is unknown here; [`Group::classify`](crate::Group::classify) names it where it can.
-#[must_use]
-pub fn classify(error: &TchError) -> CollectiveError {
-    from_exception("backward", &error.to_string(), Duration::ZERO, |_| None)
 }
 
 /// What the text of an exception is about.
@@ -176,21 +170,6 @@ pub(crate) fn kind_of(text: &str) -> Kind {
     }
 }
 
-/// Builds the typed error of one exception; `rank_of` tells the rank behind an address that the text names.
-pub(crate) fn from_exception(
-    operation: &'static str,
-    text: &str,
-    after: Duration,
-    rank_of: impl Fn(&str) -> Option<u32>,
-) -> CollectiveError {
-    let source = TorchError { message: text.lines().next().unwrap_or_default().to_owned() };
-    match kind_of(text) {
-        Kind::LostPeer => CollectiveError::LostPeer { rank: rank_of(text), operation, source },
-        Kind::Timeout => CollectiveError::Timeout { operation, after, source },
-        Kind::Other => CollectiveError::Torch { operation, source },
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -198,7 +177,7 @@ mod tests {
     #[test]
     fn a_closed_connection_is_a_lost_peer_and_ends_the_generation() {
         let text = "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [127.0.0.1]:1";
-        let error = from_exception("all_reduce", text, Duration::ZERO, |_| Some(2));
+        let error = CollectiveError::of("all_reduce", Failure::new(text), Duration::ZERO, Some(2));
         assert!(matches!(error, CollectiveError::LostPeer { rank: Some(2), .. }));
         assert_eq!(error.class(), Class::Reform);
         assert_eq!(error.to_string(), "lost rank 2 during all_reduce");
@@ -207,14 +186,15 @@ mod tests {
     #[test]
     fn a_gloo_time_out_is_a_timeout() {
         let text = "[unbound_buffer.cc:84] Timed out waiting 300ms for recv operation to complete";
-        let error = from_exception("barrier", text, Duration::from_millis(300), |_| None);
+        let error = CollectiveError::of("barrier", Failure::new(text), Duration::from_millis(300), None);
         assert!(matches!(error, CollectiveError::Timeout { .. }));
         assert_eq!(error.to_string(), "barrier did not end within 300 ms");
     }
 
     #[test]
     fn a_shape_error_is_fatal() {
-        let error = classify(&TchError::Torch("The size of tensor a (3) must match".to_owned()));
+        let text = "The size of tensor a (3) must match";
+        let error = CollectiveError::of("backward", Failure::new(text), Duration::ZERO, None);
         assert_eq!(error.class(), Class::Fatal);
     }
 

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use pixfleet_shim::Failure;
+
 use crate::abort::AbortHandle;
-use crate::error::{CollectiveError, TorchError};
-use crate::ffi::{Failure, RawGroup};
+use crate::error::CollectiveError;
 use crate::group::{Backend, GroupConfig};
+use crate::live::LiveGroup;
 use crate::store::RendezvousStore;
 
 pub(crate) const OPERATION: &str = "forming the group";
@@ -25,12 +27,11 @@ pub(crate) fn form(
     store: Arc<dyn RendezvousStore>,
     config: &GroupConfig,
     abort: &AbortHandle,
-) -> Result<RawGroup, CollectiveError> {
-    let typed = |failure: Failure| failure.into_error(OPERATION, config.timeout);
+) -> Result<LiveGroup, CollectiveError> {
     if backend == Backend::Nccl {
         // Its communicator is made by the first operation, so this does not block; and the CUDA device that it makes
         // current belongs to the calling thread.
-        return RawGroup::new(backend, store, config).map_err(typed);
+        return LiveGroup::new(backend, store, config);
     }
     // One channel wakes for both: an abort sends nothing but the signal.
     let (signal, signals) = channel();
@@ -41,19 +42,19 @@ pub(crate) fn form(
     let theirs = config.clone();
     let spawned = std::thread::Builder::new().name("pf-forming".to_owned()).spawn(move || {
         // Nobody listens after the timeout: the group then drops here.
-        drop(answer.send(RawGroup::new(backend, store, &theirs)));
+        drop(answer.send(LiveGroup::new(backend, store, &theirs)));
         let _ = signal.send(());
     });
     if let Err(error) = spawned {
-        return Err(CollectiveError::Torch { operation: OPERATION, source: TorchError { message: error.to_string() } });
+        return Err(CollectiveError::Torch { operation: OPERATION, source: Failure::new(error.to_string()) });
     }
     match signals.recv_timeout(config.timeout + SLACK) {
         Ok(()) => match answers.try_recv() {
-            Ok(result) => result.map_err(typed),
+            Ok(result) => result,
             Err(_) => Err(CollectiveError::Aborted { operation: OPERATION }),
         },
         Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
-            let source = TorchError { message: "a peer came to the store and did not connect".to_owned() };
+            let source = Failure::new("a peer came to the store and did not connect");
             Err(CollectiveError::Timeout { operation: OPERATION, after: config.timeout, source })
         }
     }

@@ -6,12 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use pixfleet_shim::group::RawGroup;
+use pixfleet_shim::{Failure, HAS_NCCL};
 use tch::{Device, TchError, Tensor};
 
 use crate::abort::AbortHandle;
 use crate::error::CollectiveError;
-use crate::ffi::{self, RawGroup};
 use crate::forming;
+use crate::live::LiveGroup;
 use crate::store::RendezvousStore;
 
 /// Who moves the bytes.
@@ -66,7 +68,7 @@ impl GroupConfig {
 /// The ranks of one generation, joined. Send, not Sync: one thread (the trainer's) issues the operations.
 #[derive(Debug)]
 pub struct Group {
-    raw: Arc<RawGroup>,
+    live: Arc<LiveGroup>,
     config: GroupConfig,
     backend: Backend,
     abort: AbortHandle,
@@ -99,12 +101,12 @@ impl Group {
         abort: &AbortHandle,
     ) -> Result<Self, CollectiveError> {
         config.check()?;
-        if backend == Backend::Nccl && !cfg!(feature = "nccl") {
+        if backend == Backend::Nccl && !HAS_NCCL {
             return Err(CollectiveError::WithoutNccl { what: "an NCCL group" });
         }
         let started = std::time::Instant::now();
-        let raw = Arc::new(forming::form(backend, store, &config, abort)?);
-        if !abort.formed(&raw) {
+        let live = Arc::new(forming::form(backend, store, &config, abort)?);
+        if !abort.formed(&live) {
             return Err(CollectiveError::Aborted { operation: forming::OPERATION });
         }
         tracing::debug!(
@@ -114,7 +116,7 @@ impl Group {
             millis = started.elapsed().as_millis(),
             "group formed"
         );
-        Ok(Self { raw, config, backend, abort: abort.clone(), one_thread: std::marker::PhantomData })
+        Ok(Self { live, config, backend, abort: abort.clone(), one_thread: std::marker::PhantomData })
     }
 
     /// This rank.
@@ -153,7 +155,7 @@ impl Group {
     /// As all operations: [`CollectiveError::LostPeer`], [`CollectiveError::Timeout`], [`CollectiveError::Aborted`]
     /// end the generation; [`CollectiveError::Torch`] is a wrong tensor.
     pub fn all_gather(&self, own: &Tensor) -> Result<Tensor, CollectiveError> {
-        self.run("all_gather", |raw| ffi::all_gather(raw, own))
+        self.live.run("all_gather", |raw| raw.all_gather(own))
     }
 
     /// Rows of all ranks, concatenated in rank order: `own` is `[rows[rank], ...]`, the result `[sum(rows), ...]`.
@@ -168,8 +170,7 @@ impl Group {
             let problem = format!("rank {} holds {found:?}, and the ranks' rows are {rows:?}", self.config.rank);
             return Err(CollectiveError::Shape { operation: "all_gather_rows", problem });
         }
-        let longest = rows.iter().copied().max().unwrap_or(0);
-        self.run("all_gather_rows", |raw| ffi::all_gather_rows(raw, own, rows, longest))
+        self.live.run("all_gather_rows", |raw| gather_rows(raw, own, rows))
     }
 
     /// The sum over ranks, in place. Every rank ends with the same bits.
@@ -177,7 +178,7 @@ impl Group {
     /// # Errors
     /// As [`all_gather`](Self::all_gather).
     pub fn all_reduce_sum(&self, tensor: &mut Tensor) -> Result<(), CollectiveError> {
-        self.run("all_reduce", |raw| ffi::all_reduce_sum(raw, tensor))
+        self.live.run("all_reduce", |raw| raw.all_reduce_sum(tensor))
     }
 
     /// The sum over ranks of `input` `[W, ...]`, of which this rank receives its own slice `[...]`.
@@ -189,7 +190,7 @@ impl Group {
             let problem = format!("expected [{}, ...], found {:?}", self.config.world, input.size());
             return Err(CollectiveError::Shape { operation: "reduce_scatter", problem });
         }
-        self.run("reduce_scatter", |raw| ffi::reduce_scatter_sum(raw, input))
+        self.live.run("reduce_scatter", |raw| raw.reduce_scatter_sum(input))
     }
 
     /// Copies rank `source`'s tensor into everybody's, in place.
@@ -197,7 +198,7 @@ impl Group {
     /// # Errors
     /// As [`all_gather`](Self::all_gather).
     pub fn broadcast(&self, tensor: &mut Tensor, source: u32) -> Result<(), CollectiveError> {
-        self.run("broadcast", |raw| ffi::broadcast(raw, tensor, source))
+        self.live.run("broadcast", |raw| raw.broadcast(tensor, source))
     }
 
     /// Returns when every rank has come here.
@@ -205,7 +206,7 @@ impl Group {
     /// # Errors
     /// As [`all_gather`](Self::all_gather).
     pub fn barrier(&self) -> Result<(), CollectiveError> {
-        self.run("barrier", ffi::barrier)
+        self.live.run("barrier", |raw| raw.barrier())
     }
 
     /// Ends the generation in order: returns once no rank needs this one's connections any more, so that dropping
@@ -215,7 +216,7 @@ impl Group {
     /// As [`all_gather`](Self::all_gather), and the store's.
     pub fn finish(self) -> Result<(), CollectiveError> {
         self.barrier()?;
-        self.run("finish", |raw| raw.leave(self.config.world, self.config.timeout))
+        self.live.leave(self.config.world)
     }
 
     /// What another thread holds to end a blocked operation.
@@ -228,31 +229,25 @@ impl Group {
     /// `f_backward`): names the lost rank where its address tells it, and knows an abort.
     #[must_use]
     pub fn classify(&self, error: &TchError) -> CollectiveError {
-        if self.raw.is_aborted() {
-            return CollectiveError::Aborted { operation: "backward" };
-        }
-        self.raw.over(ffi::Failure::from_text(error.to_string())).into_error("backward", self.config.timeout)
+        self.live.typed("backward", Failure::new(error.to_string()))
     }
 
-    pub(crate) fn timeout(&self) -> Duration {
-        self.config.timeout
+    pub(crate) fn live(&self) -> &Arc<LiveGroup> {
+        &self.live
     }
+}
 
-    pub(crate) fn raw(&self) -> &Arc<RawGroup> {
-        &self.raw
-    }
-
-    fn run<T>(
-        &self,
-        operation: &'static str,
-        work: impl FnOnce(&RawGroup) -> Result<T, ffi::Failure>,
-    ) -> Result<T, CollectiveError> {
-        work(&self.raw).map_err(|failure| {
-            if self.raw.is_aborted() {
-                CollectiveError::Aborted { operation }
-            } else {
-                failure.into_error(operation, self.config.timeout)
-            }
-        })
-    }
+/// Pads every rank's rows to the longest, gathers, and takes the padding out.
+fn gather_rows(raw: &RawGroup, own: &Tensor, rows: &[i64]) -> Result<Tensor, Failure> {
+    let mut shape = own.size();
+    shape[0] = rows.iter().copied().max().unwrap_or(0) - shape[0];
+    let _no_grad = tch::no_grad_guard();
+    let padded = if shape[0] == 0 {
+        own.detach()
+    } else {
+        Tensor::f_cat(&[own.detach(), Tensor::f_zeros(&shape, (own.kind(), own.device()))?], 0)?
+    };
+    let all = raw.all_gather(&padded)?;
+    let parts: Vec<Tensor> = (0i64..).zip(rows).map(|(rank, rows)| all.get(rank).narrow(0, 0, *rows)).collect();
+    Ok(Tensor::f_cat(&parts, 0)?)
 }

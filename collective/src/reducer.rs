@@ -6,11 +6,12 @@
 
 use std::sync::Arc;
 
+use pixfleet_shim::reducer::RawReducer;
 use tch::Tensor;
 
 use crate::error::CollectiveError;
-use crate::ffi::{RawGroup, RawReducer};
 use crate::group::Group;
+use crate::live::LiveGroup;
 
 /// Hooks on parameters that all-reduce their gradients, bucket by bucket, during backward.
 ///
@@ -26,8 +27,7 @@ use crate::group::Group;
 #[derive(Debug)]
 pub struct Reducer {
     raw: RawReducer,
-    group: Arc<RawGroup>,
-    timeout: std::time::Duration,
+    live: Arc<LiveGroup>,
 }
 
 impl Reducer {
@@ -41,19 +41,18 @@ impl Reducer {
         group: &Group,
         params: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
     ) -> Result<Self, CollectiveError> {
-        let (names, tensors): (Vec<&str>, Vec<&Tensor>) = params.into_iter().unzip();
-        let problem = match tensors.iter().position(|tensor| !tensor.requires_grad()) {
-            _ if tensors.is_empty() => Some("no parameters".to_owned()),
-            Some(at) => Some(format!("{} needs no gradient", names[at])),
+        const OPERATION: &str = "making a reducer";
+        let named: Vec<(&str, &Tensor)> = params.into_iter().collect();
+        let problem = match named.iter().find(|(_, tensor)| !tensor.requires_grad()) {
+            _ if named.is_empty() => Some("no parameters".to_owned()),
+            Some((name, _)) => Some(format!("{name} needs no gradient")),
             None => None,
         };
         if let Some(problem) = problem {
-            return Err(CollectiveError::Shape { operation: "making a reducer", problem });
+            return Err(CollectiveError::Shape { operation: OPERATION, problem });
         }
-        let timeout = group.timeout();
-        let raw = RawReducer::new(group.raw(), &tensors, &names)
-            .map_err(|failure| failure.into_error("making a reducer", timeout))?;
-        Ok(Self { raw, group: Arc::clone(group.raw()), timeout })
+        let raw = group.live().run(OPERATION, |raw| RawReducer::new(raw, &named))?;
+        Ok(Self { raw, live: Arc::clone(group.live()) })
     }
 
     /// The next backward reduces. Without this call a backward only adds to `.grad` locally.
@@ -61,7 +60,7 @@ impl Reducer {
     /// # Errors
     /// [`CollectiveError::Torch`], naming the parameters, where the backward before left some without gradient.
     pub fn prepare_for_backward(&mut self) -> Result<(), CollectiveError> {
-        self.raw.prepare().map_err(|failure| self.typed("prepare_for_backward", failure))
+        self.raw.prepare().map_err(|failure| self.live.typed("prepare_for_backward", failure))
     }
 
     /// Call after backward: proves that every bucket was reduced. On CUDA it also waits, within the group's timeout,
@@ -70,7 +69,7 @@ impl Reducer {
     /// # Errors
     /// [`CollectiveError::Torch`] naming parameters without gradient; otherwise as the group's operations.
     pub fn finish(&mut self) -> Result<(), CollectiveError> {
-        self.raw.finish(&self.group).map_err(|failure| self.typed("the gradient all-reduce", failure))
+        self.raw.finish().map_err(|failure| self.live.typed("the gradient all-reduce", failure))
     }
 
     /// Seconds that the backward before the last [`finish`](Self::finish) waited for other ranks, its own gradients being
@@ -86,11 +85,20 @@ impl Reducer {
     pub fn buckets(&self) -> &[Vec<usize>] {
         self.raw.buckets()
     }
+}
 
-    fn typed(&self, operation: &'static str, failure: crate::ffi::Failure) -> CollectiveError {
-        if self.group.is_aborted() {
-            return CollectiveError::Aborted { operation };
-        }
-        self.group.over(failure).into_error(operation, self.timeout)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Backend, GroupConfig, HashStore};
+
+    #[test]
+    fn a_reducer_needs_parameters_that_need_gradients() {
+        let group = Group::new(Backend::Gloo, Arc::new(HashStore::new()), GroupConfig::loopback(0, 1, 1)).unwrap();
+        let frozen = Tensor::from_slice(&[0f32; 3]);
+        let error = Reducer::new(&group, [("head.weight", &frozen)]).unwrap_err();
+        assert_eq!(error.to_string(), "making a reducer: head.weight needs no gradient");
+        let none: [(&str, &Tensor); 0] = [];
+        assert_eq!(Reducer::new(&group, none).unwrap_err().to_string(), "making a reducer: no parameters");
     }
 }

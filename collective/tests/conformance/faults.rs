@@ -228,8 +228,6 @@ fn nccl_refuses_in_a_build_without_it() {
         "an NCCL group: built without the `nccl` feature; rebuild with `--features nccl` (see scripts/setup-nccl.sh)"
     );
     assert_eq!(error.class(), Class::Fatal);
-    let error = pixfleet_collective::device::Stream::new(Device::Cuda(0)).unwrap_err();
-    assert!(matches!(error, CollectiveError::WithoutNccl { .. }), "{error}");
 }
 
 /// The absent rank's address is in the store, as it is when a process dies between coming and connecting.

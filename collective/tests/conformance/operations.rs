@@ -176,7 +176,7 @@ fn reducer(group: &Group) {
     reducer.prepare_for_backward().unwrap();
     (toy.params[2].1.square().sum(Kind::Float)).backward();
     let error = reducer.finish().unwrap_err();
-    assert!(matches!(&error, CollectiveError::Torch { source, .. } if !source.message.is_empty()), "{error}");
+    assert!(matches!(&error, CollectiveError::Torch { source, .. } if !source.text().is_empty()), "{error}");
     drop(reducer);
     // Without a reducer gradients are this rank's alone.
     toy.params.iter_mut().for_each(|(_, tensor)| tensor.zero_grad());

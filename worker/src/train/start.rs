@@ -88,7 +88,7 @@ pub(crate) struct Setting {
 /// # Errors
 /// A name that means nothing, or a GPU that this build cannot drive.
 pub(crate) fn device(name: &str) -> Result<Device> {
-    let gpu = pixfleet_collective::device::cuda_is_available();
+    let gpu = pixfleet_shim::cuda::is_available();
     let index = match name {
         "cpu" => return Ok(Device::Cpu),
         "auto" if !gpu => return Ok(Device::Cpu),

@@ -2,20 +2,18 @@
 //!
 //! Gloo has no abort (pytorch/pytorch#130345): an operation ends only when a connection breaks or its timeout comes; and
 //! where a connection breaks just before a send, not even then. So the group keeps a duplicate of each connection, by
-//! rank, to watch and to shut down (see [`super::group`]).
+//! rank, to watch and to shut down (see [`crate::live`]).
 //!
 //! Invariant: a socket is taken only if one of its ends is a listening address of this group's members; those addresses
 //! are what gloo itself wrote to the store while the group was formed.
 
-use std::fs;
-use std::mem::ManuallyDrop;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
-use std::os::fd::{FromRawFd, RawFd};
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use pixfleet_shim::sockets::tcp_connections;
+
 /// The addresses of the group's members, as (rank, address).
-pub(super) struct Addresses {
+pub(crate) struct Addresses {
     rank: u32,
     known: Mutex<Known>,
 }
@@ -29,12 +27,12 @@ struct Known {
 }
 
 impl Addresses {
-    pub(super) fn new(rank: u32) -> Self {
+    pub(crate) fn new(rank: u32) -> Self {
         Self { rank, known: Mutex::default() }
     }
 
     /// Looks at what gloo writes to the store or reads from it: under `<context>/<rank>` lies a member's address.
-    pub(super) fn note(&self, key: &str, value: &[u8]) {
+    pub(crate) fn note(&self, key: &str, value: &[u8]) {
         let rank = key.rsplit_once('/').and_then(|(_, rank)| rank.parse().ok());
         if let (Some(rank), Some(address)) = (rank, address_in(value)) {
             let listening = &mut self.lock().listening;
@@ -45,7 +43,7 @@ impl Addresses {
     }
 
     /// The rank behind an address that `text` names, as in "Connection closed by peer [127.0.0.1]:41234".
-    pub(super) fn rank_of(&self, text: &str) -> Option<u32> {
+    pub(crate) fn rank_of(&self, text: &str) -> Option<u32> {
         // gloo of libtorch 2.11 prints the port in network order; a later one may have mended that.
         self.rank_at(text, u16::swap_bytes).or_else(|| self.rank_at(text, |port| port))
     }
@@ -63,20 +61,20 @@ impl Addresses {
 
     /// The local port of this rank's connection to each of `world` ranks; 0 where it accepted theirs. Ranks exchange
     /// these, since nothing else tells whose port it was that closed.
-    pub(super) fn own_ports(&self, world: u32) -> Vec<i64> {
+    pub(crate) fn own_ports(&self, world: u32) -> Vec<i64> {
         let listening = self.lock().listening.clone();
         let mut ports = vec![0; world as usize];
-        for_each_connection(|_, local, peer| {
+        for (_, local, peer) in connections_here() {
             let to = listening.iter().find(|(rank, address)| *rank != self.rank && *address == peer);
             if let Some(port) = to.and_then(|(rank, _)| ports.get_mut(*rank as usize)) {
                 *port = i64::from(local.port());
             }
-        });
+        }
         ports
     }
 
     /// Takes what rank `rank` told as its port towards this one.
-    pub(super) fn note_port(&self, rank: u32, port: i64) {
+    pub(crate) fn note_port(&self, rank: u32, port: i64) {
         let mut known = self.lock();
         let ip = known.listening.iter().find(|(other, _)| *other == rank).map(|(_, address)| address.ip());
         if let (Some(ip), Ok(port @ 1..)) = (ip, u16::try_from(port)) {
@@ -86,17 +84,17 @@ impl Addresses {
 
     /// Duplicates of this rank's connections, with the rank at the other end. A duplicate stays what it is, while gloo
     /// may close its own at any time and the number may then mean another socket.
-    pub(super) fn connections(&self) -> Vec<(u32, TcpStream)> {
+    pub(crate) fn connections(&self) -> Vec<(u32, TcpStream)> {
         let known = self.lock();
         let mut found = Vec::new();
-        for_each_connection(|socket, local, peer| {
+        for (socket, local, peer) in connections_here() {
             let accepted = known.listening.contains(&(self.rank, local));
             let others = if accepted { &known.connecting } else { &known.listening };
             let other = others.iter().find(|(rank, address)| *rank != self.rank && *address == peer);
             if let Some((rank, _)) = other {
                 found.push((*rank, socket));
             }
-        });
+        }
         found
     }
 
@@ -105,23 +103,12 @@ impl Addresses {
     }
 }
 
-/// Shows a duplicate of every TCP connection of this process, with its local and its peer's address.
-fn for_each_connection(mut look: impl FnMut(TcpStream, SocketAddr, SocketAddr)) {
-    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
-    for entry in entries.flatten() {
-        let number = entry.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok());
-        let Some(fd) = number.filter(|_| is_socket(&entry.path())) else { continue };
-        // SAFETY: the descriptor is only borrowed: `ManuallyDrop` never closes it.
-        let borrowed = ManuallyDrop::new(unsafe { TcpStream::from_raw_fd(fd) });
-        let Ok(socket) = borrowed.try_clone() else { continue };
-        if let (Ok(local), Ok(peer)) = (socket.local_addr(), socket.peer_addr()) {
-            look(socket, local, peer);
-        }
-    }
-}
-
-fn is_socket(entry: &Path) -> bool {
-    fs::read_link(entry).is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))
+/// A duplicate of every TCP connection of this process, with its local and its peer's address.
+fn connections_here() -> impl Iterator<Item = (TcpStream, SocketAddr, SocketAddr)> {
+    tcp_connections().into_iter().filter_map(|socket| {
+        let (local, peer) = (socket.local_addr().ok()?, socket.peer_addr().ok()?);
+        Some((socket, local, peer))
+    })
 }
 
 /// The listening address in a gloo rendezvous value: the host name (u64 length, bytes), then the address (u64 length,

@@ -1,4 +1,5 @@
-// CUDA streams and events through c10's device-neutral guard: no CUDA header, no call into the runtime of ours.
+// CUDA streams, events and copies through c10's device-neutral guard: no CUDA header, no call into the runtime of ours.
+// So this compiles for CPUs too; there every function but the copy throws.
 
 #include <memory>
 
@@ -67,6 +68,20 @@ char* pf_event_synchronize(c10::Event* event) {
 
 char* pf_event_free(c10::Event* event) {
   return pf::guarded([&] { delete event; });
+}
+
+char* pf_copy_non_blocking(at::Tensor* target, const at::Tensor* source) {
+  return pf::guarded([&] {
+    at::NoGradGuard no_grad;
+    target->copy_(*source, /*non_blocking=*/true);
+  });
+}
+
+char* pf_pinned_copy(const at::Tensor* host, at::Tensor** out) {
+  return pf::guarded([&] {
+    at::NoGradGuard no_grad;
+    *out = new at::Tensor(host->detach().contiguous().pin_memory());
+  });
 }
 
 } // extern "C"

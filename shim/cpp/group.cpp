@@ -1,9 +1,6 @@
 // The process group of one generation over ProcessGroupGloo or ProcessGroupNCCL, and its collectives.
 
-#include <poll.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstdlib>
 #include <future>
 #include <stdexcept>
@@ -165,32 +162,6 @@ char* pf_group_free(pf::Group* group) {
 // Fails every operation, in flight or to come, with the words `why`.
 char* pf_group_end(pf::Group* group, const char* why) {
   return pf::guarded([&] { group->end(why); });
-}
-
-// Blocks until one of the sockets has lost its other end (or, the last one, is written to), and returns its place;
-// `count` after the timeout, if that is not negative.
-size_t pf_poll_closed(const int* sockets, size_t count, int timeout_ms) {
-  std::vector<pollfd> list;
-  for (size_t i = 0; i < count; ++i) {
-    // Data is gloo's business; the last socket only ever wakes us.
-    list.push_back({sockets[i], static_cast<short>(i + 1 == count ? POLLIN | POLLRDHUP : POLLRDHUP), 0});
-  }
-  int ready = 0;
-  while ((ready = ::poll(list.data(), list.size(), timeout_ms)) < 0) {
-    if (errno != EINTR) {
-      return count - 1;
-    }
-  }
-  if (ready == 0) {
-    return count;
-  }
-  // Backwards: an order to stop goes before a loss.
-  for (size_t i = count; i > 0; --i) {
-    if (list[i - 1].revents != 0) {
-      return i - 1;
-    }
-  }
-  return count - 1;
 }
 
 char* pf_all_gather(pf::Group* group, at::Tensor* output, const at::Tensor* own) {

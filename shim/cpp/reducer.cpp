@@ -20,11 +20,6 @@ class FixedBuckets final : public c10d::Reducer {
   void fix() {
     has_rebuilt_bucket_ = true;
   }
-
-  bool is_finished() {
-    std::lock_guard<std::mutex> lock(mutex_);
-    return !require_finalize_;
-  }
 };
 
 using Clock = std::chrono::steady_clock;

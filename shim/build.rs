@@ -1,4 +1,4 @@
-//! Compiles the C++ shim against the headers of the libtorch that `LIBTORCH` names (`.cargo/config.toml`).
+//! Compiles `cpp/` against the headers of the libtorch that `LIBTORCH` names (`.cargo/config.toml`).
 //!
 //! Invariant: the compiler sees the same C++ ABI as the wheel and tch's own glue; with the `nccl` feature every CUDA
 //! header comes from PyPI packages beside torch (scripts/setup-nccl.sh), no CUDA toolkit is needed.
@@ -9,20 +9,20 @@ use std::{env, fs};
 /// Headers that libtorch's own include and the wheels do not bring, or bring with hundreds of megabytes. Each is made to
 /// lead to a short file of ours with the few names that matter.
 const FORWARDED: [(&str, &str); 10] = [
-    ("gloo/algorithm.h", "gloo_forward.hpp"),
-    ("gloo/common/error.h", "gloo_forward.hpp"),
-    ("gloo/context.h", "gloo_forward.hpp"),
-    ("gloo/rendezvous/store.h", "gloo_forward.hpp"),
-    ("gloo/transport/device.h", "gloo_forward.hpp"),
-    ("cublas_v2.h", "cuda_forward.hpp"),
-    ("cublasLt.h", "cuda_forward.hpp"),
-    ("cusolverDn.h", "cuda_forward.hpp"),
-    ("cusolver_common.h", "cuda_forward.hpp"),
-    ("cusparse.h", "cuda_forward.hpp"),
+    ("gloo/algorithm.h", "forward/gloo.hpp"),
+    ("gloo/common/error.h", "forward/gloo.hpp"),
+    ("gloo/context.h", "forward/gloo.hpp"),
+    ("gloo/rendezvous/store.h", "forward/gloo.hpp"),
+    ("gloo/transport/device.h", "forward/gloo.hpp"),
+    ("cublas_v2.h", "forward/cuda.hpp"),
+    ("cublasLt.h", "forward/cuda.hpp"),
+    ("cusolverDn.h", "forward/cuda.hpp"),
+    ("cusolver_common.h", "forward/cuda.hpp"),
+    ("cusparse.h", "forward/cuda.hpp"),
 ];
 
 fn main() {
-    println!("cargo:rerun-if-changed=shim");
+    println!("cargo:rerun-if-changed=cpp");
     println!("cargo:rerun-if-env-changed=LIBTORCH");
     println!("cargo:rerun-if-env-changed=LIBTORCH_CXX11_ABI");
     let libtorch = env::var_os("LIBTORCH").map(PathBuf::from).unwrap_or_else(|| {
@@ -42,7 +42,7 @@ fn main() {
         .std("c++17")
         .define("USE_C10D_GLOO", None)
         .define("_GLIBCXX_USE_CXX11_ABI", env::var("LIBTORCH_CXX11_ABI").as_deref().unwrap_or("1"))
-        .include("shim")
+        .include("cpp")
         .include(forwarding_headers())
         // System includes: their warnings are not ours.
         .flag("-isystem")
@@ -52,14 +52,14 @@ fn main() {
         .flag_if_supported("-Wno-unused-parameter")
         // Line tables of torch's headers would double the time.
         .debug(false)
-        .file("shim/all.cpp");
+        .file("cpp/all.cpp");
     if nccl {
         build.define("USE_C10D_NCCL", None);
         for folder in cuda_headers(&libtorch) {
             build.flag("-isystem").flag(folder);
         }
     }
-    build.compile("pixfleet_shim");
+    build.compile("pixfleet_cpp");
 
     println!("cargo:rustc-link-search=native={}", libtorch.join("lib").display());
     println!("cargo:rustc-link-lib=torch_cpu");

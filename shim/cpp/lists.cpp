@@ -1,6 +1,4 @@
-// Tensor-list kernels, autocast, copies: what tch does not reach. No communication.
-
-#include <ATen/autocast_mode.h>
+// Kernels over lists of tensors, in one call where tch offers one call a tensor. No communication.
 
 #include "shim.hpp"
 
@@ -51,47 +49,6 @@ char* pf_scale_all(at::Tensor* const* tensors, size_t count, const at::Tensor* f
     at::NoGradGuard no_grad;
     at::_foreach_mul_(pf::list_of(tensors, count), *factor);
   });
-}
-
-char* pf_copy_non_blocking(at::Tensor* target, const at::Tensor* source) {
-  return pf::guarded([&] {
-    at::NoGradGuard no_grad;
-    target->copy_(*source, /*non_blocking=*/true);
-  });
-}
-
-char* pf_pinned_copy(const at::Tensor* host, at::Tensor** out) {
-  return pf::guarded([&] {
-    at::NoGradGuard no_grad;
-    *out = new at::Tensor(host->detach().contiguous().pin_memory());
-  });
-}
-
-struct pf_autocast_state {
-  int cuda;
-  int enabled;
-  int dtype;
-};
-
-pf_autocast_state pf_autocast_enter(int cuda) {
-  const auto device = cuda != 0 ? at::kCUDA : at::kCPU;
-  const pf_autocast_state before{
-      cuda, at::autocast::is_autocast_enabled(device) ? 1 : 0,
-      static_cast<int>(at::autocast::get_autocast_dtype(device))};
-  at::autocast::set_autocast_enabled(device, true);
-  at::autocast::set_autocast_dtype(device, at::kBFloat16);
-  at::autocast::increment_nesting();
-  return before;
-}
-
-void pf_autocast_leave(pf_autocast_state before) {
-  const auto device = before.cuda != 0 ? at::kCUDA : at::kCPU;
-  // The cache holds bf16 copies of weights; an optimizer step between two guards makes them stale.
-  if (at::autocast::decrement_nesting() == 0) {
-    at::autocast::clear_cache();
-  }
-  at::autocast::set_autocast_enabled(device, before.enabled != 0);
-  at::autocast::set_autocast_dtype(device, static_cast<at::ScalarType>(before.dtype));
 }
 
 } // extern "C"

@@ -1,0 +1,121 @@
+//! Kernels over lists of tensors, over `cpp/lists.cpp`: one call over all parameters where tch offers one call a tensor.
+//!
+//! Invariant: nothing here is recorded by autograd, nothing here communicates, and nothing here reads the device.
+
+use tch::Tensor;
+
+use crate::{CxxTensor, Failure, Message, check, own_tensor, tensor_ptr, tensor_ptrs};
+
+unsafe extern "C" {
+    fn pf_fused_adamw(
+        params: *const *const CxxTensor,
+        grads: *const *const CxxTensor,
+        exp_avgs: *const *const CxxTensor,
+        exp_avg_sqs: *const *const CxxTensor,
+        count: usize,
+        step: *const AdamWStep,
+    ) -> Message;
+    fn pf_global_norm(tensors: *const *const CxxTensor, count: usize, out: *mut *mut CxxTensor) -> Message;
+    fn pf_scale_all(tensors: *const *const CxxTensor, count: usize, factor: *const CxxTensor) -> Message;
+}
+
+/// The numbers of one AdamW step (Loshchilov and Hutter 2019, decoupled weight decay); `pf_adamw_step` of lists.cpp.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamWStep {
+    /// The step, from 1: bias corrections are `1 - beta^step`.
+    pub step: i64,
+    /// Learning rate.
+    pub lr: f64,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Weight decay, multiplied by the learning rate.
+    pub weight_decay: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+}
+
+/// The four lists of one parameter group, all on one device; index by index of the same shape and dtype.
+#[derive(Debug, Clone, Copy)]
+pub struct AdamWLists<'a> {
+    /// Parameters, updated in place.
+    pub params: &'a [Tensor],
+    /// Gradients, read.
+    pub grads: &'a [Tensor],
+    /// First moments, updated in place.
+    pub exp_avgs: &'a [Tensor],
+    /// Second moments, updated in place.
+    pub exp_avg_sqs: &'a [Tensor],
+}
+
+/// One AdamW step over lists, in one fused kernel (`at::_fused_adamw_`, CPU and CUDA).
+///
+/// # Errors
+/// Lists that do not fit each other, strided parameters or moments, a step below 1; what the kernel refuses.
+pub fn fused_adamw(lists: AdamWLists<'_>, step: &AdamWStep) -> Result<(), Failure> {
+    fit(lists, step).map_err(|problem| Failure::new(format!("fused_adamw: {problem}")))?;
+    if lists.params.is_empty() {
+        return Ok(());
+    }
+    let [params, grads, first, second] =
+        [lists.params, lists.grads, lists.exp_avgs, lists.exp_avg_sqs].map(tensor_ptrs);
+    // SAFETY: four arrays of `params.len()` live tensors that fit each other, as was just checked, borrowed for the call.
+    check(unsafe {
+        pf_fused_adamw(params.as_ptr(), grads.as_ptr(), first.as_ptr(), second.as_ptr(), params.len(), &raw const *step)
+    })
+}
+
+/// The CPU kernel walks four raw buffers by the parameter's length and checks nothing: what does not fit must not reach
+/// it.
+fn fit(lists: AdamWLists<'_>, step: &AdamWStep) -> Result<(), String> {
+    let AdamWLists { params, grads, exp_avgs, exp_avg_sqs } = lists;
+    let lengths = [params.len(), grads.len(), exp_avgs.len(), exp_avg_sqs.len()];
+    if lengths.iter().any(|length| *length != lengths[0]) || step.step < 1 {
+        return Err(format!("lists of {lengths:?} tensors at step {} (from 1)", step.step));
+    }
+    for (at, param) in params.iter().enumerate() {
+        if param.device() != params[0].device() {
+            return Err(format!("parameter {at} is on {:?}, the first on {:?}", param.device(), params[0].device()));
+        }
+        for (name, other) in [("gradient", &grads[at]), ("moment", &exp_avgs[at]), ("moment", &exp_avg_sqs[at])] {
+            if (param.size(), param.kind(), param.device()) != (other.size(), other.kind(), other.device()) {
+                return Err(format!("parameter {at} is {param:?}, its {name} {other:?}"));
+            }
+        }
+        if ![param, &exp_avgs[at], &exp_avg_sqs[at]].iter().all(|tensor| tensor.is_contiguous()) {
+            return Err(format!("parameter {at} or a moment of it is a strided view"));
+        }
+    }
+    Ok(())
+}
+
+/// The 2-norm of all tensors together, as a 0-dimensional fp32 tensor on their device (no synchronization).
+///
+/// # Errors
+/// An empty list, or mixed devices.
+pub fn global_norm(tensors: &[Tensor]) -> Result<Tensor, Failure> {
+    if tensors.is_empty() {
+        return Err(Failure::new("global_norm: no tensors"));
+    }
+    let list = tensor_ptrs(tensors);
+    // SAFETY: live tensors, borrowed for the call, which stores a fresh tensor where it reports no failure.
+    own_tensor(|out| unsafe { pf_global_norm(list.as_ptr(), list.len(), out) })
+}
+
+/// Multiplies every tensor by `factor` (0-dimensional, on their device), in place: clipping without synchronization.
+///
+/// # Errors
+/// Mixed devices.
+pub fn scale_all(tensors: &[Tensor], factor: &Tensor) -> Result<(), Failure> {
+    if tensors.is_empty() {
+        return Ok(());
+    }
+    let list = tensor_ptrs(tensors);
+    // SAFETY: live tensors, borrowed for the call.
+    check(unsafe { pf_scale_all(list.as_ptr(), list.len(), tensor_ptr(factor)) })
+}
+
+#[cfg(test)]
+mod tests;
