@@ -35,23 +35,15 @@ fn main() {
         include.display()
     );
     let nccl = env::var_os("CARGO_FEATURE_NCCL").is_some();
-    let mut build = cc::Build::new();
+    vector_kernels(&include);
+    let mut build = against(&include);
     build
-        .cpp(true)
-        .pic(true)
-        .std("c++17")
         .define("USE_C10D_GLOO", None)
-        .define("_GLIBCXX_USE_CXX11_ABI", env::var("LIBTORCH_CXX11_ABI").as_deref().unwrap_or("1"))
-        .include("cpp")
         .include(forwarding_headers())
-        // System includes: their warnings are not ours.
-        .flag("-isystem")
-        .flag(&include)
         .flag("-isystem")
         .flag(include.join("torch/csrc/api/include"))
         .flag_if_supported("-Wno-unused-parameter")
-        // Line tables of torch's headers would double the time.
-        .debug(false)
+        .flag("-fopenmp")
         .file("cpp/all.cpp");
     if nccl {
         build.define("USE_C10D_NCCL", None);
@@ -63,10 +55,61 @@ fn main() {
 
     println!("cargo:rustc-link-search=native={}", libtorch.join("lib").display());
     println!("cargo:rustc-link-lib=torch_cpu");
+    // The OpenMP that libtorch brings: a second one beside it would start threads of its own.
+    println!("cargo:rustc-link-lib=dylib:+verbatim=libgomp.so.1");
     println!("cargo:rustc-link-lib=c10");
     if nccl {
         println!("cargo:rustc-link-lib=torch_cuda");
         println!("cargo:rustc-link-lib=c10_cuda");
+    }
+}
+
+/// What compiles against libtorch's headers.
+fn against(include: &Path) -> cc::Build {
+    let mut build = cc::Build::new();
+    build
+        .cpp(true)
+        .pic(true)
+        .std("c++17")
+        .define("_GLIBCXX_USE_CXX11_ABI", env::var("LIBTORCH_CXX11_ABI").as_deref().unwrap_or("1"))
+        .include("cpp")
+        // System includes: their warnings are not ours.
+        .flag("-isystem")
+        .flag(include)
+        // Line tables of torch's headers would double the time.
+        .debug(false);
+    build
+}
+
+/// Compiles the kernels once for each instruction set that libtorch itself tells apart.
+fn vector_kernels(include: &Path) {
+    const AVX2: &[&str] = &["-mavx2", "-mfma", "-mf16c"];
+    // GCC takes the intrinsics' own undefined values for ours.
+    const AVX512: &[&str] = &[
+        "-mavx512f",
+        "-mavx512bw",
+        "-mavx512vl",
+        "-mavx512dq",
+        "-mfma",
+        "-mf16c",
+        "-Wno-uninitialized",
+        "-Wno-maybe-uninitialized",
+    ];
+    let x86 = env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64");
+    let sets: &[(&str, &[&str])] = &[("DEFAULT", &[]), ("AVX2", AVX2), ("AVX512", AVX512)];
+    for (set, flags) in if x86 { sets } else { &sets[..1] } {
+        let name = set.to_lowercase();
+        let mut build = against(include);
+        build
+            .opt_level(3)
+            .define("CPU_CAPABILITY", *set)
+            .define(&format!("CPU_CAPABILITY_{set}"), None)
+            .define("PF_TABLE", format!("table_{name}").as_str())
+            .file("cpp/kernels/vector.cpp");
+        for flag in *flags {
+            build.flag(flag);
+        }
+        build.compile(&format!("pixfleet_kernels_{name}"));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use tch::{Kind, Tensor};
 
+use crate::fused;
 use crate::params::{Builder, Init, ParamId, Weights};
 
 /// `y = x W^T + b` in the step's arithmetic.
@@ -42,29 +43,40 @@ impl Linear {
 
     /// `x` [.., in], any float dtype -> [.., out] in the step's dtype.
     pub(crate) fn forward(&self, w: &Weights<'_>, x: &Tensor) -> Tensor {
-        let (weight, bias) =
-            w.cached((self.weight, 1), || (w.enter(w.fp32(self.weight)), self.bias.map(|b| w.enter(w.fp32(b)))));
-        w.enter(x).linear(&weight, bias.as_ref())
+        let operands = || (w.operand(w.fp32(self.weight)), self.bias.map(|b| w.operand(w.fp32(b))));
+        w.product(x, &w.cached((self.weight, 1), operands))
     }
 
     /// The outputs of several linears over the same input, one after the other in the last dimension, by one product.
     /// A linear without a bias gets zeros.
     pub(crate) fn forward_joined(w: &Weights<'_>, x: &Tensor, parts: &[&Linear]) -> Tensor {
-        let (weight, bias) = w.cached((parts[0].weight, parts.len()), || {
-            let weights: Vec<Tensor> = parts.iter().map(|l| w.enter(w.fp32(l.weight))).collect();
+        Self::forward_filled(w, x, parts, 0)
+    }
+
+    /// As [`Self::forward_joined`], each output with `fill` zeros behind it.
+    pub(crate) fn forward_filled(w: &Weights<'_>, x: &Tensor, parts: &[&Linear], fill: i64) -> Tensor {
+        let operands = || {
+            let weights: Vec<Tensor> =
+                parts.iter().map(|l| w.fp32(l.weight).constant_pad_nd([0, 0, 0, fill])).collect();
             let biases: Vec<Tensor> = parts
                 .iter()
                 .map(|l| match l.bias {
-                    Some(bias) => w.enter(w.fp32(bias)),
-                    None => {
-                        let out = w.fp32(l.weight).size()[0];
-                        Tensor::zeros([out], (w.compute().dtype, w.device()))
-                    }
+                    Some(bias) => w.fp32(bias).constant_pad_nd([0, fill]),
+                    None => Tensor::zeros([w.fp32(l.weight).size()[0] + fill], (Kind::Float, w.device())),
                 })
                 .collect();
-            (Tensor::cat(&weights, 0), Some(Tensor::cat(&biases, 0)))
-        });
-        w.enter(x).linear(&weight, bias.as_ref())
+            (w.operand(&Tensor::cat(&weights, 0)), Some(w.operand(&Tensor::cat(&biases, 0))))
+        };
+        w.product(x, &w.cached((parts[0].weight, parts.len()), operands))
+    }
+
+    /// As [`Self::forward`], for an input with `fill` numbers behind it that do not count.
+    pub(crate) fn forward_from_filled(&self, w: &Weights<'_>, x: &Tensor, fill: i64) -> Tensor {
+        let operands = || {
+            let weight = w.fp32(self.weight).constant_pad_nd([0, fill]);
+            (w.operand(&weight), self.bias.map(|b| w.operand(w.fp32(b))))
+        };
+        w.product(x, &w.cached((self.weight, 1), operands))
     }
 }
 
@@ -73,7 +85,6 @@ impl Linear {
 pub struct LayerNorm {
     weight: ParamId,
     bias: ParamId,
-    width: i64,
     eps: f64,
 }
 
@@ -82,27 +93,31 @@ impl LayerNorm {
     pub(crate) fn new(at: &mut Builder<'_>, width: i64, eps: f64) -> Self {
         let weight = at.param("weight", &[width], Init::Ones);
         let bias = at.param("bias", &[width], Init::Zeros);
-        Self { weight, bias, width, eps }
+        Self { weight, bias, eps }
     }
 
     /// A norm over parameters (weight, bias) that exist already.
-    pub(crate) fn of((weight, bias): (ParamId, ParamId), width: i64, eps: f64) -> Self {
-        Self { weight, bias, width, eps }
+    pub(crate) fn of((weight, bias): (ParamId, ParamId), eps: f64) -> Self {
+        Self { weight, bias, eps }
     }
 
-    /// `x` [.., width] -> the same shape in the step's dtype or fp32, whichever costs no extra pass. The CPU kernel
-    /// reads and writes bf16 around fp32 statistics and parameters; the CUDA kernel wants one dtype, so there the
-    /// input is raised to fp32 first, as PyTorch's autocast does.
+    /// `x` [.., width], any float dtype -> the same shape, fp32.
     pub(crate) fn forward(&self, w: &Weights<'_>, x: &Tensor) -> Tensor {
-        let (weight, bias) = (w.fp32(self.weight), w.fp32(self.bias));
-        let raised;
-        let x = if x.kind() != Kind::Float && w.device().is_cuda() {
-            raised = x.to_kind(Kind::Float);
-            &raised
-        } else {
-            x
-        };
-        x.layer_norm([self.width], Some(weight), Some(bias), self.eps, true)
+        fused::norm(w, x, self.leaves(w), self.eps, Kind::Float)
+    }
+
+    /// As [`Self::forward`], in the step's arithmetic: what only products read.
+    pub(crate) fn enter(&self, w: &Weights<'_>, x: &Tensor) -> Tensor {
+        fused::norm(w, x, self.leaves(w), self.eps, w.compute().dtype)
+    }
+
+    /// The norm of a gated product, as [`fused::swiglu_norm`] takes and gives it.
+    pub(crate) fn of_swiglu(&self, w: &Weights<'_>, gated: &Tensor) -> Tensor {
+        fused::swiglu_norm(w, gated, self.leaves(w), self.eps)
+    }
+
+    fn leaves<'w>(&self, w: &'w Weights<'_>) -> [&'w Tensor; 2] {
+        [w.fp32(self.weight), w.fp32(self.bias)]
     }
 }
 

@@ -7,6 +7,8 @@
 pub mod bert;
 pub mod clip;
 pub mod error;
+mod fused;
+pub mod host;
 pub mod items;
 mod layers;
 pub mod loss;
@@ -24,4 +26,4 @@ pub use error::ModelError;
 pub use items::{BySet, Features, Inputs, Items, Slots, TextItems, TokenIds};
 pub use layers::{LayerNorm, Linear, l2_normalize};
 pub use params::{Compute, ParamId, Params, Weights};
-pub use towers::{Model, TextTower, VisionSizes, VisionTower};
+pub use towers::{CastModel, Model, TextTower, VisionSizes, VisionTower};

@@ -48,10 +48,10 @@ impl TextProj {
     pub fn forward(&self, w: &Weights<'_>, text: &Tensor) -> Tensor {
         let mut e = l2_normalize(text);
         for (norm, up, down) in &self.layers {
-            let hidden = up.forward(w, &norm.forward(w, &e)).gelu("none");
+            let hidden = up.forward(w, &norm.enter(w, &e)).gelu("none");
             // Not in place: the norm's backward reads this value.
             e = down.forward(w, &hidden).to_kind(Kind::Float) + e;
         }
-        l2_normalize(&self.out.forward(w, &self.norm.forward(w, &e)))
+        l2_normalize(&self.out.forward(w, &self.norm.enter(w, &e)))
     }
 }

@@ -1,5 +1,6 @@
 // One translation unit: torch's headers cost far more than our lines, and are read once this way.
 #include "cuda.cpp"
+#include "fused.cpp"
 #include "group.cpp"
 #include "lists.cpp"
 #include "reducer.cpp"

@@ -11,6 +11,7 @@
 
 pub mod cuda;
 pub mod group;
+pub mod kernels;
 pub mod lists;
 pub mod reducer;
 pub mod sockets;

@@ -61,10 +61,9 @@ impl File<'_> {
 
     fn norm(&mut self, stem: &str) -> Result<LayerNorm, ModelError> {
         let (weight, bias) = (self.take(&format!("{stem}.weight"))?, self.take(&format!("{stem}.bias"))?);
-        let width = weight.size()[0];
         let weight = self.params.push(&format!("{stem}.weight"), &weight, false);
         let bias = self.params.push(&format!("{stem}.bias"), &bias, false);
-        Ok(LayerNorm::of((weight, bias), width, self.eps))
+        Ok(LayerNorm::of((weight, bias), self.eps))
     }
 
     fn layer(&mut self, i: i64) -> Result<Layer, ModelError> {

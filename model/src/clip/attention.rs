@@ -1,8 +1,10 @@
 //! Multi-head self-attention of CLIP: queries, keys, values and output all with bias; positions are in the tokens.
 
+use pixfleet_shim::kernels::Heads;
 use tch::Tensor;
 
 use super::config::StackSizes;
+use crate::fused;
 use crate::layers::{Linear, LinearInit};
 use crate::params::{Builder, Weights};
 
@@ -45,15 +47,16 @@ impl Attention {
 
     /// `x` [B, T, C], already normalized -> the same shape.
     pub(super) fn forward(&self, w: &Weights<'_>, x: &Tensor) -> Tensor {
-        let qkv = Linear::forward_joined(w, x, &[&self.q, &self.k, &self.v]).chunk(3, -1);
+        let qkv = self.heads(w, &Linear::forward_joined(w, x, &[&self.q, &self.k, &self.v]), 3);
         self.attend(w, [&qkv[0], &qkv[1], &qkv[2]], None, self.sight == Sight::Causal)
     }
 
     /// One token of each row, `one` [B, 1, C], over `all` [B, T, C], both already normalized -> [B, 1, C]. `seen`
     /// [B, 1, 1, T] tells which tokens it attends to; without it to all.
     pub(super) fn forward_one(&self, w: &Weights<'_>, one: &Tensor, all: &Tensor, seen: Option<&Tensor>) -> Tensor {
-        let kv = Linear::forward_joined(w, all, &[&self.k, &self.v]).chunk(2, -1);
-        self.attend(w, [&self.q.forward(w, one), &kv[0], &kv[1]], seen, false)
+        let q = self.heads(w, &self.q.forward(w, one), 1);
+        let kv = self.heads(w, &Linear::forward_joined(w, all, &[&self.k, &self.v]), 2);
+        self.attend(w, [&q[0], &kv[0], &kv[1]], seen, false)
     }
 
     /// The attention-free form: every token takes its own value (method.md 4.1).
@@ -61,15 +64,13 @@ impl Attention {
         self.out.forward(w, &self.v.forward(w, x))
     }
 
-    /// Queries [B, T', C], keys and values [B, T, C] -> [B, T', C].
-    fn attend(&self, w: &Weights<'_>, qkv: [&Tensor; 3], seen: Option<&Tensor>, causal: bool) -> Tensor {
-        let [q, k, v] = qkv.map(|t| {
-            let size = t.size();
-            t.view([size[0], size[1], size[2] / self.head_width, self.head_width])
-                .to_kind(w.attention_dtype())
-                .transpose(1, 2)
-        });
-        let a = Tensor::scaled_dot_product_attention(&q, &k, &v, seen, 0.0, causal, None, false);
+    /// Queries [B, heads, T', width], keys and values [B, heads, T, width] -> [B, T', C].
+    fn attend(&self, w: &Weights<'_>, [q, k, v]: [&Tensor; 3], seen: Option<&Tensor>, causal: bool) -> Tensor {
+        let a = Tensor::scaled_dot_product_attention(q, k, v, seen, 0.0, causal, None, false);
         self.out.forward(w, &a.transpose(1, 2).flatten(2, 3))
+    }
+
+    fn heads(&self, w: &Weights<'_>, x: &Tensor, parts: usize) -> Vec<Tensor> {
+        fused::heads(w, x, Heads { parts, width: self.head_width, turned: 0 }, None)
     }
 }

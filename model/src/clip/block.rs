@@ -5,11 +5,9 @@ use tch::Tensor;
 use super::LN_EPS;
 use super::attention::{Attention, Sight};
 use super::config::StackSizes;
+use crate::fused;
 use crate::layers::{LayerNorm, Linear, LinearInit};
 use crate::params::{Builder, Weights};
-
-/// quick_gelu is `x sigmoid(QUICK x)`.
-const QUICK: f64 = 1.702;
 
 /// Parameters of one block.
 #[derive(Debug)]
@@ -39,7 +37,7 @@ impl Block {
 
     /// All tokens: [B, T, C] -> the same.
     pub(super) fn forward(&self, w: &Weights<'_>, x: &Tensor) -> Tensor {
-        let x = x + self.attention.forward(w, &self.norm1.forward(w, x));
+        let x = x + self.attention.forward(w, &self.norm1.enter(w, x));
         self.then_mlp(w, &x)
     }
 
@@ -53,24 +51,19 @@ impl Block {
         pick: impl Fn(&Tensor) -> Tensor,
         seen: Option<&Tensor>,
     ) -> Tensor {
-        let normed = self.norm1.forward(w, x);
+        let normed = self.norm1.enter(w, x);
         let x = pick(x) + self.attention.forward_one(w, &pick(&normed), &normed, seen);
         self.then_mlp(w, &x)
     }
 
     /// The attention-free form, for the patch map (method.md 4.1).
     pub(super) fn forward_values(&self, w: &Weights<'_>, x: &Tensor) -> Tensor {
-        let x = x + self.attention.forward_values(w, &self.norm1.forward(w, x));
+        let x = x + self.attention.forward_values(w, &self.norm1.enter(w, x));
         self.then_mlp(w, &x)
     }
 
     fn then_mlp(&self, w: &Weights<'_>, x: &Tensor) -> Tensor {
-        let hidden = quick_gelu(&self.up.forward(w, &self.norm2.forward(w, x)));
+        let hidden = fused::quick_gelu(w, &self.up.forward(w, &self.norm2.enter(w, x)));
         x + self.down.forward(w, &hidden)
     }
-}
-
-/// `x sigmoid(1.702 x)`. Written with SiLU, whose backward keeps its input alone: half the memory of the product.
-fn quick_gelu(x: &Tensor) -> Tensor {
-    (x * QUICK).silu() * (1.0 / QUICK)
 }

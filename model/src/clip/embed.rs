@@ -48,18 +48,17 @@ impl Embed {
     /// convolution does not look at the mask.
     pub(super) fn forward(&self, w: &Weights<'_>, pixels: &Tensor, mask: Option<&Tensor>) -> Tensor {
         let flat = |id: ParamId| w.fp32(id).flatten(1, -1);
-        let (weight, input) = match mask.zip(self.alpha) {
+        let (operands, input) = match mask.zip(self.alpha) {
             None => {
-                let (weight, _) = w.cached((self.image, 1), || (w.enter(&flat(self.image)), None));
-                (weight, w.enter(pixels))
+                let image = || (w.operand(&flat(self.image)), None);
+                (w.cached((self.image, 1), image), pixels.shallow_clone())
             }
             Some((mask, alpha)) => {
-                let join = || (w.enter(&Tensor::cat(&[flat(self.image), flat(alpha)], 1)), None);
-                let (weight, _) = w.cached((alpha, 1), join);
-                (weight, w.enter(&Tensor::cat(&[pixels, mask], 1)))
+                let joined = || (w.operand(&Tensor::cat(&[flat(self.image), flat(alpha)], 1)), None);
+                (w.cached((alpha, 1), joined), Tensor::cat(&[pixels, mask], 1))
             }
         };
-        let tokens = patchify(&input, self.patch).linear(&weight, None::<&Tensor>).to_kind(Kind::Float);
+        let tokens = w.product(&patchify(&w.enter(&input), self.patch), &operands).to_kind(Kind::Float);
         let class = w.fp32(self.class).expand([tokens.size()[0], 1, -1], false);
         Tensor::cat(&[class, tokens], 1) + w.fp32(self.positions)
     }

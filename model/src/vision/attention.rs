@@ -1,17 +1,17 @@
 //! Self-attention with 2-D rotary positions and a layer norm before the output projection (method.md 1.2.3).
 
+use pixfleet_shim::kernels::Heads;
 use tch::Tensor;
 
 use super::LN_EPS;
 use super::config::VisionConfig;
-use super::rope;
+use crate::fused;
 use crate::layers::{LayerNorm, Linear, LinearInit};
 use crate::params::{Builder, Weights};
 
 /// Parameters of one block's attention. `k_proj` has no bias.
 #[derive(Debug)]
 pub struct Attention {
-    heads: i64,
     head_width: i64,
     q: Linear,
     k: Linear,
@@ -27,7 +27,6 @@ impl Attention {
         let plain = LinearInit::Normal { std: 0.02 };
         let scaled = LinearInit::Normal { std: 0.02 / ((2 * layer) as f64).sqrt() };
         Self {
-            heads: config.heads,
             head_width: config.head_width(),
             q: Linear::new(&mut at.below("q_proj"), (c, c), true, plain),
             k: Linear::new(&mut at.below("k_proj"), (c, c), false, plain),
@@ -39,35 +38,31 @@ impl Attention {
 
     /// `x` [B, 1 + patches, C], already normalized -> the same shape.
     pub(super) fn forward(&self, w: &Weights<'_>, x: &Tensor, rope: &Tensor) -> Tensor {
-        let qkv = self.split(&Linear::forward_joined(w, x, &[&self.q, &self.k, &self.v]));
-        let parts = qkv.split_with_sizes([2 * self.heads, self.heads], 2);
-        let qk = rope::rotate(&parts[0], rope).split_with_sizes([self.heads, self.heads], 2);
-        self.attend(w, &qk[0], &qk[1], &parts[1])
+        let qkv = Linear::forward_joined(w, x, &[&self.q, &self.k, &self.v]);
+        let qkv = self.heads(w, &qkv, (3, 2), rope);
+        self.attend(w, [&qkv[0], &qkv[1], &qkv[2]])
     }
 
     /// As [`Attention::forward`], for the class token alone: [B, 1, C]. Its query is not rotated.
     pub(super) fn forward_class(&self, w: &Weights<'_>, x: &Tensor, rope: &Tensor) -> Tensor {
-        let q = self.split(&self.q.forward(w, &x.narrow(1, 0, 1)));
-        let kv = self.split(&Linear::forward_joined(w, x, &[&self.k, &self.v]));
-        let parts = kv.split_with_sizes([self.heads, self.heads], 2);
-        self.attend(w, &q, &rope::rotate(&parts[0], rope), &parts[1])
+        let q = self.heads(w, &self.q.forward(w, &x.narrow(1, 0, 1)), (1, 0), rope);
+        let kv = self.heads(w, &Linear::forward_joined(w, x, &[&self.k, &self.v]), (2, 1), rope);
+        self.attend(w, [&q[0], &kv[0], &kv[1]])
     }
 
     /// The attention-free form: every token takes its own value (CLIPSelf, FG-CLIP).
     pub(super) fn forward_values(&self, w: &Weights<'_>, x: &Tensor) -> Tensor {
-        self.out.forward(w, &self.inner_norm.forward(w, &self.v.forward(w, x)))
+        self.out.forward(w, &self.inner_norm.enter(w, &self.v.forward(w, x)))
     }
 
-    /// Queries [B, T', heads, width] over keys and values [B, T, heads, width] -> [B, T', C].
-    fn attend(&self, w: &Weights<'_>, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-        let [q, k, v] = [q, k, v].map(|t| t.to_kind(w.attention_dtype()).transpose(1, 2));
-        let a = Tensor::scaled_dot_product_attention(&q, &k, &v, None::<Tensor>, 0.0, false, None, false);
-        self.out.forward(w, &self.inner_norm.forward(w, &a.transpose(1, 2).flatten(2, 3)))
+    /// Queries [B, heads, T', width] over keys and values [B, heads, T, width] -> [B, T', C].
+    fn attend(&self, w: &Weights<'_>, [q, k, v]: [&Tensor; 3]) -> Tensor {
+        let a = Tensor::scaled_dot_product_attention(q, k, v, None::<Tensor>, 0.0, false, None, false);
+        self.out.forward(w, &self.inner_norm.enter(w, &a.transpose(1, 2).flatten(2, 3)))
     }
 
-    /// [B, T, n * width] -> [B, T, n, width].
-    fn split(&self, x: &Tensor) -> Tensor {
-        let size = x.size();
-        x.view([size[0], size[1], -1, self.head_width])
+    /// Parts of the joined outputs `x`, of which the first `turned` are rotated.
+    fn heads(&self, w: &Weights<'_>, x: &Tensor, (parts, turned): (usize, usize), rope: &Tensor) -> Vec<Tensor> {
+        fused::heads(w, x, Heads { parts, width: self.head_width, turned }, Some(rope))
     }
 }

@@ -31,25 +31,25 @@ impl Block {
 
     /// All tokens: [B, 1 + patches, C] -> the same.
     pub(super) fn forward(&self, w: &Weights<'_>, x: &Tensor, rope: &Tensor) -> Tensor {
-        let x = x + self.attention.forward(w, &self.norm1.forward(w, x), rope);
+        let x = x + self.attention.forward(w, &self.norm1.enter(w, x), rope);
         self.then_mlp(w, x)
     }
 
     /// The class token alone: [B, 1 + patches, C] -> [B, 1, C]. In the last block nothing else is read, and the other
     /// tokens' queries and MLP need not be computed.
     pub(super) fn forward_class(&self, w: &Weights<'_>, x: &Tensor, rope: &Tensor) -> Tensor {
-        let x = x.narrow(1, 0, 1) + self.attention.forward_class(w, &self.norm1.forward(w, x), rope);
+        let x = x.narrow(1, 0, 1) + self.attention.forward_class(w, &self.norm1.enter(w, x), rope);
         self.then_mlp(w, x)
     }
 
     /// The attention-free form, for the patch map (method.md 2.5).
     pub(super) fn forward_values(&self, w: &Weights<'_>, x: &Tensor) -> Tensor {
-        let x = x + self.attention.forward_values(w, &self.norm1.forward(w, x));
+        let x = x + self.attention.forward_values(w, &self.norm1.enter(w, x));
         self.then_mlp(w, x)
     }
 
     fn then_mlp(&self, w: &Weights<'_>, x: Tensor) -> Tensor {
-        let y = self.mlp.forward(w, &self.norm2.forward(w, &x));
+        let y = self.mlp.forward(w, &self.norm2.enter(w, &x));
         x + y
     }
 }

@@ -44,23 +44,20 @@ impl PatchEmbed {
     /// convolution does not look at the mask.
     pub(super) fn forward(&self, w: &Weights<'_>, pixels: &Tensor, mask: Option<&Tensor>) -> Tensor {
         let flat = |t: &Tensor| t.flatten(1, -1);
-        let (weight, bias, input) = match mask.zip(self.alpha) {
+        let (operands, input) = match mask.zip(self.alpha) {
             None => {
-                let (weight, bias) = w.cached((self.image.0, 1), || {
-                    (w.enter(&flat(w.fp32(self.image.0))), Some(w.enter(w.fp32(self.image.1))))
-                });
-                (weight, bias, pixels.shallow_clone())
+                let image = || (w.operand(&flat(w.fp32(self.image.0))), Some(w.operand(w.fp32(self.image.1))));
+                (w.cached((self.image.0, 1), image), pixels.shallow_clone())
             }
             Some((mask, alpha)) => {
-                let (weight, bias) = w.cached((alpha.0, 1), || {
+                let joined = || {
                     let weight = Tensor::cat(&[flat(w.fp32(self.image.0)), flat(w.fp32(alpha.0))], 1);
-                    (w.enter(&weight), Some(w.enter(&(w.fp32(self.image.1) + w.fp32(alpha.1)))))
-                });
-                (weight, bias, Tensor::cat(&[pixels, mask], 1))
+                    (w.operand(&weight), Some(w.operand(&(w.fp32(self.image.1) + w.fp32(alpha.1)))))
+                };
+                (w.cached((alpha.0, 1), joined), Tensor::cat(&[pixels, mask], 1))
             }
         };
-        let patches = patchify(&w.enter(&input), self.patch);
-        let tokens = patches.linear(&weight, bias.as_ref()).to_kind(Kind::Float);
+        let tokens = w.product(&patchify(&w.enter(&input), self.patch), &operands).to_kind(Kind::Float);
         let class = w.fp32(self.class).expand([tokens.size()[0], 1, -1], false);
         Tensor::cat(&[class, tokens], 1) + w.fp32(self.positions)
     }
