@@ -1,4 +1,4 @@
-//! Gradients averaged over the ranks while backward still runs: c10d's Reducer for one generation.
+//! Gradients summed over the ranks while backward still runs: c10d's Reducer for one generation.
 //!
 //! Invariant: its buckets are fixed at birth (1 MiB first, then 25 MiB, last parameters first, because their
 //! gradients are ready first) and never rebuilt, since rebuilt buckets differ between a rank that joined and one that
@@ -19,11 +19,11 @@ use crate::live::LiveGroup;
 /// for lane in all but the last { loss(lane).f_backward()? }     // gradients add up locally
 /// reducer.prepare_for_backward()?;
 /// loss(last lane).f_backward()?;                                 // hooks reduce what has added up
-/// reducer.finish()?;                                             // .grad = mean over ranks
+/// reducer.finish()?;                                             // .grad = sum over ranks
 /// ```
 ///
-/// The mean divides by the world size: scale by W where the sum is wanted. Every parameter must receive a gradient in
-/// the backward that follows `prepare_for_backward`.
+/// Gradients live in the buckets: `.grad` is a view of one. Every parameter must receive a gradient in the backward that
+/// follows `prepare_for_backward`.
 #[derive(Debug)]
 pub struct Reducer {
     raw: RawReducer,

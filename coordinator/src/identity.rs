@@ -10,10 +10,11 @@ use pixfleet_cluster::RunSpec;
 const OBJECT: &str = "run.toml";
 
 /// Keys that may change between two starts of one run.
-const NEUTRAL: [&str; 18] = [
+const NEUTRAL: [&str; 19] = [
     "run.store",
     "run.store_patience_ms",
     "data.url",
+    "train.cache",
     "train.prefetch_steps",
     "train.min_workers",
     "train.max_workers",

@@ -57,7 +57,7 @@ fn train_step(model: &mut Model, inputs: &Inputs, needs: &Needs, compute: Comput
         features.sets.iter().map(|(set, items)| &items.features * hash_fill(set.name(), &items.features.size(), 1.0));
     let sum: tch::Tensor = pulled.map(|t| t.sum(Kind::Float)).sum();
     sum.backward();
-    model.params.zero_grad();
+    model.params.zero_grad().unwrap();
 }
 
 fn tiny_presets() {

@@ -18,6 +18,9 @@ pub enum ModelError {
         /// The shape found.
         found: Vec<i64>,
     },
+    /// A kernel of the shim.
+    #[error("{0}")]
+    Kernel(#[from] pixfleet_shim::Failure),
     /// Texts are longer than the tower has positions for.
     #[error("texts of {found} tokens: the tower has positions for {most} on this path; cut the texts to that length")]
     TooManyTokens {

@@ -18,29 +18,28 @@ pub struct Pull<'a> {
     pub leaves: &'a Leaves,
     /// The temperatures' parameters; those that do not learn are left alone.
     pub temperatures: &'a [(Temperature, &'a Tensor)],
-    /// Factor on everything: the world size where a reducer averages over ranks afterwards, else 1.
-    pub factor: f64,
 }
 
 /// Runs backward lane by lane; gradients add up in the parameters' `.grad`. The graphs are freed.
 ///
-/// `before` is called before each lane's backward with the lane's number. Before the last one a reducer is told to expect
-/// gradients: its hooks must not fire for the lanes before. Every trainable parameter takes part in every lane's graph;
-/// a feature whose gradient is zero (a set without a valid item) goes through backward all the same, so that no rank
-/// waits for a gradient that another one does not send.
+/// `graph` yields a lane's features with their graph, right before its backward: kept since the losses were taken, or made
+/// anew. Before the last one it tells a reducer to expect gradients, whose hooks must not fire for the lanes before. Every
+/// trainable parameter takes part in every lane's graph; a feature whose gradient is zero (a set without a valid item)
+/// goes through backward all the same, so that no rank waits for a gradient that another one does not send.
 ///
 /// # Errors
-/// [`ModelError::Torch`] (a collective that fails inside a hook surfaces here too), what `before` returns,
+/// [`ModelError::Torch`] (a collective that fails inside a hook surfaces here too), what `graph` returns,
 /// [`ModelError::Shape`] if the gradients have not as many rows as the lanes.
 pub fn backward<E: From<ModelError>>(
-    lanes: &[Features],
     pull: Pull<'_>,
-    mut before: impl FnMut(usize) -> Result<(), E>,
+    mut graph: impl FnMut(usize) -> Result<Features, E>,
 ) -> Result<(), E> {
-    check_rows(lanes, pull)?;
-    for (i, (lane, rows)) in lanes.iter().zip(pull.leaves.lanes()).enumerate() {
-        let surrogate = of_lane(lane, pull, rows)?;
-        before(i)?;
+    check_items(pull)?;
+    for (i, rows) in pull.leaves.lanes().iter().enumerate() {
+        let lane = graph(i)?;
+        check_rows(&lane, rows)?;
+        let surrogate = of_lane(&lane, pull, rows)?;
+        drop(lane);
         run(&surrogate)?;
     }
     Ok(())
@@ -53,7 +52,7 @@ fn of_lane(lane: &Features, pull: Pull<'_>, rows: &Range<i64>) -> Result<Vec<Ten
         let (Some(grad), Some(all)) = (pull.loss.grads.of(set), pull.leaves.of(set)) else { continue };
         if items.features.requires_grad() {
             let (own, wide) = (all.slots.items_of(rows), i64::from(set.width()));
-            let grad = grad.f_narrow(0, own.start * wide, (own.end - own.start) * wide)?.f_mul_scalar(pull.factor)?;
+            let grad = grad.f_narrow(0, own.start * wide, (own.end - own.start) * wide)?;
             summands.push(items.features.f_mul(&grad)?.f_sum(Kind::Float)?);
         }
     }
@@ -61,11 +60,11 @@ fn of_lane(lane: &Features, pull: Pull<'_>, rows: &Range<i64>) -> Result<Vec<Ten
         let share = match pull.loss.grad_temperature(*temperature) {
             Some(shares) => {
                 let shares = shares.f_narrow(0, rows.start, rows.end - rows.start)?;
-                pull.factor * f64::try_from(shares.f_sum(Kind::Double)?)?
+                shares.f_sum(Kind::Double)?.f_to_kind(Kind::Float)?
             }
-            None => 0.0,
+            None => parameter.f_detach()?.f_zeros_like()?,
         };
-        summands.push(parameter.f_mul_scalar(share)?.f_sum(Kind::Float)?);
+        summands.push(parameter.f_mul(&share)?.f_sum(Kind::Float)?);
     }
     Ok(summands)
 }
@@ -77,19 +76,29 @@ fn run(summands: &[Tensor]) -> Result<(), ModelError> {
     Ok(Tensor::f_stack(summands, 0)?.f_sum(Kind::Float)?.f_backward()?)
 }
 
-/// The lanes are those that the gradients are of.
-fn check_rows(lanes: &[Features], pull: Pull<'_>) -> Result<(), ModelError> {
-    let rows: Vec<i64> = lanes.iter().map(|lane| lane.rows).collect();
-    let expected: Vec<i64> = pull.leaves.lanes().iter().map(|rows| rows.end - rows.start).collect();
-    let shape = |what: String, expected: String, found| Err(ModelError::Shape { what, expected, found });
-    if rows != expected || rows.iter().sum::<i64>() != pull.loss.own_rows() {
-        return shape("rows of the lanes".into(), format!("{expected:?}, the lanes that the losses are of"), rows);
+/// The lane is one that the gradients are of.
+fn check_rows(lane: &Features, rows: &Range<i64>) -> Result<(), ModelError> {
+    let expected = rows.end - rows.start;
+    if lane.rows == expected {
+        return Ok(());
+    }
+    let expected = format!("{expected}, as when the losses were taken");
+    Err(ModelError::Shape { what: "rows of a lane".into(), expected, found: vec![lane.rows] })
+}
+
+/// The gradients are those of the leaves.
+fn check_items(pull: Pull<'_>) -> Result<(), ModelError> {
+    let rows = pull.leaves.lanes().last().map_or(0, |lane| lane.end);
+    if rows != pull.loss.own_rows() {
+        let expected = format!("{}, the rows that the losses are of", pull.loss.own_rows());
+        return Err(ModelError::Shape { what: "rows of the lanes".into(), expected, found: vec![rows] });
     }
     for set in Set::ALL {
         let (Some(grad), Some(all)) = (pull.loss.grads.of(set), pull.leaves.of(set)) else { continue };
         if grad.size() != all.features.size() {
             let what = format!("gradient on set `{}`", set.name());
-            return shape(what, format!("{:?}, that of its features", all.features.size()), grad.size());
+            let expected = format!("{:?}, that of its features", all.features.size());
+            return Err(ModelError::Shape { what, expected, found: grad.size() });
         }
     }
     Ok(())

@@ -14,6 +14,7 @@ use pixfleet_cluster::spec::{ModelSpec, Needs, PatchMapMask, Pool, PoolOrder};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::ModelError;
+use crate::host::read;
 use crate::items::{BySet, Features, Inputs, Items, Slots};
 use crate::layers::l2_normalize;
 use crate::objective::Scales;
@@ -89,15 +90,28 @@ impl Model {
         self.temperatures.iter().map(|(t, id)| (*t, self.params.tensor(*id))).collect()
     }
 
-    /// The temperatures' values, by one copy to the host.
+    /// The temperatures' values, read from the device.
     ///
     /// # Errors
     /// [`ModelError::Torch`].
     pub fn scales(&self) -> Result<Scales, ModelError> {
+        Ok(self.scales_of(&read(&self.temperatures_in_order()?)?))
+    }
+
+    /// What [`Self::scales_of`] takes, [temperatures] f64, to be read together with other numbers.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`].
+    pub fn temperatures_in_order(&self) -> Result<Tensor, ModelError> {
         let parameters: Vec<Tensor> = self.temperatures().iter().map(|(_, p)| p.detach()).collect();
-        let values = Vec::<f64>::try_from(Tensor::f_stack(&parameters, 0)?.f_to_kind(Kind::Double)?)?;
+        Ok(Tensor::f_stack(&parameters, 0)?.f_to_kind(Kind::Double)?)
+    }
+
+    /// The temperatures from the values of [`Self::temperatures_in_order`].
+    #[must_use]
+    pub fn scales_of(&self, values: &[f64]) -> Scales {
         let named = self.temperatures.iter().map(|(t, _)| *t).zip(values);
-        Ok(named.fold(Scales::default(), |scales, (t, value)| scales.with(t, value)))
+        named.fold(Scales::default(), |scales, (t, value)| scales.with(t, *value))
     }
 
     /// What it was built from.
@@ -106,84 +120,19 @@ impl Model {
         &self.spec
     }
 
-    /// The features that a run needs, with the graph that it needs and no more: a crop that only teaches runs without
-    /// one, and a map is made only if a region is pooled from it.
+    /// The features that a run needs; see [`CastModel::encode`]. For one lane: several share a [`Model::cast`].
     ///
     /// # Errors
-    /// If an input that is needed is missing or has another shape than the model's.
+    /// Those of [`CastModel::encode`].
     pub fn encode(&self, inputs: &Inputs, needs: &Needs, compute: Compute) -> Result<Features, ModelError> {
-        let w = self.params.weights(compute);
-        self.check(inputs, needs)?;
-        let rows = inputs.pixels.size()[0];
-        let shared = needs.patch_map() && self.spec.patch_map_mask == PatchMapMask::Shared;
-        let main = self.vision.forward(&w, &inputs.pixels, inputs.mask.as_ref(), shared);
-        let map = match (needs.patch_map(), main.map) {
-            (true, None) => self.vision.forward(&w, &inputs.pixels, None, true).map,
-            (_, map) => map,
-        };
-        let mut sets = BySet::default();
-        *sets.entry(Set::Image) = Some(Items { features: main.image, slots: Slots::all(rows, 1) });
-        if needs.has(Set::Crop) {
-            let crop = || self.crop(&w, inputs);
-            let all = if needs.learns(Set::Crop) { crop()? } else { tch::no_grad(crop)? };
-            *sets.entry(Set::Crop) = Some(valid_rows(all, slots_of(inputs, Set::Crop)?)?);
-        }
-        if needs.has(Set::Teacher) {
-            let all = self.taught(inputs, compute)?;
-            *sets.entry(Set::Teacher) = Some(valid_rows(all, slots_of(inputs, Set::Teacher)?)?);
-        }
-        if let Some(map) = &map {
-            let slots = slots_of(inputs, Set::Region)?.clone();
-            let features = self.regions(&w, map, (inputs, &slots), needs);
-            *sets.entry(Set::Region) = Some(Items { features, slots });
-        }
-        for set in needs.texts() {
-            let missing = ModelError::MissingInput { what: set.name(), hint: "the data section must give these texts" };
-            let texts = inputs.texts.get(set).ok_or(missing)?;
-            let features = self.text.forward(&w, set, texts)?;
-            *sets.entry(set) = Some(Items { features, slots: slots_of(inputs, set)?.clone() });
-        }
-        Ok(Features { rows, sets })
+        self.cast(compute).encode(inputs, needs)
     }
 
-    /// The crop of every row, [n, D], whether it counts or not.
-    fn crop(&self, w: &Weights<'_>, inputs: &Inputs) -> Result<Tensor, ModelError> {
-        let pixels = inputs.crop_pixels.as_ref().ok_or(missing_crop())?;
-        Ok(self.vision.forward(w, pixels, inputs.crop_mask.as_ref(), false).image)
-    }
-
-    /// The same through the teacher's numbers.
-    fn taught(&self, inputs: &Inputs, compute: Compute) -> Result<Tensor, ModelError> {
-        let hint = "call `Model::start_teacher` before the first step";
-        let teacher = self.teacher.as_ref().ok_or(ModelError::MissingInput { what: "teacher parameters", hint })?;
-        tch::no_grad(|| self.crop(&teacher.weights(compute), inputs))
-    }
-
-    /// v_r [regions, D] from the map [n, C, h, w] of the images that own them.
-    fn regions(&self, w: &Weights<'_>, map: &Tensor, (inputs, slots): (&Inputs, &Slots), needs: &Needs) -> Tensor {
-        let (h, width) = (map.size()[2], map.size()[3]);
-        let every = slots.is_full() && slots.per_row() == 1;
-        let owners = (!every).then(|| Tensor::from_slice(&slots.owners()).to_device(map.device()));
-        let of_owners = |rows: &Tensor| match &owners {
-            Some(owners) => rows.index_select(0, owners),
-            None => rows.shallow_clone(),
-        };
-        let weights = match needs.pool {
-            Pool::RoiAlign => roi_weights(inputs.boxes.as_ref().expect("checked by encode"), h, width),
-            Pool::Mask => {
-                let mask = inputs.mask.as_ref().expect("checked by encode") * MASK_STD + MASK_MEAN;
-                mask_weights(&of_owners(&mask), h, width)
-            }
-        };
-        match needs.pool_order {
-            PoolOrder::PoolThenHead => {
-                self.vision.head_norm(w, &weighted_sum(&of_owners(&map.flatten(2, 3)), &weights))
-            }
-            PoolOrder::HeadThenPool => {
-                let patches = self.vision.head_norm(w, &map.flatten(2, 3).transpose(1, 2));
-                l2_normalize(&weighted_sum(&of_owners(&patches.transpose(1, 2)), &weights))
-            }
-        }
+    /// The model with its weights in the arithmetic of a step, each cast at most once.
+    #[must_use]
+    pub fn cast(&self, compute: Compute) -> CastModel<'_> {
+        let teacher = self.teacher.as_ref().map(|teacher| teacher.weights(compute));
+        CastModel { model: self, own: self.params.weights(compute), teacher }
     }
 
     /// Shapes of everything that will be read.
@@ -218,14 +167,99 @@ impl Model {
     }
 }
 
-/// The rows whose slot is valid.
-fn valid_rows(all: Tensor, slots: &Slots) -> Result<Items, ModelError> {
-    let features = if slots.is_full() {
-        all
-    } else {
-        all.f_index_select(0, &Tensor::from_slice(slots.valid()).f_to_device(all.device())?)?
-    };
-    Ok(Items { features, slots: slots.clone() })
+/// See [`Model::cast`]. Lanes of a step share it; make a new one after the parameters have changed.
+#[derive(Debug)]
+pub struct CastModel<'m> {
+    model: &'m Model,
+    own: Weights<'m>,
+    teacher: Option<Weights<'m>>,
+}
+
+impl CastModel<'_> {
+    /// The features that a run needs, with the graph that it needs and no more: a crop that only teaches runs without
+    /// one, and a map is made only if a region is pooled from it.
+    ///
+    /// # Errors
+    /// If an input that is needed is missing or has another shape than the model's.
+    pub fn encode(&self, inputs: &Inputs, needs: &Needs) -> Result<Features, ModelError> {
+        let (model, w) = (self.model, &self.own);
+        model.check(inputs, needs)?;
+        let rows = inputs.pixels.size()[0];
+        let shared = needs.patch_map() && model.spec.patch_map_mask == PatchMapMask::Shared;
+        let main = model.vision.forward(w, &inputs.pixels, inputs.mask.as_ref(), shared);
+        let map = match (needs.patch_map(), main.map) {
+            (true, None) => model.vision.forward(w, &inputs.pixels, None, true).map,
+            (_, map) => map,
+        };
+        let mut sets = BySet::default();
+        if needs.has(Set::Crop) {
+            let crop = || self.crop(w, inputs, Set::Crop, &main.image);
+            let items = if needs.learns(Set::Crop) { crop()? } else { tch::no_grad(crop)? };
+            *sets.entry(Set::Crop) = Some(items);
+        }
+        if needs.has(Set::Teacher) {
+            let hint = "call `Model::start_teacher` before the first step";
+            let teacher = self.teacher.as_ref().ok_or(ModelError::MissingInput { what: "teacher parameters", hint })?;
+            let taught = || self.crop(teacher, inputs, Set::Teacher, &main.image);
+            *sets.entry(Set::Teacher) = Some(tch::no_grad(taught)?);
+        }
+        *sets.entry(Set::Image) = Some(Items { features: main.image, slots: Slots::all(rows, 1) });
+        if let Some(map) = &map {
+            let slots = slots_of(inputs, Set::Region)?.clone();
+            let features = self.regions(map, (inputs, &slots), needs);
+            *sets.entry(Set::Region) = Some(Items { features, slots });
+        }
+        for set in needs.texts() {
+            let missing = ModelError::MissingInput { what: set.name(), hint: "the data section must give these texts" };
+            let texts = inputs.texts.get(set).ok_or(missing)?;
+            let features = model.text.forward(w, set, texts)?;
+            *sets.entry(set) = Some(Items { features, slots: slots_of(inputs, set)?.clone() });
+        }
+        Ok(Features { rows, sets })
+    }
+
+    /// The crops that count through the numbers of `w`; others are not run. Without any, nothing of `image`: a set
+    /// without an item goes through backward all the same.
+    fn crop(&self, w: &Weights<'_>, inputs: &Inputs, set: Set, image: &Tensor) -> Result<Items, ModelError> {
+        let slots = slots_of(inputs, set)?.clone();
+        let pixels = inputs.crop_pixels.as_ref().ok_or(missing_crop())?;
+        let valid = Tensor::from_slice(slots.valid()).f_to_device(pixels.device())?;
+        let counting =
+            |all: &Tensor| if slots.is_full() { Ok(all.shallow_clone()) } else { all.f_index_select(0, &valid) };
+        let features = if slots.count() == 0 {
+            image.f_narrow(0, 0, 0)?
+        } else {
+            let mask = inputs.crop_mask.as_ref().map(counting).transpose()?;
+            self.model.vision.forward(w, &counting(pixels)?, mask.as_ref(), false).image
+        };
+        Ok(Items { features, slots })
+    }
+
+    /// v_r [regions, D] from the map [n, C, h, w] of the images that own them.
+    fn regions(&self, map: &Tensor, (inputs, slots): (&Inputs, &Slots), needs: &Needs) -> Tensor {
+        let (vision, w) = (&self.model.vision, &self.own);
+        let (h, width) = (map.size()[2], map.size()[3]);
+        let every = slots.is_full() && slots.per_row() == 1;
+        let owners = (!every).then(|| Tensor::from_slice(&slots.owners()).to_device(map.device()));
+        let of_owners = |rows: &Tensor| match &owners {
+            Some(owners) => rows.index_select(0, owners),
+            None => rows.shallow_clone(),
+        };
+        let weights = match needs.pool {
+            Pool::RoiAlign => roi_weights(inputs.boxes.as_ref().expect("checked by encode"), h, width),
+            Pool::Mask => {
+                let mask = inputs.mask.as_ref().expect("checked by encode") * MASK_STD + MASK_MEAN;
+                mask_weights(&of_owners(&mask), h, width)
+            }
+        };
+        match needs.pool_order {
+            PoolOrder::PoolThenHead => vision.head_norm(w, &weighted_sum(&of_owners(&map.flatten(2, 3)), &weights)),
+            PoolOrder::HeadThenPool => {
+                let patches = vision.head_norm(w, &map.flatten(2, 3).transpose(1, 2));
+                l2_normalize(&weighted_sum(&of_owners(&patches.transpose(1, 2)), &weights))
+            }
+        }
+    }
 }
 
 fn slots_of(inputs: &Inputs, set: Set) -> Result<&Slots, ModelError> {

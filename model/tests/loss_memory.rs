@@ -4,7 +4,7 @@
 
 use std::fs;
 
-use pixfleet_model::loss::{InfoNce, Tile};
+use pixfleet_model::loss::{Columns, InfoNce, Tile};
 use pixfleet_model::testing::hash_fill;
 use tch::{Device, Kind, Tensor};
 
@@ -24,11 +24,11 @@ fn peak_rss_mib() -> i64 {
 #[test]
 fn memory_is_linear_in_the_batch() {
     let n = 16_384;
-    let (a, b) = (rows("a", n, 8), rows("b", n, 8));
+    let [a, b] = [rows("a", n, 8), rows("b", n, 8)].map(|side| Columns::of(&side).unwrap());
     let loss = InfoNce { scale: 10.0, smoothing: 0.0, tile: Tile::for_device(Device::Cpu) };
     let before = peak_rss_mib();
-    let stats = loss.stats(&a, &b, 0..n).unwrap();
-    let _ = loss.grad([&a, &b], [&stats.lse_ab, &stats.lse_ba], 0..1024).unwrap();
+    let stats = loss.stats(&a, &b, &[0..n]).unwrap();
+    let _ = loss.grad([&a, &b], [&stats.lse_ab, &stats.lse_ba], &[0..1024]).unwrap();
     let grown = peak_rss_mib() - before;
     assert!(grown < 200, "{grown} MiB");
 }

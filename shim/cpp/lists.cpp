@@ -15,7 +15,7 @@ struct pf_adamw_step {
 
 char* pf_fused_adamw(
     at::Tensor* const* params, at::Tensor* const* grads, at::Tensor* const* exp_avgs, at::Tensor* const* exp_avg_sqs,
-    size_t count, const pf_adamw_step* step) {
+    size_t count, const pf_adamw_step* step, const at::Tensor* divisor, const at::Tensor* skip) {
   return pf::guarded([&] {
     at::NoGradGuard no_grad;
     auto weights = pf::list_of(params, count);
@@ -31,23 +31,30 @@ char* pf_fused_adamw(
     const std::vector<at::Tensor> steps(count, at::full({}, static_cast<double>(step->step), options));
     at::_fused_adamw_(
         weights, gradients, first, second, /*max_exp_avg_sqs=*/{}, steps, step->lr, step->beta1,
-        step->beta2, step->weight_decay, step->eps, /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/{},
-        /*found_inf=*/{});
+        step->beta2, step->weight_decay, step->eps, /*amsgrad=*/false, /*maximize=*/false, /*grad_scale=*/*divisor,
+        /*found_inf=*/*skip);
   });
 }
 
-char* pf_global_norm(at::Tensor* const* tensors, size_t count, at::Tensor** out) {
+// The 2-norm of each tensor, [count] fp32.
+char* pf_norms(at::Tensor* const* tensors, size_t count, at::Tensor** out) {
   return pf::guarded([&] {
     at::NoGradGuard no_grad;
-    const auto norms = at::_foreach_norm(pf::list_of(tensors, count), 2);
-    *out = new at::Tensor(at::linalg_vector_norm(at::stack(norms).to(at::kFloat)));
+    *out = new at::Tensor(at::stack(at::_foreach_norm(pf::list_of(tensors, count), 2)).to(at::kFloat));
   });
 }
 
-char* pf_scale_all(at::Tensor* const* tensors, size_t count, const at::Tensor* factor) {
+char* pf_zero_all(at::Tensor* const* tensors, size_t count) {
   return pf::guarded([&] {
     at::NoGradGuard no_grad;
-    at::_foreach_mul_(pf::list_of(tensors, count), *factor);
+    at::_foreach_zero_(pf::list_of(tensors, count));
+  });
+}
+
+char* pf_lerp_all(at::Tensor* const* targets, at::Tensor* const* sources, size_t count, double weight) {
+  return pf::guarded([&] {
+    at::NoGradGuard no_grad;
+    at::_foreach_lerp_(pf::list_of(targets, count), pf::list_of(sources, count), weight);
   });
 }
 

@@ -24,17 +24,19 @@ class FixedBuckets final : public c10d::Reducer {
 
 using Clock = std::chrono::steady_clock;
 
-// The default hook's mean over ranks, through a future that the group can fail (see `Group::track`).
-class TrackedMean final : public c10d::CppCommHookInterface<pf::Group*> {
+// The sum over ranks, through a future that the group can fail (see `Group::track`).
+class TrackedSum final : public c10d::CppCommHookInterface<pf::Group*> {
  public:
-  TrackedMean(pf::Group* group, std::atomic<Clock::rep>* launched)
+  TrackedSum(pf::Group* group, std::atomic<Clock::rep>* launched)
       : c10d::CppCommHookInterface<pf::Group*>(group), launched_(launched) {}
 
   c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
-    auto& buffer = bucket.getBufferRef();
-    buffer.div_(state_->process_group->getSize());
-    std::vector<at::Tensor> tensors{buffer};
-    auto future = state_->track(state_->backend->allreduce(tensors));
+    std::vector<at::Tensor> tensors{bucket.getBufferRef()};
+    auto work = state_->backend->allreduce(tensors);
+    if (state_->is_nccl) {
+      return work->getFuture();
+    }
+    auto future = state_->track(work);
     launched_->store(Clock::now().time_since_epoch().count());
     return future;
   }
@@ -77,12 +79,10 @@ char* pf_reducer_new(
     const std::vector<int64_t> caps(std::get<1>(assigned).begin(), std::get<1>(assigned).end());
     reducer->inner = std::make_unique<FixedBuckets>(
         list, reducer->buckets, group->process_group, dense, static_cast<int64_t>(cap),
-        /*find_unused_parameters=*/false, /*gradient_as_bucket_view=*/false, named, static_cast<int64_t>(first),
+        /*find_unused_parameters=*/false, /*gradient_as_bucket_view=*/true, named, static_cast<int64_t>(first),
         /*skip_all_reduce_unused_params=*/false, /*use_python_reducer=*/false, caps);
     reducer->inner->fix();
-    if (!group->is_nccl) {
-      reducer->inner->register_comm_hook(std::make_unique<TrackedMean>(group, &reducer->launched));
-    }
+    reducer->inner->register_comm_hook(std::make_unique<TrackedSum>(group, &reducer->launched));
     *out = reducer.release();
   });
 }

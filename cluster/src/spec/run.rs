@@ -45,6 +45,19 @@ pub enum Reduce {
     Exact,
 }
 
+/// What a rank keeps of its lanes between forward and backward. Losses and gradients are the same bits either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cache {
+    /// As many graphs as fit into half of the memory that is free on a CPU; on a GPU from two lanes on as `features`.
+    Auto,
+    /// The features of all lanes, and one lane's graph at a time: the towers of the other lanes run twice, and memory does
+    /// not grow with lanes.
+    Features,
+    /// The graphs of all lanes.
+    Graphs,
+}
+
 /// `[train]`: batch, lanes and membership.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -57,6 +70,10 @@ pub struct TrainSpec {
     pub precision: Precision,
     /// How the gradients of all lanes become one.
     pub reduce: Reduce,
+    /// Arithmetic in which features are gathered: bf16 halves the bytes and the memory of the gathered matrix.
+    pub gather: Precision,
+    /// What a rank keeps of its lanes between forward and backward.
+    pub cache: Cache,
     /// Steps that the feed reads ahead.
     pub prefetch_steps: u32,
     /// Fewer members than this do not train: the run checkpoints and waits.
@@ -87,6 +104,8 @@ impl Default for TrainSpec {
             lanes: 4,
             precision: Precision::Bf16,
             reduce: Reduce::Fast,
+            gather: Precision::Fp32,
+            cache: Cache::Auto,
             prefetch_steps: 2,
             min_workers: 1,
             max_workers: 0,

@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use tch::{Kind, Tensor};
 
-use super::Tile;
+use super::{Columns, Tile, join};
 use crate::ModelError;
 
 /// The loss's settings.
@@ -64,15 +64,14 @@ struct Directed {
 }
 
 impl InfoNce {
-    /// First half: statistics of `rows` of the pair `a`, `b`, both `[N, D]` fp32 of the whole batch (row strides are
-    /// free: columns of a wider matrix will do).
+    /// First half: statistics of the rows of `lanes`, lane after lane, of the pair `a`, `b` over the whole batch.
     ///
     /// # Errors
-    /// [`ModelError::Shape`] if the operands differ or `rows` leaves them, [`ModelError::Torch`].
-    pub fn stats(&self, a: &Tensor, b: &Tensor, rows: Range<i64>) -> Result<RowStats, ModelError> {
-        check(a, b, &rows)?;
-        let ab = self.directed_stats(a, b, &rows)?;
-        let ba = self.directed_stats(b, a, &rows)?;
+    /// [`ModelError::Shape`] if the operands differ or a lane leaves them, [`ModelError::Torch`].
+    pub fn stats(&self, a: &Columns, b: &Columns, lanes: &[Range<i64>]) -> Result<RowStats, ModelError> {
+        check(a, b, lanes)?;
+        let ab = self.directed_stats(a, b, lanes)?;
+        let ba = self.directed_stats(b, a, lanes)?;
         Ok(RowStats {
             loss: ab.loss.f_add(&ba.loss)?.f_mul_scalar(0.5)?,
             lse_ab: ab.lse,
@@ -82,49 +81,47 @@ impl InfoNce {
         })
     }
 
-    /// Second half: the gradient on `rows`. `lse_ab`, `lse_ba`: `[N]` fp32, of all rows in global order.
+    /// Second half: the gradient on the rows of `lanes`. `lse_ab`, `lse_ba`: `[N]` fp32, of all rows in global order.
     ///
     /// # Errors
     /// As [`Self::stats`].
-    pub fn grad(&self, pair: [&Tensor; 2], lse: [&Tensor; 2], rows: Range<i64>) -> Result<PairGrad, ModelError> {
-        let ([a, b], [lse_ab, lse_ba]) = (pair, lse);
-        check(a, b, &rows)?;
-        let grad_a = self.directed_grad([a, b], [lse_ab, lse_ba], &rows)?;
-        let grad_b = self.directed_grad([b, a], [lse_ba, lse_ab], &rows)?;
-        let own = a.f_narrow(0, rows.start, rows.end - rows.start)?;
-        let log_scale = own.f_mul(&grad_a)?.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?;
+    pub fn grad(
+        &self,
+        [a, b]: [&Columns; 2],
+        [lse_ab, lse_ba]: [&Tensor; 2],
+        lanes: &[Range<i64>],
+    ) -> Result<PairGrad, ModelError> {
+        check(a, b, lanes)?;
+        let (grad_a, log_scale) = self.directed_grad([a, b], [lse_ab, lse_ba], lanes)?;
+        let (grad_b, _) = self.directed_grad([b, a], [lse_ba, lse_ab], lanes)?;
         Ok(PairGrad { a: grad_a, b: grad_b, log_scale })
     }
 
-    /// CE, log-sum-exp and hit of each of `rows` of `x` against all of `y`.
-    fn directed_stats(&self, x: &Tensor, y: &Tensor, rows: &Range<i64>) -> Result<Directed, ModelError> {
-        let n = x.size()[0];
-        let (mut loss, mut lse, mut hit) = (Vec::new(), Vec::new(), Vec::new());
-        for block in self.tile.blocks(rows, n) {
-            let whole = self.block_stats(x, y, &block)?;
-            let start = rows.start.max(block.start) - block.start;
-            let len = rows.end.min(block.end) - block.start - start;
-            loss.push(whole.loss.f_narrow(0, start, len)?);
-            lse.push(whole.lse.f_narrow(0, start, len)?);
-            hit.push(whole.hit.f_narrow(0, start, len)?);
+    /// CE, log-sum-exp and hit of each row of `lanes` of `x` against all of `y`.
+    fn directed_stats(&self, x: &Columns, y: &Columns, lanes: &[Range<i64>]) -> Result<Directed, ModelError> {
+        let blocks = self.tile.blocks(lanes).map(|block| self.block_stats(x, y, &block));
+        let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
+        let part = |pick: fn(&Directed) -> &Tensor| join(&blocks.iter().map(pick).collect::<Vec<_>>());
+        if blocks.is_empty() {
+            let none = x.block(&(0..0))?.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?;
+            return Ok(Directed { loss: none.shallow_clone(), lse: none.shallow_clone(), hit: none });
         }
-        Ok(Directed { loss: join(&loss, x)?, lse: join(&lse, x)?, hit: join(&hit, x)? })
+        Ok(Directed { loss: part(|d| &d.loss)?, lse: part(|d| &d.lse)?, hit: part(|d| &d.hit)? })
     }
 
     /// One pass over the columns with a running maximum (log-sum-exp without overflow at any scale).
-    fn block_stats(&self, x: &Tensor, y: &Tensor, block: &Range<i64>) -> Result<Directed, ModelError> {
-        let (n, len) = (x.size()[0], block.end - block.start);
-        let own = x.f_narrow(0, block.start, len)?.f_mul_scalar(self.scale)?;
-        let options = (Kind::Float, x.device());
+    fn block_stats(&self, x: &Columns, y: &Columns, block: &Range<i64>) -> Result<Directed, ModelError> {
+        let (n, len) = (x.count(), block.end - block.start);
+        let own = x.block(block)?.f_mul_scalar(self.scale)?;
+        let options = (Kind::Float, own.device());
         let mut peak = Tensor::f_full([len], f64::NEG_INFINITY, options)?;
         let mut sum = Tensor::f_zeros([len], options)?;
         let mut logits = Tensor::f_zeros([len], options)?;
-        let mut diagonal = None;
+        let mut diagonal = Vec::new();
         for tile in self.tile.columns(n) {
-            let other = y.f_narrow(0, tile.start, tile.end - tile.start)?;
-            let mut z = own.f_matmul(&other.f_tr()?)?;
-            if tile.contains(&block.start) {
-                diagonal = Some(z.f_diagonal(block.start - tile.start, 0, 1)?.f_mul_scalar(1.0)?);
+            let mut z = own.f_matmul(&y.block(&tile)?.f_tr()?)?;
+            if let Some(own_columns) = diagonal_of(&z, block, &tile)? {
+                diagonal.push(own_columns.f_mul_scalar(1.0)?);
             }
             if self.smoothing > 0.0 {
                 let _ = logits.f_add_(&z.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?)?;
@@ -135,7 +132,7 @@ impl InfoNce {
             let _ = sum.f_add_(&z.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?)?;
             peak = higher;
         }
-        let diagonal = diagonal.expect("the tiles cover every column, so also the block's own");
+        let diagonal = join(&diagonal.iter().collect::<Vec<_>>())?;
         let log_sum = sum.f_log()?;
         let hit = diagonal.f_ge_tensor(&peak)?.f_to_kind(Kind::Float)?;
         // Peak minus target first: both may be near the scale (100), their difference is small and exact.
@@ -146,28 +143,35 @@ impl InfoNce {
         Ok(Directed { loss: loss.f_add(&log_sum)?, lse: peak.f_add(&log_sum)?, hit })
     }
 
-    /// dL/dx of `rows` of `x`; `lse[0]` belongs to x's rows, `lse[1]` to y's.
-    fn directed_grad(&self, xy: [&Tensor; 2], lse: [&Tensor; 2], rows: &Range<i64>) -> Result<Tensor, ModelError> {
-        let n = xy[0].size()[0];
+    /// dL/dx of the rows of `lanes` of `x`, and each row's product with it; `lse[0]` belongs to x's rows, `lse[1]` to y's.
+    fn directed_grad(
+        &self,
+        xy: [&Columns; 2],
+        lse: [&Tensor; 2],
+        lanes: &[Range<i64>],
+    ) -> Result<(Tensor, Tensor), ModelError> {
         let mut parts = Vec::new();
-        for block in self.tile.blocks(rows, n) {
-            let whole = self.block_grad(xy, lse, &block)?;
-            let start = rows.start.max(block.start) - block.start;
-            parts.push(whole.f_narrow(0, start, rows.end.min(block.end) - block.start - start)?);
+        let mut along = Vec::new();
+        for block in self.tile.blocks(lanes) {
+            let grad = self.block_grad(xy, lse, &block)?;
+            along.push(xy[0].block(&block)?.f_mul(&grad)?.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?);
+            parts.push(grad);
         }
         if parts.is_empty() {
-            return Ok(Tensor::f_zeros([0, xy[0].size()[1]], (Kind::Float, xy[0].device()))?);
+            let none = xy[0].block(&(0..0))?;
+            let along = none.f_sum_dim_intlist([1i64].as_slice(), false, Kind::Float)?;
+            return Ok((none, along));
         }
-        Ok(Tensor::f_cat(&parts, 0)?)
+        Ok((join(&parts.iter().collect::<Vec<_>>())?, join(&along.iter().collect::<Vec<_>>())?))
     }
 
-    fn block_grad(&self, [x, y]: [&Tensor; 2], lse: [&Tensor; 2], block: &Range<i64>) -> Result<Tensor, ModelError> {
-        let (n, len) = (x.size()[0], block.end - block.start);
-        let own = x.f_narrow(0, block.start, len)?.f_mul_scalar(self.scale)?;
+    fn block_grad(&self, [x, y]: [&Columns; 2], lse: [&Tensor; 2], block: &Range<i64>) -> Result<Tensor, ModelError> {
+        let (n, len) = (x.count(), block.end - block.start);
+        let own = x.block(block)?.f_mul_scalar(self.scale)?;
         let own_lse = lse[0].f_narrow(0, block.start, len)?.f_unsqueeze(1)?;
-        let mut grad = Tensor::f_zeros([len, x.size()[1]], (Kind::Float, x.device()))?;
+        let mut grad = Tensor::f_zeros([len, x.width()], (Kind::Float, own.device()))?;
         for tile in self.tile.columns(n) {
-            let other = y.f_narrow(0, tile.start, tile.end - tile.start)?;
+            let other = y.block(&tile)?;
             let other_lse = lse[1].f_narrow(0, tile.start, tile.end - tile.start)?.f_unsqueeze(0)?;
             let mut z = own.f_matmul(&other.f_tr()?)?;
             let mut pull = z.f_sub(&own_lse)?.f_exp_()?;
@@ -175,8 +179,7 @@ impl InfoNce {
             if self.smoothing > 0.0 {
                 let _ = pull.f_sub_scalar_(2.0 * self.smoothing / n as f64)?;
             }
-            if tile.contains(&block.start) {
-                let mut own_columns = pull.f_diagonal(block.start - tile.start, 0, 1)?;
+            if let Some(mut own_columns) = diagonal_of(&pull, block, &tile)? {
                 let _ = own_columns.f_sub_scalar_(2.0 * (1.0 - self.smoothing))?;
             }
             let _ = grad.f_addmm_(&pull, &other)?;
@@ -185,28 +188,30 @@ impl InfoNce {
     }
 }
 
-fn check(a: &Tensor, b: &Tensor, rows: &Range<i64>) -> Result<(), ModelError> {
-    let (found_a, found_b) = (a.size(), b.size());
-    if found_a.len() != 2 || found_a != found_b {
+/// A view of the places of `z`, the rows of `block` by the columns of `tile`, where a row meets its own column.
+fn diagonal_of(z: &Tensor, block: &Range<i64>, tile: &Range<i64>) -> Result<Option<Tensor>, ModelError> {
+    let (first, end) = (block.start.max(tile.start), block.end.min(tile.end));
+    if first >= end {
+        return Ok(None);
+    }
+    Ok(Some(z.f_narrow(0, first - block.start, end - first)?.f_diagonal(first - tile.start, 0, 1)?))
+}
+
+fn check(a: &Columns, b: &Columns, lanes: &[Range<i64>]) -> Result<(), ModelError> {
+    let [found_a, found_b] = [a, b].map(|side| vec![side.count(), side.width()]);
+    if found_a != found_b {
         return Err(ModelError::Shape {
             what: "second operand of a contrastive term".into(),
             expected: format!("that of the first, [rows, width] = {found_a:?}"),
             found: found_b,
         });
     }
-    if rows.start < 0 || rows.start > rows.end || rows.end > found_a[0] {
-        return Err(ModelError::Shape {
+    match lanes.iter().find(|rows| rows.start < 0 || rows.start > rows.end || rows.end > found_a[0]) {
+        Some(rows) => Err(ModelError::Shape {
             what: format!("features of the batch, of which this rank answers for rows {rows:?}"),
             expected: format!("[at least {}, width]", rows.end),
             found: found_a,
-        });
+        }),
+        None => Ok(()),
     }
-    Ok(())
-}
-
-fn join(parts: &[Tensor], like: &Tensor) -> Result<Tensor, ModelError> {
-    if parts.is_empty() {
-        return Ok(Tensor::f_zeros([0], (Kind::Float, like.device()))?);
-    }
-    Ok(Tensor::f_cat(parts, 0)?)
 }

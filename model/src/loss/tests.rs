@@ -23,9 +23,10 @@ fn nce(scale: f64, smoothing: f64, tile: Tile) -> InfoNce {
 
 /// Both halves at world size 1: mean loss and gradients.
 fn whole(nce: &InfoNce, a: &Tensor, b: &Tensor) -> (f64, PairGrad) {
-    let n = a.size()[0];
-    let stats = nce.stats(a, b, 0..n).unwrap();
-    let grad = nce.grad([a, b], [&stats.lse_ab, &stats.lse_ba], 0..n).unwrap();
+    let (a, b) = (Columns::of(a).unwrap(), Columns::of(b).unwrap());
+    let whole = [0..a.count()];
+    let stats = nce.stats(&a, &b, &whole).unwrap();
+    let grad = nce.grad([&a, &b], [&stats.lse_ab, &stats.lse_ba], &whole).unwrap();
     (stats.loss.mean(Kind::Double).double_value(&[]), grad)
 }
 
@@ -93,18 +94,20 @@ fn gradients_are_those_of_autograd() {
     }
 }
 
-/// What a rank computes for its rows is, bit for bit, what one rank computes for all, wherever the cuts lie.
+/// What a rank computes for its lanes is, bit for bit, what one rank computes for all.
 #[test]
 fn rows_do_not_depend_on_who_computes_them() {
-    let (n, loss) = (67, nce(20.0, 0.1, Tile::new(8, 24)));
-    let (a, b) = (rows("sa", n, 24), rows("sb", n, 24));
-    let stats = loss.stats(&a, &b, 0..n).unwrap();
+    let loss = nce(20.0, 0.1, Tile::new(8, 24));
+    let lanes = [0..16, 16..22, 22..23, 23..23, 23..45, 45..67];
+    let sides = [rows("sa", 67, 24), rows("sb", 67, 24)].map(|side| Columns::of(&side).unwrap());
+    let stats = loss.stats(&sides[0], &sides[1], &lanes).unwrap();
     let lse = [&stats.lse_ab, &stats.lse_ba];
-    let grad = loss.grad([&a, &b], lse, 0..n).unwrap();
-    for cuts in [vec![0, 33, 67], vec![0, 22, 23, 67], vec![0, 16, 32, 60, 67], vec![0, 0, 67]] {
-        for own in cuts.windows(2).map(|w| w[0]..w[1]) {
-            let part = loss.stats(&a, &b, own.clone()).unwrap();
-            let cut = |t: &Tensor| t.narrow(0, own.start, own.end - own.start);
+    let grad = loss.grad([&sides[0], &sides[1]], lse, &lanes).unwrap();
+    for cuts in [vec![0, 3, 6], vec![0, 1, 2, 6], vec![0, 3, 4, 5, 6]] {
+        for own in cuts.windows(2).map(|w| &lanes[w[0]..w[1]]) {
+            let first = own[0].start;
+            let cut = |t: &Tensor| t.narrow(0, first, own[own.len() - 1].end - first);
+            let part = loss.stats(&sides[0], &sides[1], own).unwrap();
             for (got, want) in [
                 (&part.loss, &stats.loss),
                 (&part.lse_ab, &stats.lse_ab),
@@ -114,11 +117,30 @@ fn rows_do_not_depend_on_who_computes_them() {
             ] {
                 assert_eq!(got, &cut(want), "{own:?}");
             }
-            let part = loss.grad([&a, &b], lse, own.clone()).unwrap();
+            let part = loss.grad([&sides[0], &sides[1]], lse, own).unwrap();
             assert_eq!(part.a, cut(&grad.a), "{own:?}");
             assert_eq!(part.b, cut(&grad.b), "{own:?}");
             assert_eq!(part.log_scale, cut(&grad.log_scale), "{own:?}");
         }
+    }
+}
+
+/// Some slots of a matrix, in fp32 and in bf16, are the rows that were chosen.
+#[test]
+fn columns_give_the_chosen_slots_block_by_block() {
+    let matrix = rows("slots", 5, 12);
+    let slots = || matrix.unflatten(1, [3i64, 4].as_slice());
+    let all = matrix.reshape([15, 4]);
+    let chosen = Tensor::from_slice(&[0i64, 4, 5, 9, 14]);
+    for dtype in [Kind::Float, Kind::BFloat16] {
+        let every = Columns::slots(slots().to_kind(dtype), None);
+        let some = Columns::slots(slots().to_kind(dtype), Some(&chosen));
+        let want = all.to_kind(dtype).to_kind(Kind::Float);
+        assert_eq!((every.count(), some.count(), some.width()), (15, 5, 4));
+        for range in [0..0, 0..15, 1..2, 2..11, 14..15] {
+            assert_eq!(every.block(&range).unwrap(), want.narrow(0, range.start, range.end - range.start), "{range:?}");
+        }
+        assert_eq!(some.block(&(1..4)).unwrap(), want.index_select(0, &chosen.narrow(0, 1, 3)));
     }
 }
 
@@ -151,7 +173,8 @@ fn a_huge_scale_neither_overflows_nor_underflows() {
 fn hits_count_nearest_targets() {
     let a = rows("ka", 6, 8);
     let swapped = Tensor::from_slice(&[1i64, 0, 2, 3, 4, 5]);
-    let stats = nce(1.0, 0.0, Tile::new(4, 4)).stats(&a, &a.index_select(0, &swapped), 0..6).unwrap();
+    let (b, a) = (Columns::of(&a.index_select(0, &swapped)).unwrap(), Columns::of(&a).unwrap());
+    let stats = nce(1.0, 0.0, Tile::new(4, 4)).stats(&a, &b, &[0..6]).unwrap();
     let want = Tensor::from_slice(&[0f32, 0.0, 1.0, 1.0, 1.0, 1.0]);
     assert_eq!(stats.hit_ab, want);
     assert_eq!(stats.hit_ba, want);
@@ -171,12 +194,12 @@ fn operands_may_be_columns_of_a_wider_matrix() {
 #[test]
 fn operands_that_do_not_fit_are_refused() {
     let loss = nce(1.0, 0.0, Tile::new(8, 8));
-    let (a, b) = (rows("fa", 4, 8), rows("fb", 5, 8));
-    let error = loss.stats(&a, &b, 0..4).unwrap_err();
+    let [a, b] = [rows("fa", 4, 8), rows("fb", 5, 8)].map(|side| Columns::of(&side).unwrap());
+    let error = loss.stats(&a, &b, &[0..4]).unwrap_err();
     let want = "second operand of a contrastive term: expected shape that of the first, [rows, width] = [4, 8], \
                 found [5, 8]";
     assert_eq!(error.to_string(), want);
-    let error = loss.stats(&a, &a, 2..6).unwrap_err();
+    let error = loss.stats(&a, &a, &[2..6]).unwrap_err();
     assert!(error.to_string().contains("expected shape [at least 6, width], found [4, 8]"), "{error}");
 }
 
@@ -198,5 +221,4 @@ fn cosine_and_its_gradient_are_those_of_autograd() {
 fn tiles_are_bounded() {
     assert!(Tile::for_device(Device::Cpu).peak_elements(65_536) * 4 * 2 <= 8 << 20);
     assert!(Tile::for_device(Device::Cuda(0)).peak_elements(65_536) * 4 * 2 <= 128 << 20);
-    assert_eq!(Tile::new(8, 20).cols(), 24, "a block's diagonal lies in one tile");
 }

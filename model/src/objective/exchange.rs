@@ -14,11 +14,19 @@ pub trait Exchange {
     /// What a failed gather is. Errors of this crate pass through it.
     type Error: From<ModelError>;
 
-    /// Gathers rows: own `[n_own, K]` fp32 in, `[N, K]` fp32 of all ranks in global sample order out.
+    /// Gathers rows: own `[n_own, K]` in, `[N, K]` of all ranks in global sample order out, of the same dtype.
     ///
     /// # Errors
     /// The implementer's: a lost peer, an abort, a time-out.
     fn all_gather_rows(&mut self, own: &Tensor) -> Result<Tensor, Self::Error>;
+
+    /// A number from 0 to 255 that rides along with the first gather, so that all ranks hear the highest of all.
+    fn aside(&self) -> u8 {
+        0
+    }
+
+    /// The highest of all ranks' [`Self::aside`].
+    fn heard(&mut self, _highest: u8) {}
 
     /// Global numbers of this rank's rows.
     fn own_rows(&self) -> Range<i64>;

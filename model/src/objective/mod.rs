@@ -19,9 +19,10 @@ pub use leaves::{Leaves, SetGrads};
 
 use pixfleet_cluster::spec::terms::{Temperature, Term};
 use pixfleet_cluster::spec::{LossSpec, Needs};
-use tch::Tensor;
+use tch::{Kind, Tensor};
 
 use crate::ModelError;
+use crate::host::read;
 use crate::loss::Tile;
 use pack::Packed;
 use step::Step;
@@ -59,21 +60,35 @@ pub struct TermLoss {
     pub hits: Vec<f64>,
 }
 
-/// What a step's losses come to, the same on every rank but for the gradients, which are of the own rows.
-#[derive(Debug, Default)]
-pub struct StepLoss {
+/// The losses of a step in numbers, the same on every rank.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Told {
     /// By term, in the order of the terms.
     pub terms: Vec<TermLoss>,
     /// Sum of the terms, each times its coefficient.
     pub total: f64,
+}
+
+/// What a step's losses come to, still on the device: the same on every rank but for the gradients, which are of the own
+/// rows.
+#[derive(Debug)]
+pub struct StepLoss {
     /// dL/dfeature of the own items.
     pub grads: SetGrads,
     /// Rows of this rank.
     own_rows: i64,
     grad_temperatures: [Option<Tensor>; Temperature::ALL.len()],
+    terms: Vec<(Term, i64)>,
+    /// Each term's loss and hits, [] f64.
+    means: Vec<Vec<Tensor>>,
 }
 
 impl StepLoss {
+    fn of(own_rows: i64) -> Self {
+        let grad_temperatures = std::array::from_fn(|_| None);
+        Self { grads: SetGrads::default(), own_rows, grad_temperatures, terms: Vec::new(), means: Vec::new() }
+    }
+
     /// Each own row's share of dL/d(parameter of `temperature`), `[n_own]` f64; `None` if no term moved it. The shares of all
     /// rows sum to the whole.
     #[must_use]
@@ -87,10 +102,45 @@ impl StepLoss {
         self.own_rows
     }
 
-    /// The loss of a term by name.
-    #[must_use]
-    pub fn of(&self, name: &str) -> Option<&TermLoss> {
-        self.terms.iter().find(|t| t.name == name)
+    /// What [`Self::told`] reads, [numbers] f64: to be read together with whatever else a step tells.
+    ///
+    /// # Errors
+    /// [`ModelError::Torch`].
+    pub fn numbers(&self) -> Result<Tensor, ModelError> {
+        Ok(Tensor::f_stack(&self.means.iter().flatten().collect::<Vec<_>>(), 0)?)
+    }
+
+    /// The losses, from the values of [`Self::numbers`].
+    ///
+    /// # Errors
+    /// [`ModelError::NotFinite`] when a loss is NaN or infinite: on every rank alike.
+    pub fn told(&self, numbers: &[f64]) -> Result<Told, ModelError> {
+        let mut told = Told { terms: Vec::new(), total: 0.0 };
+        let mut rest = numbers;
+        for ((term, pairs), means) in self.terms.iter().zip(&self.means) {
+            let (own, behind) = rest.split_at(means.len());
+            rest = behind;
+            let (loss, hits) = (own[0], own[1..].to_vec());
+            if !loss.is_finite() {
+                return Err(ModelError::NotFinite { term: term.name, loss });
+            }
+            told.terms.push(TermLoss { name: term.name, loss, pairs: *pairs, hits });
+            told.total += term.coefficient * loss;
+        }
+        Ok(told)
+    }
+
+    /// The losses, read at once.
+    ///
+    /// # Errors
+    /// As [`Self::told`], and [`ModelError::Torch`].
+    pub fn tell(&self) -> Result<Told, ModelError> {
+        self.told(&read(&self.numbers()?)?)
+    }
+
+    fn note(&mut self, term: &Term, pairs: i64, means: Vec<Tensor>) {
+        self.terms.push((*term, pairs));
+        self.means.push(means);
     }
 
     fn add_temperature(&mut self, temperature: Temperature, shares: Tensor) -> Result<(), ModelError> {
@@ -104,19 +154,36 @@ impl StepLoss {
     }
 }
 
+impl Told {
+    /// The loss of a term by name.
+    #[must_use]
+    pub fn of(&self, name: &str) -> Option<&TermLoss> {
+        self.terms.iter().find(|t| t.name == name)
+    }
+}
+
 /// The terms of a `[loss]` section, assembled.
 #[derive(Debug, Clone)]
 pub struct Objective {
     terms: Vec<Term>,
     smoothing: f64,
     tile: Option<Tile>,
+    gathered: Kind,
 }
 
 impl Objective {
     /// The objective of a run.
     #[must_use]
     pub fn new(needs: &Needs, loss: &LossSpec) -> Self {
-        Self { terms: needs.terms().to_vec(), smoothing: loss.label_smoothing, tile: None }
+        Self { terms: needs.terms().to_vec(), smoothing: loss.label_smoothing, tile: None, gathered: Kind::Float }
+    }
+
+    /// The same with features gathered as `dtype`, fp32 or bf16: half the bytes and memory of the gathered matrix. Sums
+    /// and gradients are fp32 either way.
+    #[must_use]
+    pub fn with_gathered(mut self, dtype: Kind) -> Self {
+        self.gathered = dtype;
+        self
     }
 
     /// The same with another tile than the device's own.
@@ -129,8 +196,8 @@ impl Objective {
     /// The losses of the global batch and the gradients on the own rows.
     ///
     /// # Errors
-    /// [`ModelError::MissingInput`] and [`ModelError::Shape`] for leaves that do not fit, before any gather;
-    /// [`ModelError::NotFinite`] on every rank alike when a loss is NaN or infinite; the exchange's own.
+    /// [`ModelError::MissingInput`] and [`ModelError::Shape`] for leaves that do not fit, before any gather; the exchange's
+    /// own.
     pub fn step_losses<X: Exchange + ?Sized>(
         &self,
         leaves: &Leaves,
@@ -138,9 +205,10 @@ impl Objective {
         exchange: &mut X,
     ) -> Result<StepLoss, X::Error> {
         let own = exchange.own_rows();
-        let packed = Packed::new(&self.terms, leaves, &own)?;
+        let packed = Packed::new(&self.terms, leaves, &own, (self.gathered, exchange.aside()))?;
         let gathered = exchange.all_gather_rows(packed.matrix())?;
-        let batch = packed.unpack(gathered, own, exchange.total_rows())?;
+        let (batch, highest) = packed.unpack(gathered, own, exchange.total_rows())?;
+        exchange.heard(highest);
 
         let tile = self.tile.unwrap_or_else(|| Tile::for_device(batch.device()));
         let step = Step::new(&self.terms, leaves, &batch, (scales, self.smoothing, tile))?;

@@ -8,24 +8,32 @@ use tch::{Device, Kind as Dtype, Tensor};
 use super::Leaves;
 use super::pairs::Pairs;
 use crate::ModelError;
+use crate::host::read;
 use crate::items::BySet;
+use crate::loss::Columns;
 
 /// Columns of a packed row.
-type Columns = Range<i64>;
+type Place = Range<i64>;
 
 /// The own rows, packed: the sets that need global columns in the order of [`Set::ALL`], each slot's feature (zeros where
-/// there is no item), then one flag a slot of every set that the terms read.
+/// there is no item), then one flag a slot of every set that the terms read, then what rides along
+/// ([`super::Exchange::aside`]). bf16 holds the flags and numbers up to 255 exactly.
 #[derive(Debug)]
 pub(super) struct Packed {
     matrix: Tensor,
-    features: BySet<Columns>,
-    flags: BySet<Columns>,
+    features: BySet<Place>,
+    flags: BySet<Place>,
 }
 
 impl Packed {
-    pub(super) fn new(terms: &[Term], leaves: &Leaves, own: &Range<i64>) -> Result<Self, ModelError> {
+    pub(super) fn new(
+        terms: &[Term],
+        leaves: &Leaves,
+        own: &Range<i64>,
+        (dtype, aside): (Dtype, u8),
+    ) -> Result<Self, ModelError> {
         check(terms, leaves, own.end - own.start)?;
-        let (mut features, mut flags): (BySet<Columns>, BySet<Columns>) = Default::default();
+        let (mut features, mut flags): (BySet<Place>, BySet<Place>) = Default::default();
         let (mut parts, mut width) = (Vec::new(), 0);
         let mut place = |columns: Tensor| {
             let from = width;
@@ -39,16 +47,18 @@ impl Packed {
         for set in Set::ALL.into_iter().filter(|set| terms.iter().any(|t| t.kind.sets().contains(set))) {
             *flags.entry(set) = Some(place(flagged(leaves, set)?));
         }
-        Ok(Self { matrix: Tensor::f_cat(&parts, 1)?, features, flags })
+        let like = parts.first().ok_or(ModelError::MissingInput { what: "term", hint: "a loss has at least one" })?;
+        parts.push(Tensor::f_full([own.end - own.start, 1], i64::from(aside), (Dtype::Float, like.device()))?);
+        Ok(Self { matrix: Tensor::f_cat(&parts, 1)?.f_to_kind(dtype)?, features, flags })
     }
 
-    /// `[n_own, K]` fp32.
+    /// `[n_own, K]`.
     pub(super) fn matrix(&self) -> &Tensor {
         &self.matrix
     }
 
-    /// The global batch from the gathered `[total, K]`.
-    pub(super) fn unpack(self, matrix: Tensor, own: Range<i64>, total: i64) -> Result<Gathered, ModelError> {
+    /// The global batch from the gathered `[total, K]`, and the highest number that rode along.
+    pub(super) fn unpack(self, matrix: Tensor, own: Range<i64>, total: i64) -> Result<(Gathered, u8), ModelError> {
         let width = self.matrix.size()[1];
         if matrix.size() != [total, width] {
             return Err(ModelError::Shape {
@@ -57,17 +67,18 @@ impl Packed {
                 found: matrix.size(),
             });
         }
-        // Flags stand last, so one copy to the host tells of all of them.
-        let first = self.flags.iter().map(|(_, at)| at.start).min().unwrap_or(width);
-        let flags = Vec::<f32>::try_from(matrix.f_narrow(1, first, width - first)?.f_contiguous()?.f_view([-1])?)?;
+        // What the host must know stands last, so one read tells all of it.
+        let first = self.flags.iter().map(|(_, at)| at.start).min().unwrap_or(width - 1);
         let wide = (width - first) as usize;
+        let told = read(&matrix.f_narrow(1, first, width - first)?)?;
+        let rows = || told.chunks_exact(wide);
         let mut valid = BySet::default();
         for (set, at) in self.flags.iter() {
             let (from, to) = ((at.start - first) as usize, (at.end - first) as usize);
-            let of_set = (0..total as usize).flat_map(|row| &flags[row * wide + from..row * wide + to]);
-            *valid.entry(set) = Some(of_set.map(|&f| f > 0.5).collect::<Vec<_>>());
+            *valid.entry(set) = Some(rows().flat_map(|row| &row[from..to]).map(|&flag| flag > 0.5).collect::<Vec<_>>());
         }
-        Ok(Gathered { matrix, features: self.features, valid, own })
+        let aside = rows().map(|row| row[wide - 1]).fold(0.0, f64::max);
+        Ok((Gathered { matrix, features: self.features, valid, own }, aside as u8))
     }
 }
 
@@ -131,7 +142,7 @@ fn check(terms: &[Term], leaves: &Leaves, rows: i64) -> Result<(), ModelError> {
 #[derive(Debug)]
 pub(super) struct Gathered {
     matrix: Tensor,
-    features: BySet<Columns>,
+    features: BySet<Place>,
     valid: BySet<Vec<bool>>,
     own: Range<i64>,
 }
@@ -155,16 +166,11 @@ impl Gathered {
         Pairs::new(kind.sets().map(valid), &self.own, (kind, leaves), self.device())
     }
 
-    /// A gathered set's features in the slots of `pairs`, `[pairs, D]`: a view where a row has one slot and all are valid.
-    pub(super) fn columns(&self, set: Set, pairs: &Pairs) -> Result<Tensor, ModelError> {
+    /// A gathered set's features over all pairs of the batch.
+    pub(super) fn columns(&self, set: Set, pairs: &Pairs) -> Result<Columns, ModelError> {
         let at = self.features.get(set).expect("a set of a global contrast was packed");
-        let slots = pairs.per_row();
-        let columns = self.matrix.f_narrow(1, at.start, at.end - at.start)?;
-        let rows = if slots == 1 {
-            columns
-        } else {
-            columns.f_reshape([self.total() * slots, (at.end - at.start) / slots])?
-        };
-        pairs.of_all(&rows)
+        let (slots, wide) = (pairs.per_row(), at.end - at.start);
+        let rows = self.matrix.f_narrow(1, at.start, wide)?.f_unflatten(1, [slots, wide / slots])?;
+        Ok(Columns::slots(rows, pairs.chosen()))
     }
 }

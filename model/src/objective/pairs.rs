@@ -79,6 +79,16 @@ impl Pairs {
         self.per_row
     }
 
+    /// Slots of the pairs among all, i64 [pairs]; `None`: every one.
+    pub(super) fn chosen(&self) -> Option<&Tensor> {
+        self.all.as_ref()
+    }
+
+    /// The own pairs of each own lane, counted over the global batch.
+    pub(super) fn own_lanes(&self) -> Vec<Range<i64>> {
+        self.lanes.iter().map(|lane| self.own.start + lane.start..self.own.start + lane.end).collect()
+    }
+
     /// The pairs' rows of a matrix or vector over all slots.
     pub(super) fn of_all(&self, slots: &Tensor) -> Result<Tensor, ModelError> {
         chosen(slots, self.all.as_ref())

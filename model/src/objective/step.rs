@@ -7,9 +7,9 @@ use tch::{Kind as Dtype, Tensor};
 
 use super::pack::Gathered;
 use super::pairs::Pairs;
-use super::{Leaves, Scales, StepLoss, TermLoss};
+use super::{Leaves, Scales, StepLoss};
 use crate::ModelError;
-use crate::loss::{HardNegatives, InfoNce, PairGrad, RowStats, Tile, cosine};
+use crate::loss::{Columns, HardNegatives, InfoNce, PairGrad, RowStats, Tile, cosine, join};
 
 /// What the two halves share.
 #[derive(Debug)]
@@ -83,10 +83,13 @@ impl<'a> Step<'a> {
                 let stats = match term.scope {
                     Scope::Global => {
                         let (a, b) = (self.batch.columns(a, pairs)?, self.batch.columns(b, pairs)?);
-                        vec![nce.stats(&a, &b, pairs.own.clone())?]
+                        vec![nce.stats(&a, &b, &pairs.own_lanes())?]
                     }
                     Scope::Lane => {
-                        let of_lane = |[a, b]: [Tensor; 2]| nce.stats(&a, &b, 0..a.size()[0]);
+                        let of_lane = |[a, b]: [Tensor; 2]| {
+                            let (a, b) = (Columns::of(&a)?, Columns::of(&b)?);
+                            nce.stats(&a, &b, &[0..a.count()])
+                        };
                         self.by_lane(pairs, [a, b], of_lane)?
                     }
                 };
@@ -117,19 +120,14 @@ impl<'a> Step<'a> {
     /// Losses of the global batch and gradients of the own rows, from the gathered columns.
     pub(super) fn second_half(&self, gathered: &Tensor) -> Result<StepLoss, ModelError> {
         self.check_gathered(gathered)?;
-        let mut step = StepLoss { own_rows: self.batch.own_count(), ..StepLoss::default() };
+        let mut step = StepLoss::of(self.batch.own_count());
         let mut start = 0;
         for (term, pairs) in self.terms.iter().zip(&self.pairs) {
             let wide = width(term.kind) * pairs.per_row();
             let columns = gathered.f_narrow(1, start, wide)?;
             start += wide;
-            let loss = self.mean(pairs, &columns, LOSS)?;
-            if !loss.is_finite() {
-                return Err(ModelError::NotFinite { term: term.name, loss });
-            }
-            let hits = hits(term.kind).map(|column| self.mean(pairs, &columns, column)).collect::<Result<_, _>>()?;
-            step.terms.push(TermLoss { name: term.name, loss, pairs: pairs.count, hits });
-            step.total += term.coefficient * loss;
+            let means = std::iter::once(LOSS).chain(hits(term.kind)).map(|column| self.mean(pairs, &columns, column));
+            step.note(term, pairs.count, means.collect::<Result<_, _>>()?);
             self.learn(term, pairs, &columns, &mut step)?;
         }
         Ok(step)
@@ -141,10 +139,10 @@ impl<'a> Step<'a> {
         pairs.of_all(&slots.f_contiguous()?.f_view([-1])?)
     }
 
-    /// Mean of a gathered column over the term's pairs: in global order, in f64. 0 over no pair.
-    fn mean(&self, pairs: &Pairs, columns: &Tensor, column: i64) -> Result<f64, ModelError> {
+    /// Mean of a gathered column over the term's pairs, [] f64: in global order. 0 over no pair.
+    fn mean(&self, pairs: &Pairs, columns: &Tensor, column: i64) -> Result<Tensor, ModelError> {
         let kept = self.column(pairs, columns, column)?;
-        Ok(f64::try_from(kept.f_sum(Dtype::Double)?)? / pairs.count.max(1) as f64)
+        Ok(kept.f_sum(Dtype::Double)?.f_div_scalar(pairs.count.max(1) as f64)?)
     }
 
     /// Adds a term's gradients. A term over no pair adds zeros: its features still go through backward.
@@ -202,7 +200,7 @@ impl<'a> Step<'a> {
     ) -> Result<PairGrad, ModelError> {
         let (a, b) = (self.batch.columns(a, pairs)?, self.batch.columns(b, pairs)?);
         let (ab, ba) = (self.column(pairs, columns, LSE_AB)?, self.column(pairs, columns, LSE_BA)?);
-        self.nce(t).grad([&a, &b], [&ab, &ba], pairs.own.clone())
+        self.nce(t).grad([&a, &b], [&ab, &ba], &pairs.own_lanes())
     }
 
     /// A lane's contrast is a mean over its own pairs; the term is one over all pairs of the batch.
@@ -223,7 +221,8 @@ impl<'a> Step<'a> {
             let lane = lanes.next().expect("as many lanes as the pairs have");
             let lse = [&ab, &ba].map(|lse| lse.narrow(0, lane.start, lane.end - lane.start));
             let n = lane.end - lane.start;
-            let mut grad = nce.grad([&a, &b], [&lse[0], &lse[1]], 0..n)?;
+            let (a, b) = (Columns::of(&a)?, Columns::of(&b)?);
+            let mut grad = nce.grad([&a, &b], [&lse[0], &lse[1]], &[0..n])?;
             for part in [&mut grad.a, &mut grad.b, &mut grad.log_scale] {
                 let _ = part.f_mul_scalar_(n as f64 / pairs.count as f64)?;
             }
@@ -270,13 +269,5 @@ impl<'a> Step<'a> {
             expected: format!("{expected:?}"),
             found: gathered.size(),
         })
-    }
-}
-
-/// Lane after lane.
-fn join(parts: &[&Tensor]) -> Result<Tensor, ModelError> {
-    match parts {
-        [one] => Ok(one.shallow_clone()),
-        many => Ok(Tensor::f_cat(many, 0)?),
     }
 }

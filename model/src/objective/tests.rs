@@ -49,8 +49,14 @@ fn lane(n: i64, crop_valid: &[bool], rows: &Range<i64>) -> Features {
     Features { rows: rows.end - rows.start, sets }
 }
 
+/// Where lanes end, as far as a batch reaches.
+const BORDERS: [i64; 5] = [6, 7, 12, 18, i64::MAX];
+
 fn leaves(n: i64, crop_valid: &[bool], rows: Range<i64>) -> Leaves {
-    Leaves::of_lanes(&[lane(n, crop_valid, &rows)]).unwrap()
+    let ends = BORDERS.iter().map(|end| *end.min(&rows.end));
+    let lanes = ends.scan(rows.start, |start, end| Some(std::mem::replace(start, end.max(*start))..end));
+    let lanes = lanes.filter(|lane| lane.start < lane.end).map(|own| lane(n, crop_valid, &own));
+    Leaves::of_lanes(&lanes.collect::<Vec<_>>()).unwrap()
 }
 
 fn objective(spec: &LossSpec) -> Objective {
@@ -66,7 +72,7 @@ fn alone(objective: &Objective, n: i64, crop_valid: &[bool]) -> StepLoss {
 }
 
 /// The sum of a branch's terms, by the first word of their names and without the branch's weight.
-fn branch(step: &StepLoss, spec: &LossSpec, name: &str) -> f64 {
+fn branch(step: &Told, spec: &LossSpec, name: &str) -> f64 {
     let of = |t: &&TermLoss| t.name.split('_').next() == Some(name);
     step.terms.iter().filter(of).map(|t| t.loss * if t.name == "crop_cosine" { spec.c3_lambda } else { 1.0 }).sum()
 }
@@ -154,11 +160,12 @@ fn assert_is_naive(spec: &LossSpec, n: i64, crop_valid: &[bool]) {
     total.backward();
     let got = alone(&objective(spec), n, crop_valid);
     let what = format!("{:?} {:?} {:?}", spec.crop, spec.local, spec.teacher);
+    let told = got.tell().unwrap();
     let pairs = [
-        (branch(&got, spec, "global"), &global),
-        (branch(&got, spec, "crop"), &crop),
-        (branch(&got, spec, "local"), &local),
-        (got.total, &total),
+        (branch(&told, spec, "global"), &global),
+        (branch(&told, spec, "crop"), &crop),
+        (branch(&told, spec, "local"), &local),
+        (told.total, &total),
     ];
     for (got, want) in pairs {
         let want = want.double_value(&[]);
@@ -229,11 +236,12 @@ fn a_batch_without_valid_crops_is_finite() {
         for local in [LocalLoss::Off, LocalLoss::G1, LocalLoss::G1G2] {
             let spec = LossSpec { crop, local, teacher: Teacher::NoStop, ..LossSpec::preset(LossPreset::Default) };
             let got = alone(&objective(&spec), 9, &[false; 9]);
+            let told = got.tell().unwrap();
             for name in ["crop", "crop_cosine", "local"] {
-                let term = got.of(name);
+                let term = told.of(name);
                 assert!(term.is_none_or(|t| (t.loss, t.pairs) == (0.0, 0)), "{term:?}");
             }
-            assert!(got.total.is_finite());
+            assert!(told.total.is_finite());
             let learns = spec.crop != CropLoss::Off || local != LocalLoss::Off;
             assert_eq!(got.grads.of(Set::Crop).is_some(), learns, "a learning set still sends a gradient");
             if let Some(grad) = got.grads.of(Set::Crop) {
@@ -254,7 +262,7 @@ fn a_loss_that_is_not_finite_is_an_error() {
     let _ = bad.of(Set::Image).unwrap().get(2).fill_(f64::NAN);
     bad.sets = bad.sets.with(Set::RegionText, items(&feature(Set::RegionText, n), Slots::all(n, 1)));
     let bad = Leaves::of_lanes(&[bad]).unwrap();
-    let error = objective(&spec).step_losses(&bad, scales(), &mut Alone::new(n)).unwrap_err();
+    let error = objective(&spec).step_losses(&bad, scales(), &mut Alone::new(n)).unwrap().tell().unwrap_err();
     assert!(error.to_string().starts_with("loss global is NaN: "), "{error}");
 }
 
@@ -361,7 +369,7 @@ fn the_world_size_changes_no_bit() {
 /// Every rank reports the same bits, and together they have the gradients of the whole.
 fn assert_ranks_are(ranks: &[StepLoss], whole: &StepLoss, what: &str) {
     for rank in ranks {
-        assert_eq!((&rank.terms, rank.total), (&whole.terms, whole.total), "{what}");
+        assert_eq!(rank.tell().unwrap(), whole.tell().unwrap(), "{what}");
     }
     for set in Set::ALL {
         let parts: Vec<&Tensor> = ranks.iter().filter_map(|r| r.grads.of(set)).collect();
@@ -380,12 +388,12 @@ fn assert_ranks_are(ranks: &[StepLoss], whole: &StepLoss, what: &str) {
 fn the_packed_row_holds_only_what_needs_global_columns() {
     let columns = |preset| {
         let needs = Needs::of(&LossSpec::preset(preset), &DataSpec::default());
-        let packed = Packed::new(needs.terms(), &leaves(4, &[true; 4], 0..4), &(0..4)).unwrap();
+        let packed = Packed::new(needs.terms(), &leaves(4, &[true; 4], 0..4), &(0..4), (Dtype::Float, 0)).unwrap();
         packed.matrix().size()[1]
     };
-    // G1's region and teacher meet row by row at home; each set has a flag.
-    assert_eq!(columns(LossPreset::Default), 3 * D + 4);
-    assert_eq!(columns(LossPreset::Alphaclip), 2 * D + 2);
-    assert_eq!(columns(LossPreset::Direct), 2 * D + 4);
-    assert_eq!(columns(LossPreset::Fineclip), 3 * D + 4);
+    // G1's region and teacher meet row by row at home; each set has a flag, and one number rides along.
+    assert_eq!(columns(LossPreset::Default), 3 * D + 5);
+    assert_eq!(columns(LossPreset::Alphaclip), 2 * D + 3);
+    assert_eq!(columns(LossPreset::Direct), 2 * D + 5);
+    assert_eq!(columns(LossPreset::Fineclip), 3 * D + 5);
 }

@@ -1,15 +1,16 @@
-//! AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization") as `torch.optim.AdamW` computes it: bias
-//! correction of both moments, `eps` outside the root. Elementwise and in a fixed order, so the same gradients give
-//! the same bits.
+//! AdamW (Loshchilov and Hutter, "Decoupled weight decay regularization") as `torch.optim.AdamW(fused=True)` computes it:
+//! bias correction of both moments, `eps` outside the root. Elementwise, so the same gradients give the same bits.
+//!
+//! Norm, clip and update are queued on the device without a read: a norm that is not finite makes the update skip itself,
+//! and [`AdamW::finish`] tells of it.
 
 use pixfleet_cluster::spec::OptimizerSpec;
-use tch::{Kind, Tensor, no_grad};
+use pixfleet_shim::lists::{AdamWLists, AdamWStep, Guard, fused_adamw, norms};
+use tch::{Kind, Tensor};
 
 use super::groups::Rule;
+use crate::host::read;
 use crate::{ModelError, Params};
-
-/// Below this a learning rate counts as 0: the update divides by it.
-const NO_RATE: f64 = 1e-30;
 
 /// Moments of one trainable parameter.
 #[derive(Debug)]
@@ -76,16 +77,10 @@ impl AdamW {
         self.steps
     }
 
-    /// The slots, in the order of the trainable parameters: what a fused kernel over tensor lists needs beside
-    /// [`OptimizerSpec`] (then [`Self::count_step`] takes the place of [`Self::step`]).
+    /// The slots, in the order of the trainable parameters.
     #[must_use]
     pub fn slots(&self) -> &[Slot] {
         &self.slots
-    }
-
-    /// Notes a step that a fused kernel took on [`Self::slots`].
-    pub fn count_step(&mut self) {
-        self.steps += 1;
     }
 
     pub(super) fn restore_steps(&mut self, steps: u64) {
@@ -96,26 +91,65 @@ impl AdamW {
     /// (`ScheduleSpec::factor(step)`). Gradients are scaled in place and stay.
     ///
     /// # Errors
-    /// [`ModelError::NoGradient`] names a trainable parameter that backward did not reach; [`ModelError::SetsDiffer`]
-    /// if the trainable parameters are not those of [`Self::new`]; [`ModelError::NormNotFinite`] before anything is
-    /// changed; [`ModelError::Torch`].
+    /// Those of [`Self::launch`] and [`Self::finish`].
     pub fn step(&mut self, params: &Params, factor: f64) -> Result<OptimizerStep, ModelError> {
+        let norm = self.launch(params, factor)?;
+        self.finish(read(&norm)?[0])
+    }
+
+    /// Queues the step and says where the gradients' norm will stand, [] f64; [`Self::finish`] must be told it.
+    ///
+    /// # Errors
+    /// [`ModelError::NoGradient`] names a trainable parameter that backward did not reach; [`ModelError::SetsDiffer`]
+    /// if the trainable parameters are not those of [`Self::new`]; [`ModelError::Kernel`], [`ModelError::Torch`].
+    pub fn launch(&mut self, params: &Params, factor: f64) -> Result<Tensor, ModelError> {
         let pairs = self.pairs(params)?;
-        let grad_norm = global_norm(pairs.iter().map(|(_, grad)| grad))?;
+        let grads: Vec<Tensor> = pairs.iter().map(|(_, grad)| grad.shallow_clone()).collect();
+        let norm = global_norm(&grads)?;
+        let guard = guard(&norm, self.spec.clip_norm)?;
+        for (rule, members) in self.by_rule() {
+            let of = |pick: fn(&Slot, &(Tensor, Tensor)) -> Tensor| -> Vec<Tensor> {
+                members.iter().map(|&i| pick(&self.slots[i], &pairs[i])).collect()
+            };
+            let params = of(|_, (param, _)| param.shallow_clone());
+            let grads = of(|_, (_, grad)| grad.shallow_clone());
+            let (m, v) = (of(|slot, _| slot.m.shallow_clone()), of(|slot, _| slot.v.shallow_clone()));
+            let lists = AdamWLists { params: &params, grads: &grads, exp_avgs: &m, exp_avg_sqs: &v };
+            let step = AdamWStep {
+                step: self.steps as i64 + 1,
+                lr: rule.lr * factor,
+                beta1: self.spec.beta1,
+                beta2: self.spec.beta2,
+                weight_decay: rule.weight_decay,
+                eps: self.spec.eps,
+            };
+            fused_adamw(lists, &step, &guard)?;
+        }
+        Ok(norm)
+    }
+
+    /// Notes the step that [`Self::launch`] queued, from the norm that it yielded.
+    ///
+    /// # Errors
+    /// [`ModelError::NormNotFinite`]: then nothing was changed.
+    pub fn finish(&mut self, grad_norm: f64) -> Result<OptimizerStep, ModelError> {
         if !grad_norm.is_finite() {
             return Err(ModelError::NormNotFinite { norm: grad_norm });
         }
-        let clip = clip_factor(grad_norm, self.spec.clip_norm);
         self.steps += 1;
-        no_grad(|| {
-            for (slot, (mut param, mut grad)) in self.slots.iter_mut().zip(pairs) {
-                if clip < 1.0 {
-                    let _ = grad.f_mul_scalar_(clip)?;
-                }
-                update(slot, &mut param, &grad, &self.spec, (self.steps, factor))?;
+        Ok(OptimizerStep { grad_norm, clip: clip_factor(grad_norm, self.spec.clip_norm) })
+    }
+
+    /// The slots that learn alike, in the order in which their rules first come.
+    fn by_rule(&self) -> Vec<(Rule, Vec<usize>)> {
+        let mut groups: Vec<(Rule, Vec<usize>)> = Vec::new();
+        for (i, slot) in self.slots.iter().enumerate() {
+            match groups.iter_mut().find(|(rule, _)| *rule == slot.rule) {
+                Some((_, members)) => members.push(i),
+                None => groups.push((slot.rule, vec![i])),
             }
-            Ok(OptimizerStep { grad_norm, clip })
-        })
+        }
+        groups
     }
 
     /// Trainable parameters with their gradients, in the slots' order.
@@ -142,17 +176,12 @@ impl AdamW {
     }
 }
 
-/// L2 norm over tensors: fp32 norms per tensor, squares summed in f64 in order. One copy to the host.
+/// L2 norm over all tensors, [] f64: fp32 norms per tensor, combined in f64.
 ///
 /// # Errors
-/// [`ModelError::Torch`].
-pub fn global_norm<'t>(tensors: impl Iterator<Item = &'t Tensor>) -> Result<f64, ModelError> {
-    let norms = tensors.map(|t| t.f_norm()).collect::<Result<Vec<_>, _>>()?;
-    if norms.is_empty() {
-        return Ok(0.0);
-    }
-    let norms = Vec::<f64>::try_from(Tensor::f_stack(&norms, 0)?.f_to_kind(Kind::Double)?)?;
-    Ok(norms.iter().map(|n| n * n).sum::<f64>().sqrt())
+/// [`ModelError::Kernel`], [`ModelError::Torch`].
+pub fn global_norm(tensors: &[Tensor]) -> Result<Tensor, ModelError> {
+    Ok(norms(tensors)?.f_to_kind(Kind::Double)?.f_norm()?)
 }
 
 /// As `torch.nn.utils.clip_grad_norm_`, which adds 1e-6 to the norm; `max` 0 never clips.
@@ -160,30 +189,10 @@ fn clip_factor(norm: f64, max: f64) -> f64 {
     if max > 0.0 { (max / (norm + 1e-6)).min(1.0) } else { 1.0 }
 }
 
-/// One parameter. With `r = lr factor`, `c1 = 1 - beta1^t`, `c2 = 1 - beta2^t`:
-/// `p <- p (1 - r wd) - r/c1 m / (sqrt(v/c2) + eps)`, the last term written as one addcdiv by
-/// `-(c1/r) (sqrt(v)/sqrt(c2) + eps)`, since libtorch's addcdiv has no factor in this binding.
-fn update(
-    slot: &mut Slot,
-    param: &mut Tensor,
-    grad: &Tensor,
-    spec: &OptimizerSpec,
-    (t, factor): (u64, f64),
-) -> Result<(), ModelError> {
-    let _ = slot.m.f_lerp_(grad, 1.0 - spec.beta1)?;
-    let _ = slot.v.f_lerp_(&grad.f_square()?, 1.0 - spec.beta2)?;
-    let rate = slot.rule.lr * factor;
-    if rate.abs() < NO_RATE {
-        return Ok(());
-    }
-    let t = i32::try_from(t).unwrap_or(i32::MAX);
-    let (c1, c2) = (1.0 - spec.beta1.powi(t), 1.0 - spec.beta2.powi(t));
-    let mut divisor = slot.v.f_sqrt()?;
-    let _ = divisor.f_mul_scalar_(-c1 / (rate * c2.sqrt()))?;
-    let _ = divisor.f_add_scalar_(-c1 * spec.eps / rate)?;
-    if slot.rule.weight_decay > 0.0 {
-        let _ = param.f_mul_scalar_(1.0 - rate * slot.rule.weight_decay)?;
-    }
-    let _ = param.f_addcdiv_(&slot.m, &divisor)?;
-    Ok(())
+/// The same on the device, as what gradients are divided by; and whether the update skips itself.
+fn guard(norm: &Tensor, max: f64) -> Result<Guard, ModelError> {
+    let divisor =
+        if max > 0.0 { norm.f_add_scalar(1e-6)?.f_div_scalar(max)?.f_clamp_min(1.0)? } else { norm.f_ones_like()? };
+    let skip = norm.f_isfinite()?.f_logical_not()?;
+    Ok(Guard { divisor: divisor.f_to_kind(Kind::Float)?, skip: skip.f_to_kind(Kind::Float)? })
 }

@@ -10,6 +10,7 @@ mod weights;
 
 use std::collections::HashMap;
 
+use pixfleet_shim::lists;
 use tch::{Device, Kind, Tensor};
 
 pub use file::{LoadOptions, LoadReport, read_tensors, resize_positions, save_tensors};
@@ -168,11 +169,13 @@ impl Params {
         }
     }
 
-    /// Drops every gradient (sets it to undefined or zero; shape and leaf stay).
-    pub fn zero_grad(&mut self) {
-        for p in &mut self.entries {
-            p.tensor.zero_grad();
-        }
+    /// Zeros in every gradient that is there; where it lies stays.
+    ///
+    /// # Errors
+    /// [`ModelError::Kernel`].
+    pub fn zero_grad(&mut self) -> Result<(), ModelError> {
+        let grads: Vec<Tensor> = self.entries.iter().map(|p| p.tensor.grad()).filter(Tensor::defined).collect();
+        Ok(lists::zero_all(&grads)?)
     }
 
     /// A copy that requires no gradient: a teacher's start.
@@ -191,12 +194,8 @@ impl Params {
     /// If the two sets differ in names or shapes.
     pub fn ema_update(&mut self, other: &Self, decay: f64) -> Result<(), ModelError> {
         self.check_same_layout(other)?;
-        tch::no_grad(|| {
-            for (mine, theirs) in self.entries.iter_mut().zip(&other.entries) {
-                let _ = mine.tensor.f_lerp_(&theirs.tensor.detach(), 1.0 - decay)?;
-            }
-            Ok(())
-        })
+        let of = |set: &Self| set.entries.iter().map(|p| p.tensor.detach()).collect::<Vec<_>>();
+        Ok(lists::lerp_all(&of(self), &of(other), 1.0 - decay)?)
     }
 
     /// Copies all values of `other`.

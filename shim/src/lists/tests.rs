@@ -2,11 +2,16 @@
 
 use tch::{Device, Kind, Tensor};
 
-use super::{AdamWLists, AdamWStep, fused_adamw, global_norm, scale_all};
+use super::{AdamWLists, AdamWStep, Guard, fused_adamw, lerp_all, norms, zero_all};
 
 fn wave(shape: &[i64], phase: f64) -> Tensor {
     let count: i64 = shape.iter().product();
     (Tensor::arange(count, (Kind::Float, Device::Cpu)) + phase).sin().view(shape)
+}
+
+/// A step as it stands: nothing is clipped, nothing skipped.
+fn free() -> Guard {
+    Guard { divisor: Tensor::from(1f32), skip: Tensor::from(0f32) }
 }
 
 /// Loshchilov and Hutter 2019, algorithm 2, in plain tensor operations.
@@ -34,7 +39,7 @@ fn fused_adamw_follows_the_formula() {
             adamw(param, grad, m, v, &at);
         }
         let lists = AdamWLists { params: &params, grads: &grads, exp_avgs: &first, exp_avg_sqs: &second };
-        fused_adamw(lists, &at).unwrap();
+        fused_adamw(lists, &at, &free()).unwrap();
     }
     for (found, [param, ..]) in params.iter().zip(&expected) {
         assert!(found.detach().allclose(param, 1e-5, 1e-7, false));
@@ -47,20 +52,20 @@ fn fused_adamw_refuses_what_does_not_fit() {
     let one = [wave(&[3], 0.0)];
     let lists = AdamWLists { params: &one, grads: &[], exp_avgs: &one, exp_avg_sqs: &one };
     let mut at = AdamWStep { step: 1, lr: 0.1, beta1: 0.9, beta2: 0.9, weight_decay: 0.0, eps: 1e-8 };
-    let failure = fused_adamw(lists, &at).unwrap_err();
+    let failure = fused_adamw(lists, &at, &free()).unwrap_err();
     assert_eq!(failure.to_string(), "fused_adamw: lists of [1, 0, 1, 1] tensors at step 1 (from 1)");
     at.step = 0;
     let lists = AdamWLists { params: &one, grads: &one, exp_avgs: &one, exp_avg_sqs: &one };
-    let failure = fused_adamw(lists, &at).unwrap_err();
+    let failure = fused_adamw(lists, &at, &free()).unwrap_err();
     assert_eq!(failure.to_string(), "fused_adamw: lists of [1, 1, 1, 1] tensors at step 0 (from 1)");
     at.step = 1;
     let other = [wave(&[4], 0.0)];
     let lists = AdamWLists { params: &one, grads: &other, exp_avgs: &one, exp_avg_sqs: &one };
-    let failure = fused_adamw(lists, &at).unwrap_err().to_string();
+    let failure = fused_adamw(lists, &at, &free()).unwrap_err().to_string();
     assert!(failure.starts_with("fused_adamw: parameter 0 is"), "the CPU kernel would read past the end: {failure}");
     let view = [wave(&[2, 3], 0.0).transpose(0, 1)];
     let lists = AdamWLists { params: &view, grads: &view, exp_avgs: &view, exp_avg_sqs: &view };
-    assert!(fused_adamw(lists, &at).unwrap_err().to_string().contains("strided"));
+    assert!(fused_adamw(lists, &at, &free()).unwrap_err().to_string().contains("strided"));
 }
 
 #[test]
@@ -70,17 +75,40 @@ fn fused_adamw_reads_a_transposed_gradient_in_order() {
     let (params, first, second) = (zeros(), zeros(), zeros());
     let grads = [Tensor::from_slice(&[1f32, -1.0, 1.0, 1.0]).view([2, 2]).transpose(0, 1)];
     let lists = AdamWLists { params: &params, grads: &grads, exp_avgs: &first, exp_avg_sqs: &second };
-    fused_adamw(lists, &at).unwrap();
+    fused_adamw(lists, &at, &free()).unwrap();
     assert_eq!(Vec::<f32>::try_from(params[0].view(-1)).unwrap(), [-0.5, -0.5, 0.5, -0.5]);
 }
 
 #[test]
-fn the_global_norm_is_that_of_one_long_vector() {
+fn a_guard_clips_or_skips() {
+    let at = AdamWStep { step: 1, lr: 0.5, beta1: 0.0, beta2: 0.5, weight_decay: 0.1, eps: 0.0 };
+    let [params, grads, first, second] = [0.3, 1.0, 2.0, 3.0].map(|phase| [wave(&[5], phase).square()]);
+    let lists = AdamWLists { params: &params, grads: &grads, exp_avgs: &first, exp_avg_sqs: &second };
+    let before = [&params, &grads, &first, &second].map(|list| list[0].copy());
+    fused_adamw(lists, &at, &Guard { divisor: Tensor::from(1f32), skip: Tensor::from(1f32) }).unwrap();
+    assert_eq!([&params, &grads, &first, &second].map(|list| list[0].copy()), before, "a skipped step changes nothing");
+    fused_adamw(lists, &at, &Guard { divisor: Tensor::from(4f32), skip: Tensor::from(0f32) }).unwrap();
+    assert_eq!(grads[0], &before[1] / 4.0);
+    assert_eq!(first[0], grads[0], "with beta1 = 0 the first moment is the clipped gradient");
+    assert_ne!(params[0], before[0]);
+    let odd = Guard { divisor: Tensor::from(1f64), skip: Tensor::from(0f32) };
+    assert!(fused_adamw(lists, &at, &odd).unwrap_err().to_string().contains("expected a number in fp32"));
+}
+
+#[test]
+fn lists_are_worked_on_tensor_by_tensor() {
     let tensors = [wave(&[7, 3], 0.1), wave(&[], 2.0), wave(&[50], 1.0)];
-    let flat: Vec<Tensor> = tensors.iter().map(|tensor| tensor.reshape(-1)).collect();
-    let expected = Tensor::cat(&flat, 0).norm().double_value(&[]);
-    assert!((global_norm(&tensors).unwrap().double_value(&[]) - expected).abs() < 1e-6 * expected);
-    scale_all(&tensors, &Tensor::from(0.5f32)).unwrap();
-    assert!((global_norm(&tensors).unwrap().double_value(&[]) - expected / 2.0).abs() < 1e-6 * expected);
-    assert_eq!(global_norm(&[]).unwrap_err().to_string(), "global_norm: no tensors");
+    let found = norms(&tensors).unwrap();
+    for (at, tensor) in (0..).zip(&tensors) {
+        assert!((found.double_value(&[at]) - tensor.norm().double_value(&[])).abs() < 1e-6);
+    }
+    assert_eq!(norms(&[]).unwrap_err().to_string(), "norms: no tensors");
+    let targets: Vec<Tensor> = tensors.iter().map(|tensor| tensor * 3.0).collect();
+    lerp_all(&targets, &tensors, 0.25).unwrap();
+    for (target, tensor) in targets.iter().zip(&tensors) {
+        assert!(target.allclose(&(tensor * 2.5), 1e-6, 1e-7, false));
+    }
+    assert!(lerp_all(&targets[..1], &tensors, 0.25).is_err());
+    zero_all(&targets).unwrap();
+    assert!(targets.iter().all(|target| target.abs().max().double_value(&[]) == 0.0));
 }

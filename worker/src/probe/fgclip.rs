@@ -33,20 +33,20 @@ pub(super) fn probe(
     inputs: &Inputs,
     (needs, loss): (&Needs, &LossSpec),
 ) -> Result<Vec<(String, Tensor)>> {
-    let (lane, step) = super::learn(model, inputs, (needs, loss))?;
+    let (leaves, told) = super::learn(model, inputs, (needs, loss))?;
     let mut out = Vec::new();
     for (name, set) in
         [("image_features", Set::Image), ("text_long_features", Set::LongText), ("text_short_features", Set::ShortText)]
     {
-        out.extend(lane.of(set).map(|features| (name.to_owned(), features.detach())));
+        out.extend(leaves.of(set).map(|items| (name.to_owned(), items.features.shallow_clone())));
     }
-    if let Some(regions) = lane.sets.get(Set::Region) {
+    if let Some(regions) = leaves.of(Set::Region) {
         let slots = (0i64..).zip(regions.slots.valid());
         let boxes: Vec<i64> = slots.filter(|(_, slot)| *slot % (2 * BOXES) < BOXES).map(|(item, _)| item).collect();
-        let features = regions.features.detach().index_select(0, &Tensor::from_slice(&boxes));
+        let features = regions.features.index_select(0, &Tensor::from_slice(&boxes));
         out.push(("region_features".to_owned(), features));
     }
-    let losses = step.terms.iter().map(|t| (t.name, t.loss)).chain([("total", step.total)]);
+    let losses = told.terms.iter().map(|t| (t.name, t.loss)).chain([("total", told.total)]);
     out.extend(losses.map(|(name, value)| (format!("loss.{name}"), Tensor::from(value).to_kind(Kind::Float))));
     out.extend(gradients(model));
     Ok(out)

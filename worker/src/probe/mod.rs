@@ -19,10 +19,10 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use pixfleet_cluster::spec::terms::Set;
 use pixfleet_cluster::spec::{DataSpec, GlobalLoss, LossPreset, LossSpec, Needs};
-use pixfleet_model::objective::{Alone, Leaves, Objective, StepLoss};
+use pixfleet_model::objective::{Alone, Leaves, Objective, Told};
 use pixfleet_model::params::{read_tensors, save_tensors};
 use pixfleet_model::step::{Pull, backward};
-use pixfleet_model::{Compute, Features, Inputs, Model, ModelError};
+use pixfleet_model::{Compute, Inputs, Model, ModelError};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tch::{Device, Kind, Tensor};
@@ -122,9 +122,9 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
 /// Everything that OUT holds, by name.
 fn probe(model: &mut Model, inputs: &Inputs, (needs, loss): (&Needs, &LossSpec)) -> Result<Vec<(String, Tensor)>> {
     let mut out = features(model, inputs, needs)?;
-    let (_, step) = learn(model, inputs, (needs, loss))?;
-    let scalars = ["global", "crop", "local"].map(|name| (name, branch(&step, name)));
-    let scalars = scalars.into_iter().chain([("total", step.total)]);
+    let (_, told) = learn(model, inputs, (needs, loss))?;
+    let scalars = ["global", "crop", "local"].map(|name| (name, branch(&told, name)));
+    let scalars = scalars.into_iter().chain([("total", told.total)]);
     out.extend(scalars.map(|(name, value)| (format!("loss.{name}"), Tensor::from(value).to_kind(Kind::Float))));
     out.extend(gradients(model));
     Ok(out)
@@ -140,8 +140,8 @@ fn gradients(model: &Model) -> impl Iterator<Item = (String, Tensor)> {
 }
 
 /// The sum of a branch's terms: of `local` and `local_text`, say.
-fn branch(step: &StepLoss, name: &str) -> f64 {
-    step.terms.iter().filter(|t| t.name.split('_').next() == Some(name)).map(|t| t.loss).sum()
+fn branch(told: &Told, name: &str) -> f64 {
+    told.terms.iter().filter(|t| t.name.split('_').next() == Some(name)).map(|t| t.loss).sum()
 }
 
 /// All features that the given tensors allow, whether the loss uses them or not.
@@ -167,15 +167,16 @@ fn features(model: &Model, inputs: &Inputs, needs: &Needs) -> Result<Vec<(String
 }
 
 /// Features and losses of one lane; gradients stand in the parameters afterwards.
-fn learn(model: &mut Model, inputs: &Inputs, (needs, loss): (&Needs, &LossSpec)) -> Result<(Features, StepLoss)> {
-    model.params.zero_grad();
-    let lanes = [model.encode(inputs, needs, Compute::FP32)?];
-    let leaves = Leaves::of_lanes(&lanes)?;
+fn learn(model: &mut Model, inputs: &Inputs, (needs, loss): (&Needs, &LossSpec)) -> Result<(Leaves, Told)> {
+    model.params.zero_grad()?;
+    let lane = model.encode(inputs, needs, Compute::FP32)?;
     let rows = inputs.pixels.size()[0];
+    let leaves = Leaves::of_lanes(std::slice::from_ref(&lane))?;
     let step = Objective::new(needs, loss).step_losses(&leaves, model.scales()?, &mut Alone::new(rows))?;
     let temperatures = model.temperatures();
-    let pull = Pull { loss: &step, leaves: &leaves, temperatures: &temperatures, factor: 1.0 };
-    backward(&lanes, pull, |_| Ok::<(), ModelError>(()))?;
-    let [lane] = lanes;
-    Ok((lane, step))
+    let pull = Pull { loss: &step, leaves: &leaves, temperatures: &temperatures };
+    let mut lane = Some(lane);
+    backward(pull, |_| Ok::<_, ModelError>(lane.take().expect("there is one lane")))?;
+    let told = step.tell()?;
+    Ok((leaves, told))
 }

@@ -1,5 +1,5 @@
-//! The objective's view of the other ranks, over the process group. What a rank was asked to do rides along: it adds one
-//! number to its rows of the first gather, so every rank learns of the highest wish in the same step.
+//! The objective's view of the other ranks, over the process group. What a rank was asked to do rides along with the first
+//! gather, so every rank learns of the highest wish in the same step.
 
 use std::ops::Range;
 use std::time::Instant;
@@ -12,8 +12,8 @@ use tch::Tensor;
 use super::error::TrainError;
 use super::switches::Wish;
 
-/// Wishes as numbers, which every type of features holds exactly.
-const WISHES: [(Wish, f64); 3] = [(Wish::Nothing, 0.0), (Wish::Boundary, 1.0), (Wish::Checkpoint, 2.0)];
+/// Wishes as numbers.
+const WISHES: [(Wish, u8); 3] = [(Wish::Nothing, 0), (Wish::Boundary, 1), (Wish::Checkpoint, 2)];
 
 /// One step's gathers.
 pub(crate) struct Peers<'g> {
@@ -48,36 +48,24 @@ impl<'g> Peers<'g> {
     pub(crate) fn seconds(&self) -> f64 {
         self.seconds
     }
-
-    fn gather(&mut self, own: &Tensor) -> Result<Tensor, TrainError> {
-        let started = Instant::now();
-        let all = self.group.all_gather_rows(own, &self.rows);
-        self.seconds += started.elapsed().as_secs_f64();
-        Ok(all?)
-    }
-
-    /// `own` with one more column: the wish.
-    fn with_wish(&self, own: &Tensor) -> Result<Tensor, tch::TchError> {
-        let wish = WISHES.iter().find(|(asked, _)| *asked == self.own_wish).map_or(0.0, |(_, number)| *number);
-        let flag = Tensor::f_full([own.size()[0], 1], wish, (own.kind(), own.device()))?;
-        Tensor::f_cat(&[own, &flag], 1)
-    }
 }
 
 impl Exchange for Peers<'_> {
     type Error = TrainError;
 
     fn all_gather_rows(&mut self, own: &Tensor) -> Result<Tensor, TrainError> {
-        if self.wish.is_some() {
-            return self.gather(&own.contiguous());
-        }
-        let torch = |source| TrainError::Torch { doing: "packing features", source };
-        let all = self.gather(&self.with_wish(own).map_err(torch)?)?;
-        let width = own.size()[1];
-        let wishes = all.f_narrow(1, width, 1).and_then(|c| c.f_max()).map_err(torch)?;
-        let highest = f64::try_from(wishes).map_err(torch)?;
+        let started = Instant::now();
+        let all = self.group.all_gather_rows(own, &self.rows);
+        self.seconds += started.elapsed().as_secs_f64();
+        Ok(all?)
+    }
+
+    fn aside(&self) -> u8 {
+        WISHES.iter().find(|(asked, _)| *asked == self.own_wish).map_or(0, |(_, number)| *number)
+    }
+
+    fn heard(&mut self, highest: u8) {
         self.wish = WISHES.iter().filter(|(_, number)| *number <= highest).map(|(asked, _)| *asked).max();
-        all.f_narrow(1, 0, width).and_then(|c| c.f_contiguous()).map_err(torch)
     }
 
     fn own_rows(&self) -> Range<i64> {

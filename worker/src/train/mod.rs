@@ -12,6 +12,7 @@ mod events;
 mod exchange;
 mod fault;
 mod feed;
+mod graph_cache;
 mod initial;
 pub(crate) mod inputs;
 mod reduce;

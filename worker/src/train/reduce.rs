@@ -48,14 +48,6 @@ impl Reduction {
         }
     }
 
-    /// What gradients must be multiplied with so that their sum comes out: the reducer averages over ranks.
-    pub(crate) fn factor(&self, world: u32) -> f64 {
-        match self {
-            Self::Fast(_) => f64::from(world),
-            Self::Exact(_) => 1.0,
-        }
-    }
-
     /// Call before the backward of the `i`th of the own `lanes`.
     ///
     /// # Errors

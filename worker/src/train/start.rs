@@ -11,6 +11,7 @@ use pixfleet_cluster::SampleOrder;
 use pixfleet_cluster::peer::Word;
 use pixfleet_cluster::run::Welcome;
 use pixfleet_cluster::spec::{Precision, Reduce, RunSpec};
+use pixfleet_model::Compute;
 use pixfleet_model::VisionSizes;
 use pixfleet_model::objective::Objective;
 use pixfleet_proto::Way;
@@ -193,7 +194,8 @@ fn core(spec: RunSpec, setting: &Setting, weights: Option<Vec<u8>>) -> Result<Co
     let dump = setting.args.dump_gradients.clone().or_else(|| std::env::var_os(DUMP_VARIABLE).map(PathBuf::from));
     let numbers = Numbers::initial(&spec, setting.device, weights.as_deref())?;
     Ok(Core {
-        objective: Objective::new(&spec.needs(), &spec.loss),
+        objective: Objective::new(&spec.needs(), &spec.loss).with_gathered(Compute::from(spec.train.gather).dtype),
+        scales: None,
         needs: spec.needs(),
         spec,
         model: numbers.model,

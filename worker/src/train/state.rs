@@ -51,6 +51,7 @@ pub(crate) fn start_afresh(core: &mut Core) -> Result<(), TrainError> {
     let Numbers { model, optimizer } = Numbers::initial(&core.spec, core.device, core.weights.as_deref())?;
     core.model = model;
     core.optimizer = optimizer;
+    core.scales = None;
     Ok(())
 }
 
@@ -80,6 +81,7 @@ pub(crate) fn digest(core: &mut Core) -> Result<u64, TrainError> {
 pub(crate) fn restore(core: &mut Core, tensors: &[HostTensor], step: Step) -> Result<(), TrainError> {
     let named = tensors.iter().map(|t| Ok((t.name.clone(), from_host(t)?)));
     let saved = named.collect::<Result<HashMap<_, _>, TrainError>>()?;
+    core.scales = None;
     Ok(state(core).restore(&saved, step.0)?)
 }
 
@@ -99,6 +101,7 @@ pub(crate) fn broadcast(core: &mut Core, group: &Group, source: u32, step: Step)
         }
     }
     broadcast_piece(&mut piece, group, source)?;
+    core.scales = None;
     state(core).set_steps(step.0);
     Ok(())
 }

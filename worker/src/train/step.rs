@@ -1,8 +1,10 @@
-//! One optimizer step: a forward per lane with its graph, the losses on gathered features, a backward per lane with the
-//! gradients all-reduced during the last one, clip, optimizer, teacher.
+//! One optimizer step: a forward per lane, the losses on gathered features, a backward per lane with the gradients
+//! all-reduced during the last one, clip, optimizer, teacher.
 //!
-//! Invariant: a lane is one forward whatever the world size, and sums over lanes and ranks are sums, never means of
+//! Invariants: a lane is one forward whatever the world size, and sums over lanes and ranks are sums, never means of
 //! means. So the result depends on the world size by fp32 rounding alone, and with `reduce = "exact"` not even by that.
+//! The device is read twice ([`pixfleet_model::host`]): which slots hold an item, before the losses; what the step came to,
+//! at its end.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,17 +14,19 @@ use pixfleet_cluster::ledger;
 use pixfleet_cluster::spec::{Needs, RunSpec, Teacher};
 use pixfleet_cluster::{LaneMap, Rank, Step};
 use pixfleet_collective::Group;
-use pixfleet_model::objective::{Leaves, Objective, Scales, StepLoss};
-use pixfleet_model::optim::{AdamW, clamp_logit_scale};
+use pixfleet_model::host::read;
+use pixfleet_model::objective::{Leaves, Objective, Scales, StepLoss, Told};
+use pixfleet_model::optim::{AdamW, OptimizerStep, clamp_logit_scale};
 use pixfleet_model::params::save_tensors;
 use pixfleet_model::step::{Pull, backward};
 use pixfleet_model::{Compute, Features, Model, ModelError};
 use pixfleet_shards::batch::Batch;
-use tch::Device;
+use tch::{Device, Tensor};
 
 use super::error::TrainError;
 use super::exchange::Peers;
 use super::fault::{Faults, Point};
+use super::graph_cache::GraphCache;
 use super::inputs::inputs;
 use super::reduce::Reduction;
 use super::switches::Wish;
@@ -35,6 +39,8 @@ pub(crate) struct Core {
     pub(crate) model: Model,
     pub(crate) optimizer: AdamW,
     pub(crate) objective: Objective,
+    /// The temperatures as the last step left them; `None` where the state came from elsewhere.
+    pub(crate) scales: Option<Scales>,
     /// The file that `model.weights` names, for a start from step 0.
     pub(crate) weights: Option<Vec<u8>>,
     pub(crate) device: Device,
@@ -77,27 +83,17 @@ impl Core {
     ) -> Result<Stepped, TrainError> {
         self.strike(step, Point::Feed);
         let mut clock = Clock::start();
-        self.model.params.zero_grad();
-        let features = lanes.iter().map(|batch| self.forward(batch)).collect::<Result<Vec<_>, _>>()?;
-        clock.lap("forward_s");
-        self.strike(step, Point::Forward);
-
+        self.model.params.zero_grad()?;
+        let scales = self.scales.take().map_or_else(|| self.model.scales(), Ok)?;
         let mut peers = Peers::new(peering.group, &peering.lanes, own_wish);
-        let leaves = Leaves::of_lanes(&features)?;
-        let scales = self.model.scales()?;
-        let loss = self.objective.step_losses(&leaves, scales, &mut peers)?;
-        clock.lap("exchange_s");
-        self.strike(step, Point::Exchange);
-
-        self.backward(peering, &features, (&leaves, &loss))?;
-        drop(features);
-        clock.lap("backward_s");
-        self.strike(step, Point::Backward);
+        let loss = self.differentiate(peering, lanes, step, (scales, &mut peers, &mut clock))?;
 
         self.dump(peering.group, step)?;
         let factor = self.spec.schedule.factor(step.0);
-        let optimized = self.optimizer.step(&self.model.params, factor)?;
-        self.after_optimizer()?;
+        let norm = self.optimizer.launch(&self.model.params, factor)?;
+        self.clamp_temperatures()?;
+        let (told, optimized) = self.read(&loss, &norm)?;
+        self.follow_with_teacher()?;
         clock.lap("optimizer_s");
         self.strike(step, Point::Optimizer);
 
@@ -106,38 +102,83 @@ impl Core {
         metrics.insert("gather_s".into(), peers.seconds());
         metrics.insert("reduce_wait_s".into(), reduce_wait_s);
         metrics.insert("grad_norm".into(), optimized.grad_norm);
-        metrics.extend(self.loss_metrics(&loss, scales));
+        metrics.extend(self.loss_metrics(&told, scales));
         let lr = self.spec.optimizer.lr * factor;
         Ok(Stepped {
-            losses: ledger::Losses::new(loss.terms.iter().map(|t| (t.name, t.loss)), loss.total),
+            losses: ledger::Losses::new(told.terms.iter().map(|t| (t.name, t.loss)), told.total),
             lr,
             metrics,
             collective_s: peers.seconds() + reduce_wait_s,
             asked: peers.asked(),
         })
     }
+
+    /// The losses of the global batch; its gradients, the same on every rank, stand in `.grad` afterwards.
+    fn differentiate(
+        &self,
+        peering: &mut Peering<'_>,
+        lanes: &[Batch],
+        step: Step,
+        (scales, peers, clock): (Scales, &mut Peers<'_>, &mut Clock),
+    ) -> Result<StepLoss, TrainError> {
+        let cast = self.model.cast(Compute::from(self.spec.train.precision));
+        let forward = |batch: &Batch| -> Result<Features, TrainError> {
+            Ok(cast.encode(&inputs(batch, &self.needs, self.device)?, &self.needs)?)
+        };
+        let mut cache = GraphCache::new(self.spec.train.cache, self.device, lanes.len());
+        let mut features = Vec::with_capacity(lanes.len());
+        for batch in lanes {
+            features.push(if cache.keeps_another() { forward(batch)? } else { tch::no_grad(|| forward(batch))? });
+        }
+        clock.lap("forward_s");
+        self.strike(step, Point::Forward);
+
+        let leaves = Leaves::of_lanes(&features)?;
+        let loss = self.objective.step_losses(&leaves, scales, peers)?;
+        clock.lap("exchange_s");
+        self.strike(step, Point::Exchange);
+
+        let mut graphs = features.into_iter().take(cache.kept());
+        let graph = |i: usize| graphs.next().map_or_else(|| forward(&lanes[i]), Ok);
+        self.backward(peering, (&leaves, &loss), graph)?;
+        clock.lap("backward_s");
+        self.strike(step, Point::Backward);
+        Ok(loss)
+    }
+
+    /// What the step came to, in one read: the losses, whether the optimizer could step, the temperatures of the next step.
+    fn read(&mut self, loss: &StepLoss, norm: &Tensor) -> Result<(Told, OptimizerStep), TrainError> {
+        let torch = |source| TrainError::Torch { doing: "collecting what a step came to", source };
+        let losses = loss.numbers()?;
+        let temperatures = self.model.temperatures_in_order()?;
+        let all = Tensor::f_cat(&[&losses, &norm.f_reshape([1]).map_err(torch)?, &temperatures], 0).map_err(torch)?;
+        let numbers = read(&all)?;
+        let (losses, rest) = numbers.split_at(losses.numel());
+        let told = loss.told(losses)?;
+        let optimized = self.optimizer.finish(rest[0])?;
+        self.scales = Some(self.model.scales_of(&rest[1..]));
+        Ok((told, optimized))
+    }
 }
 
 impl Core {
-    /// The features of one lane, with their graph.
-    fn forward(&self, batch: &Batch) -> Result<Features, TrainError> {
-        let inputs = inputs(batch, &self.needs, self.device)?;
-        Ok(self.model.encode(&inputs, &self.needs, Compute::from(self.spec.train.precision))?)
-    }
-
-    /// Backward of every lane; gradients of the global batch, the same on every rank, stand in `.grad` afterwards.
+    /// Backward of every lane over the graphs that `graph` yields.
     fn backward(
         &self,
         peering: &mut Peering<'_>,
-        lanes: &[Features],
         (leaves, loss): (&Leaves, &StepLoss),
+        mut graph: impl FnMut(usize) -> Result<Features, TrainError>,
     ) -> Result<(), TrainError> {
         let Peering { group, reduction, lanes: map } = peering;
         let (own, params) = (map.lanes_of(Rank(group.rank())), &self.model.params);
         let temperatures = self.model.temperatures();
-        let factor = reduction.factor(group.world());
-        let pull = Pull { loss, leaves, temperatures: &temperatures, factor };
-        match backward(lanes, pull, |i| reduction.before(i, &own, params)) {
+        let pull = Pull { loss, leaves, temperatures: &temperatures };
+        let graph = |i: usize| {
+            let lane = graph(i)?;
+            reduction.before(i, &own, params)?;
+            Ok(lane)
+        };
+        match backward(pull, graph) {
             // A collective that fails inside a reducer's hook comes out of backward as an error of libtorch.
             Err(TrainError::Model(ModelError::Torch(error))) => return Err(group.classify(&error).into()),
             other => other?,
@@ -145,11 +186,15 @@ impl Core {
         reduction.finish(group, map, params)
     }
 
-    /// What follows the optimizer: the temperatures' bounds and the EMA teacher.
-    fn after_optimizer(&mut self) -> Result<(), TrainError> {
+    fn clamp_temperatures(&self) -> Result<(), TrainError> {
         for (_, temperature) in self.model.temperatures() {
             clamp_logit_scale(temperature, &self.spec.model.logit_scale)?;
         }
+        Ok(())
+    }
+
+    /// The EMA teacher follows once the step is known to have been taken.
+    fn follow_with_teacher(&mut self) -> Result<(), TrainError> {
         if let (Teacher::Ema, Some(teacher)) = (self.spec.loss.teacher, &mut self.model.teacher) {
             teacher.ema_update(&self.model.params, self.spec.loss.ema_decay)?;
         }
@@ -157,10 +202,10 @@ impl Core {
     }
 
     /// How often each term was right and over how many slots it was, and the temperatures' factors.
-    fn loss_metrics(&self, loss: &StepLoss, scales: Scales) -> Vec<(String, f64)> {
+    fn loss_metrics(&self, told: &Told, scales: Scales) -> Vec<(String, f64)> {
         let mut metrics: Vec<(String, f64)> =
             self.needs.temperatures().map(|t| (t.parameter().into(), scales.of(t).exp())).collect();
-        for term in &loss.terms {
+        for term in &told.terms {
             metrics.push((format!("pairs_{}", term.name), term.pairs as f64));
             let directions = ["hit", "hit_back"].into_iter().zip(&term.hits);
             metrics.extend(directions.map(|(what, share)| (format!("{what}_{}", term.name), *share)));

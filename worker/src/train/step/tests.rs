@@ -90,7 +90,8 @@ fn core(overrides: &[&str]) -> Core {
     model.start_teacher(&needs);
     let optimizer = AdamW::new(&spec.optimizer, &model.params).expect("an optimizer");
     Core {
-        objective: Objective::new(&needs, &spec.loss),
+        objective: Objective::new(&needs, &spec.loss).with_gathered(Compute::from(spec.train.gather).dtype),
+        scales: None,
         needs,
         spec,
         model,
@@ -238,6 +239,29 @@ fn fgclip_does_not_depend_on_the_world_size() {
                 assert_eq!(rank.0, ranks[0].0, "every rank reports the same bits");
             }
         }
+    }
+}
+
+/// Lanes that run twice cost time and change no bit.
+#[test]
+fn features_and_graphs_are_the_same_bits() {
+    for reduce in ["train.reduce=fast", "train.reduce=exact"] {
+        for preset in [&["loss.preset=\"default\""][..], &fgclip("loss.region=global")] {
+            let of = |cache: &'static str| trained(2, &[preset, &[reduce, cache]].concat());
+            assert!(of("train.cache=features") == of("train.cache=graphs"), "{preset:?} {reduce}");
+        }
+    }
+}
+
+/// Which slots hold an item, and what the step came to. The first step also reads the temperatures.
+#[test]
+fn a_step_reads_the_device_twice() {
+    for overrides in [vec!["loss.teacher=\"ema\""], fgclip("loss.region=global").to_vec()] {
+        let mut core = core(&overrides);
+        stepped(&mut core, 0..1);
+        let before = pixfleet_model::host::reads();
+        stepped(&mut core, 1..4);
+        assert_eq!(pixfleet_model::host::reads() - before, 3 * 2);
     }
 }
 
