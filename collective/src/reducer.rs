@@ -22,7 +22,7 @@ use crate::live::LiveGroup;
 /// reducer.finish()?;                                             // .grad = sum over ranks
 /// ```
 ///
-/// Gradients live in the buckets: `.grad` is a view of one. Every parameter must receive a gradient in the backward that
+/// Gradients live in the buckets: `.grad` is a view of one, and is gone when the Reducer is. Every parameter must receive a gradient in the backward that
 /// follows `prepare_for_backward`.
 #[derive(Debug)]
 pub struct Reducer {

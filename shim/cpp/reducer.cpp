@@ -51,6 +51,14 @@ struct Reducer {
   double waited_s = 0;
   std::unique_ptr<FixedBuckets> inner;
   std::vector<std::vector<size_t>> buckets;
+  std::vector<at::Tensor> params;
+
+  // A bucket may still be written by an all-reduce that was given up: whoever comes next must not add to it.
+  ~Reducer() {
+    for (auto& param : params) {
+      param.mutable_grad().reset();
+    }
+  }
 };
 
 } // namespace
@@ -75,6 +83,7 @@ char* pf_reducer_new(
     const size_t cap = c10d::kDefaultBucketBytesCap;
     auto assigned = c10d::compute_bucket_assignment_by_size(backwards, {first, cap}, dense, indices);
     auto reducer = std::make_unique<Reducer>();
+    reducer->params = list;
     reducer->buckets = std::get<0>(assigned);
     const std::vector<int64_t> caps(std::get<1>(assigned).begin(), std::get<1>(assigned).end());
     reducer->inner = std::make_unique<FixedBuckets>(

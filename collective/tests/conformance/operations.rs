@@ -14,8 +14,8 @@ fn operations_agree_with_their_definitions() {
 }
 
 #[test]
-fn the_reducer_averages_what_serial_training_sums() {
-    on_every_rank("operations::the_reducer_averages_what_serial_training_sums", 1..=4, |rank| {
+fn the_reducer_sums_what_serial_training_sums() {
+    on_every_rank("operations::the_reducer_sums_what_serial_training_sums", 1..=4, |rank| {
         let group = rank.join(1, rank.rank, rank.world);
         reducer(&group);
         group.finish().unwrap();
@@ -134,9 +134,10 @@ impl Toy {
 
     fn take_grads(&mut self) -> Vec<Tensor> {
         let take = |(_, tensor): &mut (&'static str, Tensor)| {
-            let grad = tensor.grad().copy();
-            tensor.zero_grad();
-            grad
+            let mut grad = tensor.grad();
+            let taken = grad.copy();
+            let _ = grad.zero_();
+            taken
         };
         self.params.iter_mut().map(take).collect()
     }
@@ -179,7 +180,7 @@ fn reducer(group: &Group) {
     assert!(matches!(&error, CollectiveError::Torch { source, .. } if !source.text().is_empty()), "{error}");
     drop(reducer);
     // Without a reducer gradients are this rank's alone.
-    toy.params.iter_mut().for_each(|(_, tensor)| tensor.zero_grad());
+    assert!(toy.params.iter().all(|(_, tensor)| !tensor.grad().defined()), "they went with the buckets");
     toy.loss(rank, 0).backward();
     let alone = toy.take_grads();
     toy.loss(rank, 0).backward();
