@@ -237,17 +237,27 @@ impl Group {
     }
 }
 
-/// Pads every rank's rows to the longest, gathers, and takes the padding out.
+/// Pads every rank's rows to the longest, gathers, and takes the padding out in place: the gathered rows exist once.
 fn gather_rows(raw: &RawGroup, own: &Tensor, rows: &[i64]) -> Result<Tensor, Failure> {
     let mut shape = own.size();
-    shape[0] = rows.iter().copied().max().unwrap_or(0) - shape[0];
+    let longest = rows.iter().copied().max().unwrap_or(0);
+    shape[0] = longest - shape[0];
     let _no_grad = tch::no_grad_guard();
     let padded = if shape[0] == 0 {
         own.detach()
     } else {
         Tensor::f_cat(&[own.detach(), Tensor::f_zeros(&shape, (own.kind(), own.device()))?], 0)?
     };
-    let all = raw.all_gather(&padded)?;
-    let parts: Vec<Tensor> = (0i64..).zip(rows).map(|(rank, rows)| all.get(rank).narrow(0, 0, *rows)).collect();
-    Ok(Tensor::f_cat(&parts, 0)?)
+    let all = raw.all_gather(&padded)?.f_flatten(0, 1)?;
+    let mut end = 0;
+    for (rank, &count) in (0i64..).zip(rows) {
+        let from = rank * longest;
+        if from != end && count > 0 {
+            // A rank's rows may move onto themselves, so they go by way of a copy.
+            let moved = all.f_narrow(0, from, count)?.f_detach_copy()?;
+            all.f_narrow(0, end, count)?.f_copy_(&moved)?;
+        }
+        end += count;
+    }
+    Ok(all.f_narrow(0, 0, end)?)
 }

@@ -42,11 +42,12 @@ impl Tile {
         Self { rows, cols }
     }
 
-    /// The tile for a device: 4 MiB of fp32 on a CPU (it stays in the cache), 64 MiB on an accelerator.
+    /// The tile for a device: 1 MiB of fp32 on a CPU (it and the columns that it is made of stay in the cache), 64 MiB on an
+    /// accelerator.
     #[must_use]
     pub fn for_device(device: Device) -> Self {
         match device {
-            Device::Cpu => Self::new(256, 4096),
+            Device::Cpu => Self::new(256, 1024),
             _ => Self::new(2048, 8192),
         }
     }
