@@ -29,14 +29,18 @@ pub struct Batch {
     pub n: usize,
     /// Side `S` of the square input.
     pub size: usize,
-    /// `[n, 3, S, S]`, normalized.
-    pub pixels: Vec<f32>,
-    /// `[n, 1, S, S]`, normalized.
-    pub mask: Vec<f32>,
-    /// `[n, 3, S, S]`, normalized.
-    pub crop_pixels: Vec<f32>,
-    /// `[n, 1, S, S]`, normalized; like `crop_pixels`.
-    pub crop_mask: Vec<f32>,
+    /// `[n, 3, S, S]`.
+    pub pixels: Vec<u8>,
+    /// `[n, 1, S, S]`: 255 inside.
+    pub mask: Vec<u8>,
+    /// Rows whose mask is all ones, and what it is everywhere once normalized.
+    pub mask_ones: Vec<(u32, f32)>,
+    /// `[n, 3, S, S]`.
+    pub crop_pixels: Vec<u8>,
+    /// `[n, 1, S, S]`; like `crop_pixels`.
+    pub crop_mask: Vec<u8>,
+    /// As `mask_ones`.
+    pub crop_mask_ones: Vec<(u32, f32)>,
     /// By set, the slots that hold an item: slot `row * slots a row + k`, ascending. Sets that the run does not need, and
     /// the image's, are absent.
     pub slots: BTreeMap<Set, Vec<u32>>,
@@ -58,7 +62,7 @@ pub struct Batch {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BatchError {
     /// Two lengths of one plane.
-    #[error("sample {index} has {found} numbers of {plane}, the first one has {expected}")]
+    #[error("sample {index} has {found} bytes of {plane}, the first one has {expected}")]
     Length {
         /// Which sample.
         index: usize,
@@ -108,7 +112,7 @@ pub fn assemble(
         return Ok(Batch { substitutions, ..Batch::default() });
     };
     let (n, area) = (items.len(), first.pixels.len() / 3);
-    let room = |one: &[f32]| Vec::with_capacity(one.len() * n);
+    let room = |one: &[u8]| Vec::with_capacity(one.len() * n);
     let mut batch = Batch {
         n,
         size: area.isqrt(),
@@ -147,6 +151,8 @@ impl Batch {
             }
             out.extend_from_slice(part);
         }
+        self.mask_ones.extend(sample.mask_ones.map(|value| (index as u32, value)));
+        self.crop_mask_ones.extend(sample.crop_mask_ones.map(|value| (index as u32, value)));
         Ok(())
     }
 

@@ -6,6 +6,7 @@ mod eval;
 mod export;
 mod import;
 mod load;
+mod pixels;
 mod probe;
 mod report;
 mod train;

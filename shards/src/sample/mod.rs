@@ -102,14 +102,18 @@ pub struct SampleRegion {
 /// One sample, ready for the model. `S` is [`SampleConfig::size`]; a plane that the run does not need is empty.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// `[3, S, S]`, normalized.
-    pub pixels: Vec<f32>,
-    /// `[1, S, S]`, normalized.
-    pub mask: Vec<f32>,
-    /// `[3, S, S]`, normalized; zero where the crop is not valid.
-    pub crop_pixels: Vec<f32>,
-    /// `[1, S, S]`, normalized; like `crop_pixels`.
-    pub crop_mask: Vec<f32>,
+    /// `[3, S, S]`.
+    pub pixels: Vec<u8>,
+    /// `[1, S, S]`: 255 inside.
+    pub mask: Vec<u8>,
+    /// What the mask is everywhere once normalized, if it is all ones.
+    pub mask_ones: Option<f32>,
+    /// `[3, S, S]`; anything where the crop is not valid.
+    pub crop_pixels: Vec<u8>,
+    /// `[1, S, S]`; like `crop_pixels`.
+    pub crop_mask: Vec<u8>,
+    /// As `mask_ones`.
+    pub crop_mask_ones: Option<f32>,
     /// Whether the crop says more than the image does.
     pub crop_valid: bool,
     /// The image's long caption, where it is trained on.
@@ -180,7 +184,18 @@ fn whole_image(row: &ImageRow, mut texts: Texts<'_>, config: &SampleConfig) -> R
 }
 
 fn assembled(planes: Planes, regions: Vec<SampleRegion>, texts: Texts<'_>) -> Sample {
-    let Planes { pixels, mask, crop_pixels, crop_mask, crop_valid } = planes;
-    let cuts = texts.cuts;
-    Sample { pixels, mask, crop_pixels, crop_mask, crop_valid, long_text: None, short_text: None, regions, cuts }
+    let Planes { pixels, mask, mask_ones, crop_pixels, crop_mask, crop_mask_ones, crop_valid } = planes;
+    Sample {
+        pixels,
+        mask,
+        mask_ones,
+        crop_pixels,
+        crop_mask,
+        crop_mask_ones,
+        crop_valid,
+        long_text: None,
+        short_text: None,
+        regions,
+        cuts: texts.cuts,
+    }
 }

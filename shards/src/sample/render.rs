@@ -1,4 +1,5 @@
-//! Pixels: decode, fit, crop, augment, normalize (method.md 1.4, 2.4).
+//! Pixels: decode, fit, crop, augment (method.md 1.4, 2.4). They stay bytes until they are on the model's device, where
+//! `(v / 255 - mean) / std` is taken.
 
 use super::{SampleConfig, SampleError};
 use crate::pixels::crop::{self, Square};
@@ -22,29 +23,32 @@ pub const MASK_STD: f32 = 0.26;
 /// What a model sees of a row. `S` is [`SampleConfig::size`]; a plane that the run does not need is empty.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Planes {
-    /// `[3, S, S]`, normalized.
-    pub(super) pixels: Vec<f32>,
-    /// `[1, S, S]`, normalized.
-    pub(super) mask: Vec<f32>,
-    /// `[3, S, S]`, normalized.
-    pub(super) crop_pixels: Vec<f32>,
-    /// `[1, S, S]`, normalized.
-    pub(super) crop_mask: Vec<f32>,
+    /// `[3, S, S]`.
+    pub(super) pixels: Vec<u8>,
+    /// `[1, S, S]`.
+    pub(super) mask: Vec<u8>,
+    /// What an all-ones mask is once normalized; `None` for a region's.
+    pub(super) mask_ones: Option<f32>,
+    /// `[3, S, S]`.
+    pub(super) crop_pixels: Vec<u8>,
+    /// `[1, S, S]`.
+    pub(super) crop_mask: Vec<u8>,
+    /// As `mask_ones`.
+    pub(super) crop_mask_ones: Option<f32>,
     /// Whether the crop says more than the image does.
     pub(super) crop_valid: bool,
 }
 
 /// The image alone.
 pub(super) fn image_planes(image: &Rgb, config: &SampleConfig) -> Planes {
-    Planes { pixels: normalize_rgb(&fit::fit(image, config.data.fit, config.size)), ..Planes::default() }
+    Planes { pixels: planar(&fit::fit(image, config.data.fit, config.size)), ..Planes::default() }
 }
 
 /// The image with an all-ones mask, padding included, and no crop.
 pub(super) fn whole_planes(image: &Rgb, config: &SampleConfig) -> Planes {
-    let area = config.area();
-    let mask = vec![config.data.full_mask_value as f32; area];
+    let mask_ones = Some(config.data.full_mask_value as f32);
     let (crop_pixels, crop_mask) = no_crop(config);
-    Planes { mask, crop_pixels, crop_mask, ..image_planes(image, config) }
+    Planes { mask: vec![255; config.area()], mask_ones, crop_pixels, crop_mask, ..image_planes(image, config) }
 }
 
 /// Image, mask and crop of one region.
@@ -60,20 +64,21 @@ pub(super) fn region_planes(image: &Rgb, mask: &Mask, bbox: [f32; 4], config: &S
             CropBackground::Mean => crop::square(&on_mean_colour(image, mask), window, size, &MEAN_COLOUR),
         };
         let cut_mask = match data.crop_mask {
-            CropMask::Region => normalize_mask(&crop::square(mask, window, size, &[0])),
-            CropMask::Ones => vec![data.full_mask_value as f32; config.area()],
+            CropMask::Region => crop::square(mask, window, size, &[0]).data,
+            CropMask::Ones => vec![255; config.area()],
         };
-        (normalize_rgb(&cut), cut_mask)
+        (planar(&cut), cut_mask)
     } else {
         no_crop(config)
     };
-    let mask = normalize_mask(&fit::fit(mask, data.fit, size));
-    Planes { mask, crop_pixels, crop_mask, crop_valid, ..image_planes(image, config) }
+    let mask = fit::fit(mask, data.fit, size).data;
+    let crop_mask_ones = (crop_valid && data.crop_mask == CropMask::Ones).then_some(data.full_mask_value as f32);
+    Planes { mask, crop_pixels, crop_mask, crop_mask_ones, crop_valid, ..image_planes(image, config) }
 }
 
 /// The place of a crop that does not count.
-fn no_crop(config: &SampleConfig) -> (Vec<f32>, Vec<f32>) {
-    if config.needs.crop() { (vec![0.0; 3 * config.area()], vec![0.0; config.area()]) } else { Default::default() }
+fn no_crop(config: &SampleConfig) -> (Vec<u8>, Vec<u8>) {
+    if config.needs.crop() { (vec![0; 3 * config.area()], vec![0; config.area()]) } else { Default::default() }
 }
 
 pub(super) fn decoded(row: &ImageRow) -> Result<Rgb, SampleError> {
@@ -154,25 +159,15 @@ fn on_mean_colour(image: &Rgb, mask: &Mask) -> Rgb {
     out
 }
 
-/// Interleaved bytes -> planes, (v / 255 - mean) / std.
-pub(super) fn normalize_rgb(image: &Rgb) -> Vec<f32> {
+/// Interleaved bytes -> planes.
+pub(super) fn planar(image: &Rgb) -> Vec<u8> {
     let area = image.width as usize * image.height as usize;
-    let scale = STD.map(|s| 1.0 / (255.0 * s));
-    let shift: [f32; 3] = std::array::from_fn(|c| -MEAN[c] / STD[c]);
-    let mut out = vec![0.0; 3 * area];
+    let mut out = vec![0; 3 * area];
     let (red, rest) = out.split_at_mut(area);
     let (green, blue) = rest.split_at_mut(area);
     // One pass over the bytes: the three planes are written side by side.
     for (((r, g), b), pixel) in red.iter_mut().zip(green).zip(blue).zip(image.data.chunks_exact(3)) {
-        *r = f32::from(pixel[0]) * scale[0] + shift[0];
-        *g = f32::from(pixel[1]) * scale[1] + shift[1];
-        *b = f32::from(pixel[2]) * scale[2] + shift[2];
+        (*r, *g, *b) = (pixel[0], pixel[1], pixel[2]);
     }
     out
-}
-
-/// Bytes -> (v / 255 - 0.5) / 0.26.
-pub(super) fn normalize_mask(mask: &Mask) -> Vec<f32> {
-    let (scale, shift) = (1.0 / (255.0 * MASK_STD), -0.5 / MASK_STD);
-    mask.data.iter().map(|&v| f32::from(v) * scale + shift).collect()
 }

@@ -88,19 +88,17 @@ fn draws_depend_on_the_row_alone_and_reach_every_region_and_caption() {
 }
 
 #[test]
-fn planes_are_normalized_and_the_box_lies_in_the_square() {
+fn planes_are_fitted_and_the_box_lies_in_the_square() {
     let mut row = row();
     row.regions.truncate(1);
     let s = sample(&row, 0);
     assert_eq!((s.pixels.len(), s.mask.len(), s.crop_pixels.len(), s.crop_mask.len()), (768, 256, 768, 256));
     assert_eq!(s.regions[0].box_xyxy, [0.0, 0.25, 0.5, 0.75]);
     let at = |y: usize, x: usize| y * 16 + x;
-    assert!((s.pixels[at(8, 2)] - (1.0 - MEAN[0]) / STD[0]).abs() < 1e-5);
-    assert!((s.pixels[at(0, 2)] + MEAN[0] / STD[0]).abs() < 1e-5, "padding is black");
-    assert!((s.mask[at(8, 2)] - 0.5 / 0.26).abs() < 1e-5);
-    assert!((s.mask[at(8, 13)] + 0.5 / 0.26).abs() < 1e-5);
-    // The crop of side 30 reaches 5 pixels above the image: the mean colour, which is zero up to rounding.
-    assert!(s.crop_valid && s.crop_pixels[at(0, 8)].abs() < 0.01);
+    assert_eq!((s.pixels[at(8, 2)], s.pixels[at(0, 2)]), (255, 0), "padding is black");
+    assert_eq!((s.mask[at(8, 2)], s.mask[at(8, 13)], s.mask_ones), (255, 0, None));
+    // The crop of side 30 reaches 5 pixels above the image: the mean colour.
+    assert!(s.crop_valid && s.crop_pixels[at(0, 8)] == MEAN_COLOUR[0]);
     assert_eq!(s.regions[0].region, Some(0));
 }
 
@@ -109,7 +107,8 @@ fn a_whole_image_has_ones_everywhere_and_no_crop() {
     let mut config = config();
     config.data.common_pair = 1.0;
     let s = make_sample(&row(), key(0), &config).expect("good");
-    assert!(s.mask.iter().all(|&v| v == config.data.full_mask_value as f32));
+    assert!(s.mask.iter().all(|&v| v == 255));
+    assert_eq!(s.mask_ones, Some(config.data.full_mask_value as f32));
     assert_eq!((s.crop_valid, s.regions[0].region, text_of(&s)), (false, None, 9.0));
     assert_eq!(s.regions[0].box_xyxy, [0.0, 0.25, 1.0, 0.75]);
     let mut bare = row();
@@ -141,7 +140,7 @@ fn mask_augmentation_is_drawn_and_never_empties_a_mask() {
     let mut config = config();
     config.data.mask_dilate = 4;
     let areas: HashSet<usize> = (0..40)
-        .map(|n| make_sample(&row(), key(n), &config).expect("good").mask.iter().filter(|&&v| v > 0.0).count())
+        .map(|n| make_sample(&row(), key(n), &config).expect("good").mask.iter().filter(|&&v| v > 127).count())
         .collect();
     assert!(areas.len() > 4 && !areas.contains(&0), "{areas:?}");
 }

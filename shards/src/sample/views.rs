@@ -1,6 +1,6 @@
 //! One row as evaluation sees it: the image decoded and fitted once, and every asked region's mask and box beside it.
 
-use super::render::{checked_box, decoded, normalize_mask, normalize_rgb, region_mask};
+use super::render::{checked_box, decoded, planar, region_mask};
 use super::{SampleConfig, SampleError};
 use crate::pixels::{Mask, fit};
 use crate::row::ImageRow;
@@ -8,8 +8,8 @@ use crate::row::ImageRow;
 /// An image and some of its regions. `S` is [`SampleConfig::size`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Views {
-    /// `[3, S, S]`, normalized.
-    pub pixels: Vec<f32>,
+    /// `[3, S, S]`.
+    pub pixels: Vec<u8>,
     /// In the order asked for.
     pub regions: Vec<RegionView>,
 }
@@ -17,10 +17,10 @@ pub struct Views {
 /// One region, shown by its mask and by its box.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RegionView {
-    /// `[1, S, S]`, normalized: the region's mask (its box where it has none).
-    pub mask: Vec<f32>,
-    /// `[1, S, S]`, normalized: its box, filled.
-    pub filled_box: Vec<f32>,
+    /// `[1, S, S]`: the region's mask (its box where it has none), 255 inside.
+    pub mask: Vec<u8>,
+    /// `[1, S, S]`: its box, filled.
+    pub filled_box: Vec<u8>,
     /// x1, y1, x2, y2 in 0..1 of the fitted square.
     pub box_xyxy: [f32; 4],
 }
@@ -32,7 +32,7 @@ pub struct RegionView {
 /// mask.
 pub fn views(row: &ImageRow, regions: &[u32], config: &SampleConfig) -> Result<Views, SampleError> {
     let image = decoded(row)?;
-    let fitted = |mask: &Mask| normalize_mask(&fit::fit(mask, config.data.fit, config.size));
+    let fitted = |mask: &Mask| fit::fit(mask, config.data.fit, config.size).data;
     let view = |&index: &u32| {
         let found = row.regions.len();
         let region = row.regions.get(index as usize).ok_or(SampleError::RegionIndex { wanted: index, found })?;
@@ -44,7 +44,7 @@ pub fn views(row: &ImageRow, regions: &[u32], config: &SampleConfig) -> Result<V
         })
     };
     let regions = regions.iter().map(view).collect::<Result<_, SampleError>>()?;
-    Ok(Views { pixels: normalize_rgb(&fit::fit(&image, config.data.fit, config.size)), regions })
+    Ok(Views { pixels: planar(&fit::fit(&image, config.data.fit, config.size)), regions })
 }
 
 #[cfg(test)]

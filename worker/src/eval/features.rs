@@ -2,6 +2,7 @@
 //! all-ones mask, and its texts through the text tower: stored vectors, or token ids that are made here.
 
 use super::feed::{SplitFeed, SplitRow};
+use crate::pixels;
 use crate::train::inputs::text_items;
 use anyhow::{Result, anyhow};
 use pixfleet_cluster::spec::terms::Set;
@@ -98,18 +99,17 @@ impl FeatureJob<'_> {
         tch::no_grad(|| {
             let s = model.vision().image();
             let w = model.params.weights(Compute::FP32);
-            let plane = |values: Vec<f32>, channels: i64| -> Result<Tensor> {
-                Ok(Tensor::from_slice(&values).f_reshape([-1, channels, s, s])?.f_to_device(device)?)
-            };
             let views = || chunk.iter().map(|r| &r.seen);
-            let pixels = plane(views().flat_map(|v| v.pixels.iter().copied()).collect(), 3)?;
+            let bytes: Vec<u8> = views().flat_map(|v| v.pixels.iter().copied()).collect();
+            let pixels = pixels::images(&bytes, s, device)?;
             let full = self.config.data.full_mask_value;
             let ones = Tensor::full([pixels.size()[0], 1, s, s], full, (Kind::Float, device));
             let full = rows_of(&image_features(model, &w, &pixels, &ones)?)?;
             let owner: Vec<i64> = (0i64..).zip(views()).flat_map(|(i, v)| vec![i; v.regions.len()]).collect();
             let owner = Tensor::from_slice(&owner).to_device(device);
-            let shown = |of: fn(&RegionView) -> &Vec<f32>| -> Result<Vec<Vec<f32>>> {
-                let masks = plane(views().flat_map(|v| &v.regions).flat_map(|r| of(r).iter().copied()).collect(), 1)?;
+            let shown = |of: fn(&RegionView) -> &Vec<u8>| -> Result<Vec<Vec<f32>>> {
+                let bytes: Vec<u8> = views().flat_map(|v| &v.regions).flat_map(|r| of(r).iter().copied()).collect();
+                let masks = pixels::masks(&bytes, &[], s, device)?;
                 rows_of(&image_features(model, &w, &pixels.index_select(0, &owner), &masks)?)
             };
             let mut masked = shown(|r| &r.mask)?.into_iter();

@@ -8,6 +8,7 @@ use pixfleet_shards::tokens::END;
 use tch::{Device, TchError, Tensor};
 
 use super::error::TrainError;
+use crate::pixels;
 
 /// The planes, slots and texts of one lane.
 ///
@@ -16,12 +17,6 @@ use super::error::TrainError;
 pub(crate) fn inputs(batch: &Batch, needs: &Needs, device: Device) -> Result<Inputs, TrainError> {
     let torch = |source| TrainError::Torch { doing: "copying a batch to the device", source };
     let (n, side) = (batch.n as i64, batch.size as i64);
-    let tensor = |values: &[f32], shape: &[i64]| {
-        Tensor::f_from_slice(values).and_then(|t| t.f_reshape(shape)).and_then(|t| t.f_to_device(device)).map_err(torch)
-    };
-    let plane = |values: &[f32], channels: i64| {
-        (!values.is_empty()).then(|| tensor(values, &[n, channels, side, side])).transpose()
-    };
     let mut slots = BySet::default();
     for (&set, valid) in &batch.slots {
         let valid = valid.iter().map(|&slot| i64::from(slot)).collect();
@@ -32,15 +27,24 @@ pub(crate) fn inputs(batch: &Batch, needs: &Needs, device: Device) -> Result<Inp
         *texts.entry(set) = Some(text_items(of_set, device).map_err(torch)?);
     }
     let boxes = batch.slots.contains_key(&Set::Region);
-    Ok(Inputs {
-        pixels: tensor(&batch.pixels, &[n, 3, side, side])?,
-        mask: plane(&batch.mask, 1)?,
-        crop_pixels: plane(&batch.crop_pixels, 3)?,
-        crop_mask: plane(&batch.crop_mask, 1)?,
-        boxes: boxes.then(|| tensor(batch.boxes.as_flattened(), &[-1, 4])).transpose()?,
-        slots,
-        texts,
-    })
+    let planes = || -> Result<Inputs, TchError> {
+        let there = |bytes: &[u8]| !bytes.is_empty();
+        let mask = |bytes: &[u8], ones: &[(u32, f32)]| {
+            there(bytes).then(|| pixels::masks(bytes, ones, side, device)).transpose()
+        };
+        let crops = &batch.crop_pixels;
+        let corners = || Tensor::f_from_slice(batch.boxes.as_flattened())?.f_reshape([-1, 4])?.f_to_device(device);
+        Ok(Inputs {
+            pixels: pixels::images(&batch.pixels, side, device)?,
+            mask: mask(&batch.mask, &batch.mask_ones)?,
+            crop_pixels: there(crops).then(|| pixels::images(crops, side, device)).transpose()?,
+            crop_mask: mask(&batch.crop_mask, &batch.crop_mask_ones)?,
+            boxes: boxes.then(corners).transpose()?,
+            slots,
+            texts,
+        })
+    };
+    planes().map_err(torch)
 }
 
 /// Vectors as they are; token ids filled up to the longest of the set.

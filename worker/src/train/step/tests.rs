@@ -115,13 +115,14 @@ fn batch(step: u64, lane: u32) -> Batch {
     };
     let start = f64::from(lane) * 1.7 + step as f64 * 0.9;
     let wave = |count: usize, pace: f64| (0..count).map(|i| (start + i as f64 * pace).sin() as f32).collect::<Vec<_>>();
+    let bytes = |count, pace| wave(count, pace).into_iter().map(|v| (127.5 + 127.0 * v) as u8).collect();
     Batch {
         n,
         size: SIDE as usize,
-        pixels: wave(n * 3 * area, 0.013),
-        mask: wave(n * area, 0.051),
-        crop_pixels: wave(n * 3 * area, 0.029),
-        crop_mask: wave(n * area, 0.047),
+        pixels: bytes(n * 3 * area, 0.013),
+        mask: bytes(n * area, 0.051),
+        crop_pixels: bytes(n * 3 * area, 0.029),
+        crop_mask: bytes(n * area, 0.047),
         slots: [Set::Crop, Set::Teacher, Set::Region, Set::RegionText].map(|set| (set, valid(set))).into(),
         boxes: vec![[0.1, 0.2, 0.7, 0.9]; n],
         texts: [(Set::RegionText, BatchTexts::Vectors { width: TEXT, values: wave(n * TEXT, 0.37) })].into(),
