@@ -6,7 +6,7 @@ use pixfleet_cluster::spec::{DataSpec, Fit, LossPreset, LossSpec, Needs};
 use pixfleet_shards::pixels::resize::{Raster, Rect};
 use pixfleet_shards::pixels::rle::Rle;
 use pixfleet_shards::pixels::{Mask, Rgb, polygon};
-use pixfleet_shards::sample::{SampleConfig, TextSource, full_sample};
+use pixfleet_shards::sample::{MEAN, STD, SampleConfig, TextSource, full_sample};
 use pixfleet_shards::{ImageRow, ImageSource};
 
 fn draw(i: u64, k: u64, n: u64) -> u64 {
@@ -152,7 +152,7 @@ fn a_sample_has_the_pixels_that_clips_image_processor_makes_but_for_one_grey_lev
     assert_eq!(seen, 3);
 }
 
-/// The planes of a row's picture, squashed: [3, size, size].
+/// The planes of a row's picture, squashed and normalized as a step does it: [3, size, size].
 fn pixels(picture: &Rgb, size: u32) -> Vec<f32> {
     let mut png = Vec::new();
     image::codecs::png::PngEncoder::new(&mut png)
@@ -163,5 +163,7 @@ fn pixels(picture: &Rgb, size: u32) -> Vec<f32> {
     let image = ImageSource { bytes: Some(png.into()), ..ImageSource::default() };
     let row = ImageRow { image, width: picture.width, height: picture.height, ..ImageRow::default() };
     let config = SampleConfig { data, size, needs, texts: TextSource::Vectors(1) };
-    full_sample(&row, &config).expect("a good row").pixels
+    let planes = full_sample(&row, &config).expect("a good row").pixels;
+    let channel = |at: usize| at / (size * size) as usize;
+    planes.iter().enumerate().map(|(at, &v)| (f32::from(v) / 255.0 - MEAN[channel(at)]) / STD[channel(at)]).collect()
 }

@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use tch::{Kind, Tensor};
 
-use super::{Columns, Tile, join};
+use super::{PairFeatures, Tile, join};
 use crate::ModelError;
 
 /// The loss's settings.
@@ -68,7 +68,7 @@ impl InfoNce {
     ///
     /// # Errors
     /// [`ModelError::Shape`] if the operands differ or a lane leaves them, [`ModelError::Torch`].
-    pub fn stats(&self, a: &Columns, b: &Columns, lanes: &[Range<i64>]) -> Result<RowStats, ModelError> {
+    pub fn stats(&self, a: &PairFeatures, b: &PairFeatures, lanes: &[Range<i64>]) -> Result<RowStats, ModelError> {
         check(a, b, lanes)?;
         let ab = self.directed_stats(a, b, lanes)?;
         let ba = self.directed_stats(b, a, lanes)?;
@@ -87,7 +87,7 @@ impl InfoNce {
     /// As [`Self::stats`].
     pub fn grad(
         &self,
-        [a, b]: [&Columns; 2],
+        [a, b]: [&PairFeatures; 2],
         [lse_ab, lse_ba]: [&Tensor; 2],
         lanes: &[Range<i64>],
     ) -> Result<PairGrad, ModelError> {
@@ -98,7 +98,7 @@ impl InfoNce {
     }
 
     /// CE, log-sum-exp and hit of each row of `lanes` of `x` against all of `y`.
-    fn directed_stats(&self, x: &Columns, y: &Columns, lanes: &[Range<i64>]) -> Result<Directed, ModelError> {
+    fn directed_stats(&self, x: &PairFeatures, y: &PairFeatures, lanes: &[Range<i64>]) -> Result<Directed, ModelError> {
         let blocks = self.tile.blocks(lanes).map(|block| self.block_stats(x, y, &block));
         let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
         let part = |pick: fn(&Directed) -> &Tensor| join(&blocks.iter().map(pick).collect::<Vec<_>>());
@@ -110,7 +110,7 @@ impl InfoNce {
     }
 
     /// One pass over the columns with a running maximum (log-sum-exp without overflow at any scale).
-    fn block_stats(&self, x: &Columns, y: &Columns, block: &Range<i64>) -> Result<Directed, ModelError> {
+    fn block_stats(&self, x: &PairFeatures, y: &PairFeatures, block: &Range<i64>) -> Result<Directed, ModelError> {
         let (n, len) = (x.count(), block.end - block.start);
         let own = x.block(block)?.f_mul_scalar(self.scale)?;
         let options = (Kind::Float, own.device());
@@ -146,7 +146,7 @@ impl InfoNce {
     /// dL/dx of the rows of `lanes` of `x`, and each row's product with it; `lse[0]` belongs to x's rows, `lse[1]` to y's.
     fn directed_grad(
         &self,
-        xy: [&Columns; 2],
+        xy: [&PairFeatures; 2],
         lse: [&Tensor; 2],
         lanes: &[Range<i64>],
     ) -> Result<(Tensor, Tensor), ModelError> {
@@ -165,7 +165,12 @@ impl InfoNce {
         Ok((join(&parts.iter().collect::<Vec<_>>())?, join(&along.iter().collect::<Vec<_>>())?))
     }
 
-    fn block_grad(&self, [x, y]: [&Columns; 2], lse: [&Tensor; 2], block: &Range<i64>) -> Result<Tensor, ModelError> {
+    fn block_grad(
+        &self,
+        [x, y]: [&PairFeatures; 2],
+        lse: [&Tensor; 2],
+        block: &Range<i64>,
+    ) -> Result<Tensor, ModelError> {
         let (n, len) = (x.count(), block.end - block.start);
         let own = x.block(block)?.f_mul_scalar(self.scale)?;
         let own_lse = lse[0].f_narrow(0, block.start, len)?.f_unsqueeze(1)?;
@@ -197,7 +202,7 @@ fn diagonal_of(z: &Tensor, block: &Range<i64>, tile: &Range<i64>) -> Result<Opti
     Ok(Some(z.f_narrow(0, first - block.start, end - first)?.f_diagonal(first - tile.start, 0, 1)?))
 }
 
-fn check(a: &Columns, b: &Columns, lanes: &[Range<i64>]) -> Result<(), ModelError> {
+fn check(a: &PairFeatures, b: &PairFeatures, lanes: &[Range<i64>]) -> Result<(), ModelError> {
     let [found_a, found_b] = [a, b].map(|side| vec![side.count(), side.width()]);
     if found_a != found_b {
         return Err(ModelError::Shape {

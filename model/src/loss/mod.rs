@@ -9,14 +9,14 @@
 //!   row's numbers are the same whoever computes them;
 //! * **dropped rows never enter**: a caller removes masked rows first, and the mean is over those that are left.
 
-mod columns;
 pub mod cosine;
 pub mod hard_negatives;
 pub mod info_nce;
+mod pair_features;
 
-pub use columns::Columns;
 pub use hard_negatives::{ChoiceGrad, Choices, HardNegatives};
 pub use info_nce::{InfoNce, PairGrad, RowStats};
+pub use pair_features::PairFeatures;
 
 use std::ops::Range;
 

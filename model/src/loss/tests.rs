@@ -23,7 +23,7 @@ fn nce(scale: f64, smoothing: f64, tile: Tile) -> InfoNce {
 
 /// Both halves at world size 1: mean loss and gradients.
 fn whole(nce: &InfoNce, a: &Tensor, b: &Tensor) -> (f64, PairGrad) {
-    let (a, b) = (Columns::of(a).unwrap(), Columns::of(b).unwrap());
+    let (a, b) = (PairFeatures::of(a).unwrap(), PairFeatures::of(b).unwrap());
     let whole = [0..a.count()];
     let stats = nce.stats(&a, &b, &whole).unwrap();
     let grad = nce.grad([&a, &b], [&stats.lse_ab, &stats.lse_ba], &whole).unwrap();
@@ -99,7 +99,7 @@ fn gradients_are_those_of_autograd() {
 fn rows_do_not_depend_on_who_computes_them() {
     let loss = nce(20.0, 0.1, Tile::new(8, 24));
     let lanes = [0..16, 16..22, 22..23, 23..23, 23..45, 45..67];
-    let sides = [rows("sa", 67, 24), rows("sb", 67, 24)].map(|side| Columns::of(&side).unwrap());
+    let sides = [rows("sa", 67, 24), rows("sb", 67, 24)].map(|side| PairFeatures::of(&side).unwrap());
     let stats = loss.stats(&sides[0], &sides[1], &lanes).unwrap();
     let lse = [&stats.lse_ab, &stats.lse_ba];
     let grad = loss.grad([&sides[0], &sides[1]], lse, &lanes).unwrap();
@@ -133,8 +133,8 @@ fn columns_give_the_chosen_slots_block_by_block() {
     let all = matrix.reshape([15, 4]);
     let chosen = Tensor::from_slice(&[0i64, 4, 5, 9, 14]);
     for dtype in [Kind::Float, Kind::BFloat16] {
-        let every = Columns::slots(slots().to_kind(dtype), None);
-        let some = Columns::slots(slots().to_kind(dtype), Some(&chosen));
+        let every = PairFeatures::slots(slots().to_kind(dtype), None);
+        let some = PairFeatures::slots(slots().to_kind(dtype), Some(&chosen));
         let want = all.to_kind(dtype).to_kind(Kind::Float);
         assert_eq!((every.count(), some.count(), some.width()), (15, 5, 4));
         for range in [0..0, 0..15, 1..2, 2..11, 14..15] {
@@ -173,7 +173,7 @@ fn a_huge_scale_neither_overflows_nor_underflows() {
 fn hits_count_nearest_targets() {
     let a = rows("ka", 6, 8);
     let swapped = Tensor::from_slice(&[1i64, 0, 2, 3, 4, 5]);
-    let (b, a) = (Columns::of(&a.index_select(0, &swapped)).unwrap(), Columns::of(&a).unwrap());
+    let (b, a) = (PairFeatures::of(&a.index_select(0, &swapped)).unwrap(), PairFeatures::of(&a).unwrap());
     let stats = nce(1.0, 0.0, Tile::new(4, 4)).stats(&a, &b, &[0..6]).unwrap();
     let want = Tensor::from_slice(&[0f32, 0.0, 1.0, 1.0, 1.0, 1.0]);
     assert_eq!(stats.hit_ab, want);
@@ -194,7 +194,7 @@ fn operands_may_be_columns_of_a_wider_matrix() {
 #[test]
 fn operands_that_do_not_fit_are_refused() {
     let loss = nce(1.0, 0.0, Tile::new(8, 8));
-    let [a, b] = [rows("fa", 4, 8), rows("fb", 5, 8)].map(|side| Columns::of(&side).unwrap());
+    let [a, b] = [rows("fa", 4, 8), rows("fb", 5, 8)].map(|side| PairFeatures::of(&side).unwrap());
     let error = loss.stats(&a, &b, &[0..4]).unwrap_err();
     let want = "second operand of a contrastive term: expected shape that of the first, [rows, width] = [4, 8], \
                 found [5, 8]";

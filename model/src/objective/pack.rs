@@ -10,7 +10,7 @@ use super::pairs::Pairs;
 use crate::ModelError;
 use crate::host::read;
 use crate::items::BySet;
-use crate::loss::Columns;
+use crate::loss::PairFeatures;
 
 /// Columns of a packed row.
 type Place = Range<i64>;
@@ -167,10 +167,10 @@ impl Gathered {
     }
 
     /// A gathered set's features over all pairs of the batch.
-    pub(super) fn columns(&self, set: Set, pairs: &Pairs) -> Result<Columns, ModelError> {
+    pub(super) fn pair_features(&self, set: Set, pairs: &Pairs) -> Result<PairFeatures, ModelError> {
         let at = self.features.get(set).expect("a set of a global contrast was packed");
         let (slots, wide) = (pairs.per_row(), at.end - at.start);
         let rows = self.matrix.f_narrow(1, at.start, wide)?.f_unflatten(1, [slots, wide / slots])?;
-        Ok(Columns::slots(rows, pairs.chosen()))
+        Ok(PairFeatures::slots(rows, pairs.chosen()))
     }
 }

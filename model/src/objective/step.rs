@@ -9,7 +9,7 @@ use super::pack::Gathered;
 use super::pairs::Pairs;
 use super::{Leaves, Scales, StepLoss};
 use crate::ModelError;
-use crate::loss::{Columns, HardNegatives, InfoNce, PairGrad, RowStats, Tile, cosine, join};
+use crate::loss::{HardNegatives, InfoNce, PairFeatures, PairGrad, RowStats, Tile, cosine, join};
 
 /// What the two halves share.
 #[derive(Debug)]
@@ -82,12 +82,12 @@ impl<'a> Step<'a> {
                 let nce = self.nce(t);
                 let stats = match term.scope {
                     Scope::Global => {
-                        let (a, b) = (self.batch.columns(a, pairs)?, self.batch.columns(b, pairs)?);
+                        let (a, b) = (self.batch.pair_features(a, pairs)?, self.batch.pair_features(b, pairs)?);
                         vec![nce.stats(&a, &b, &pairs.own_lanes())?]
                     }
                     Scope::Lane => {
                         let of_lane = |[a, b]: [Tensor; 2]| {
-                            let (a, b) = (Columns::of(&a)?, Columns::of(&b)?);
+                            let (a, b) = (PairFeatures::of(&a)?, PairFeatures::of(&b)?);
                             nce.stats(&a, &b, &[0..a.count()])
                         };
                         self.by_lane(pairs, [a, b], of_lane)?
@@ -198,7 +198,7 @@ impl<'a> Step<'a> {
         t: Temperature,
         (pairs, columns): (&Pairs, &Tensor),
     ) -> Result<PairGrad, ModelError> {
-        let (a, b) = (self.batch.columns(a, pairs)?, self.batch.columns(b, pairs)?);
+        let (a, b) = (self.batch.pair_features(a, pairs)?, self.batch.pair_features(b, pairs)?);
         let (ab, ba) = (self.column(pairs, columns, LSE_AB)?, self.column(pairs, columns, LSE_BA)?);
         self.nce(t).grad([&a, &b], [&ab, &ba], &pairs.own_lanes())
     }
@@ -221,7 +221,7 @@ impl<'a> Step<'a> {
             let lane = lanes.next().expect("as many lanes as the pairs have");
             let lse = [&ab, &ba].map(|lse| lse.narrow(0, lane.start, lane.end - lane.start));
             let n = lane.end - lane.start;
-            let (a, b) = (Columns::of(&a)?, Columns::of(&b)?);
+            let (a, b) = (PairFeatures::of(&a)?, PairFeatures::of(&b)?);
             let mut grad = nce.grad([&a, &b], [&lse[0], &lse[1]], &[0..n])?;
             for part in [&mut grad.a, &mut grad.b, &mut grad.log_scale] {
                 let _ = part.f_mul_scalar_(n as f64 / pairs.count as f64)?;

@@ -9,14 +9,14 @@ use crate::ModelError;
 
 /// See the module.
 #[derive(Debug)]
-pub struct Columns {
+pub struct PairFeatures {
     /// [rows, slots, D], any strides, fp32 or bf16.
     rows: Tensor,
     /// Slots that count, i64 [pairs], ascending; `None`: every one.
     chosen: Option<Tensor>,
 }
 
-impl Columns {
+impl PairFeatures {
     /// Every row of `features` [pairs, D].
     ///
     /// # Errors
