@@ -8,7 +8,7 @@ CACHE := .cache
 PIP := $(CACHE)/venv/bin/pip --disable-pip-version-check --quiet
 BIN := target/debug
 
-.PHONY: help demo test bench chaos presets hard-term lint setup setup-test setup-nccl nccl-check gpu-check setup-peers peers import-peers healing clean-demo
+.PHONY: help demo test bench chaos presets hard-term lint setup setup-test setup-nccl nccl-check gpu-check setup-peers peers import-peers bench-peer healing clean-demo
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
@@ -98,6 +98,14 @@ import-peers: setup setup-peers $(CACHE)/peers/.import ## Published checkpoints:
 	$(CACHE)/peers/bin/python tests/peers/import_official.py
 	$(CACHE)/peers/bin/python tests/peers/fgclip_probe.py
 $(CACHE)/peers/.import: scripts/requirements-import.txt $(CACHE)/peers/.complete
+	$(CACHE)/peers/bin/pip --disable-pip-version-check --quiet install -r $<
+	touch $@
+
+ARGS ?=
+bench-peer: setup $(CACHE)/peers/.bench ## Steps of pixfleet against PyTorch's DDP and torch.compile, in turn: ARGS="--case tiny --rounds 2"; by hand, on a quiet machine
+	cargo build --quiet --bins --workspace
+	$(CACHE)/peers/bin/python tests/peers/bench_peer.py --program $(BIN)/pixfleet $(ARGS)
+$(CACHE)/peers/.bench: scripts/requirements-bench.txt $(CACHE)/peers/.import
 	$(CACHE)/peers/bin/pip --disable-pip-version-check --quiet install -r $<
 	touch $@
 

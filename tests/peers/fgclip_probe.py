@@ -22,81 +22,103 @@ LOSS_TOLERANCE = 1e-4
 GRADIENT_TOLERANCE = 1e-3
 
 
-def roi_align(map, box):
-    """torchvision.ops.roi_align(map[None], [box * size], (1, 1), 1.0, -1, True) of one box: [D]."""
-    _, height, width = map.shape
-    x1, y1, x2, y2 = (box * torch.tensor([width, height, width, height])).tolist()
-    x1, y1, x2, y2 = x1 - 0.5, y1 - 0.5, x2 - 0.5, y2 - 0.5
+def roi_cells(box, grid):
+    """What torchvision.ops.roi_align(map, [box * grid], (1, 1), 1.0, -1, True) takes of each cell of a square map: [grid * grid].
+
+    It samples bilinearly at a grid of points and averages, so it is linear in the map.
+    """
+    x1, y1, x2, y2 = (box * grid - 0.5).tolist()
     nx, ny = math.ceil(x2 - x1), math.ceil(y2 - y1)
-    total = 0
+    cells = torch.zeros(grid, grid)
     for i in range(ny):
         for j in range(nx):
             y, x = y1 + (i + 0.5) * (y2 - y1) / ny, x1 + (j + 0.5) * (x2 - x1) / nx
-            if y < -1 or y > height or x < -1 or x > width:
+            if y < -1 or y > grid or x < -1 or x > grid:
                 continue
             y, x = max(y, 0.0), max(x, 0.0)
-            y0, x0 = min(int(y), height - 1), min(int(x), width - 1)
-            y, x = (y if y0 < height - 1 else y0), (x if x0 < width - 1 else x0)
-            yn, xn = min(y0 + 1, height - 1), min(x0 + 1, width - 1)
+            y0, x0 = min(int(y), grid - 1), min(int(x), grid - 1)
+            y, x = (y if y0 < grid - 1 else y0), (x if x0 < grid - 1 else x0)
+            yn, xn = min(y0 + 1, grid - 1), min(x0 + 1, grid - 1)
             wy, wx = y - y0, x - x0
-            total = total + (
-                map[:, y0, x0] * (1 - wy) * (1 - wx)
-                + map[:, y0, xn] * (1 - wy) * wx
-                + map[:, yn, x0] * wy * (1 - wx)
-                + map[:, yn, xn] * wy * wx
-            )
-    return total / max(nx * ny, 1)
+            cells[y0, x0] += (1 - wy) * (1 - wx)
+            cells[y0, xn] += (1 - wy) * wx
+            cells[yn, x0] += wy * (1 - wx)
+            cells[yn, xn] += wy * wx
+    return cells.flatten() / max(nx * ny, 1)
 
 
-def regions(model, map, boxes, counts):
-    rows = [roi_align(map[n], boxes[n, k]) for n, count in enumerate(counts.tolist()) for k in range(count)]
-    return F.normalize(torch.stack(rows), dim=-1)
+def pooled(dense, cells):
+    """Rows of maps [K, cells, D], each pooled by its own cells [K, cells], in fp32: [K, D]."""
+    return (cells[:, :, None] * dense.float()).sum(1)
 
 
-def contrast(a, b, scale):
-    z, labels = scale * a @ b.T, torch.arange(len(a))
-    return (F.cross_entropy(z, labels) + F.cross_entropy(z.T, labels)) / 2
+def contrast(a, b, scale, everybody=lambda own: own, first=0):
+    """Symmetric InfoNCE of own rows, the first of them number `first`, against everybody's."""
+    labels = torch.arange(len(a)) + first
+    return (F.cross_entropy(scale * a @ everybody(b).T, labels) + F.cross_entropy(scale * b @ everybody(a).T, labels)) / 2
 
 
-def losses(model, inputs):
+def prepared(inputs, grid):
+    """The probe's tensors as the towers eat them: the boxes that count as rows and cells, and their texts alone."""
+    at = {
+        kind: [(n, k) for n, count in enumerate(inputs[f"{counts}_counts"].tolist()) for k in range(count)]
+        for kind, counts in (("region", "box"), ("hard", "hard"))
+    }
+    batch = {name: inputs[name] for name in ("pixels", "text_long", "text_short", "text_hard")}
+    batch["text_region"] = inputs["text_region"][[4 * n + k for n, k in at["region"]]]
+    for kind, boxes in (("region", inputs["boxes"]), ("hard", inputs["hard_boxes"])):
+        batch[f"{kind}_rows"] = torch.tensor([n for n, _ in at[kind]])
+        batch[f"{kind}_cells"] = torch.stack([roi_cells(boxes[n, k], grid) for n, k in at[kind]])
+    return batch
+
+
+def encode(model, batch):
+    """Every set's features, L2-normalized, and the three inverse temperatures."""
     last = model.vision_model.encoder.layers[-1]
-    before = model.before_last(inputs["pixels"])
-    image = F.normalize(model.visual_projection(model.vision_model.post_layernorm(last(before, False)[:, 0])), dim=-1)
+    before = model.before_last(batch["pixels"])
+    image = model.visual_projection(model.vision_model.post_layernorm(last(before, False)[:, 0]))
     dense = last.without_attention(before)[:, 1:]
     dense = model.visual_projection(model.vision_model.post_layernorm(dense))
-    map = dense.transpose(1, 2).unflatten(2, (model.grid, model.grid))
-    long, short = model.text(inputs["text_long"], True), model.text(inputs["text_short"], False)
-    counts = inputs["box_counts"]
-    own = [4 * n + k for n, count in enumerate(counts.tolist()) for k in range(count)]
-    region = regions(model, map, inputs["boxes"], counts)
-    hard = regions(model, map, inputs["hard_boxes"], inputs["hard_counts"])
-    texts = model.text(inputs["text_hard"], False).unflatten(0, (len(hard), 11))
-    z = model.logit_scale_hardneg.exp() * (texts @ hard[:, :, None]).squeeze(2)
-    out = {
-        "long": contrast(image, long, model.logit_scale.exp()),
-        "short": contrast(image, short, model.logit_scale.exp()),
-        "region": contrast(region, model.text(inputs["text_region"][own], False), model.logit_scale_finegraind.exp()),
-        "hard": F.cross_entropy(z, torch.zeros(len(hard), dtype=torch.long)),
-    }
-    out["total"] = out["long"] + out["short"] + 0.1 * out["region"] + 0.5 * out["hard"]
-    features = {"image": image, "text_long": long, "text_short": short, "region": region}
-    return out, {f"{name}_features": t for name, t in features.items()}
+    out = {"image": F.normalize(image, dim=-1)}
+    for kind in ("region", "hard"):
+        out[kind] = F.normalize(pooled(dense[batch[f"{kind}_rows"]], batch[f"{kind}_cells"]), dim=-1)
+    for text in ("text_long", "text_short", "text_region", "text_hard"):
+        out[text] = model.text(batch[text], text == "text_long")
+    for name in ("logit_scale", "logit_scale_finegraind", "logit_scale_hardneg"):
+        out[name] = getattr(model, name).exp()
+    return out
 
 
-def inputs():
-    generator = torch.Generator().manual_seed(7)
-    corner = torch.rand(4, 4, 2, generator=generator) * 0.5
-    boxes = torch.cat([corner, corner + 0.1 + torch.rand(4, 4, 2, generator=generator) * 0.4], 2)
+WEIGHTS = {"long": 1.0, "short": 1.0, "region": 0.1, "hard": 0.5}
+
+
+def losses(f, everybody=lambda own: own, first=0):
+    """The four terms; images and captions meet everybody's, regions and hard negatives this rank's alone."""
+    texts = f["text_hard"].unflatten(0, (len(f["hard"]), 11))
+    z = f["logit_scale_hardneg"] * (texts @ f["hard"][:, :, None]).squeeze(2)
     return {
-        "pixels": torch.randn(4, 3, 224, 224, generator=generator),
-        "text_long": token_ids([200, 30, 77, 246], 248, 1),
-        "text_short": token_ids([12, 60, 3, 75], 77, 2),
+        "long": contrast(f["image"], f["text_long"], f["logit_scale"], everybody, first),
+        "short": contrast(f["image"], f["text_short"], f["logit_scale"], everybody, first),
+        "region": contrast(f["region"], f["text_region"], f["logit_scale_finegraind"]),
+        "hard": F.cross_entropy(z, torch.zeros(len(z), dtype=torch.long)),
+    }
+
+
+def inputs(box_counts=(4, 0, 1, 3), hard_counts=(1, 0, 0, 2)):
+    """The probe's tensors, one image for each count."""
+    generator, n = torch.Generator().manual_seed(7), len(box_counts)
+    corner = torch.rand(n, 4, 2, generator=generator) * 0.5
+    boxes = torch.cat([corner, corner + 0.1 + torch.rand(n, 4, 2, generator=generator) * 0.4], 2)
+    return {
+        "pixels": torch.randn(n, 3, 224, 224, generator=generator),
+        "text_long": token_ids([(200, 30, 77, 246)[i % 4] for i in range(n)], 248, 1),
+        "text_short": token_ids([(12, 60, 3, 75)[i % 4] for i in range(n)], 77, 2),
         "boxes": boxes,
-        "box_counts": torch.tensor([4, 0, 1, 3]),
-        "text_region": token_ids([5 + i for i in range(16)], 77, 3),
+        "box_counts": torch.tensor(box_counts),
+        "text_region": token_ids([5 + i % 20 for i in range(4 * n)], 77, 3),
         "hard_boxes": boxes.flip(1),
-        "hard_counts": torch.tensor([1, 0, 0, 2]),
-        "text_hard": token_ids([6 + i % 9 for i in range(33)], 77, 4),
+        "hard_counts": torch.tensor(hard_counts),
+        "text_hard": token_ids([6 + i % 9 for i in range(11 * sum(hard_counts))], 77, 4),
     }
 
 
@@ -107,13 +129,15 @@ def main():
     given = arguments.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     cli = Cli(given.program, given.out)
-    model, batch = randomized(FgClip1(), 3), inputs()
+    model, tensors = randomized(FgClip1(), 3), inputs()
     weights = given.out / "fgclip1-b16.safetensors"
     save_file({name: t.contiguous() for name, t in model.state_dict().items()}, weights)
-    ours = cli.probe("fgclip1-b16", "fgclip1", weights, batch)
-    theirs, features = losses(model, batch)
+    ours = cli.probe("fgclip1-b16", "fgclip1", weights, tensors)
+    features = encode(model, prepared(tensors, model.grid))
+    theirs = losses(features)
+    theirs["total"] = sum(weight * theirs[name] for name, weight in WEIGHTS.items())
     theirs["total"].backward()
-    for name, feature in features.items():
+    for name, feature in ((f"{name}_features", features[name]) for name in ("image", "text_long", "text_short", "region")):
         error = (ours[name] - feature.detach()).abs().max().item()
         check(f"{name} within {LOSS_TOLERANCE}", ours[name].shape == feature.shape and error < LOSS_TOLERANCE, f"({error:.1e})")
     for name, loss in theirs.items():

@@ -271,12 +271,19 @@ class Eva02(nn.Module):
         self.norm = nn.LayerNorm(width, 1e-6)
         self.head = nn.Linear(width, embed)
 
-    def forward(self, pixels, mask):
+    def tokens(self, pixels, mask):
+        """The class token and the patches, normed but not projected."""
         x = self.patch_embed.proj(pixels) + self.alpha_patch_embed.proj(mask)
         x = torch.cat([self.cls_token.expand(len(pixels), -1, -1), x.flatten(2).transpose(1, 2)], 1) + self.pos_embed
         for block in self.blocks:
             x = block(x)
-        return F.normalize(self.head(self.norm(x)[:, 0]), dim=-1)
+        return self.norm(x)
+
+    def project(self, token):
+        return F.normalize(self.head(token), dim=-1)
+
+    def forward(self, pixels, mask):
+        return self.project(self.tokens(pixels, mask)[:, 0])
 
 
 class Residual(nn.Module):
@@ -290,17 +297,19 @@ class Residual(nn.Module):
 
 
 class PixClip(nn.Module):
-    def __init__(self, text_width=4096, hidden=8192, layers=4, embed=1280):
+    def __init__(self, text_width=4096, hidden=8192, layers=4, embed=1280, visual=None):
         super().__init__()
-        self.visual = Eva02(embed=embed)
+        self.visual = Eva02(embed=embed, **(visual or {}))
         adaptor = [Residual(text_width, hidden) for _ in range(layers)]
         adaptor += [nn.LayerNorm(text_width), nn.Linear(text_width, embed)]
         self.text = Named(text_adaptor=nn.Sequential(*adaptor))
         self.logit_scale = nn.Parameter(torch.tensor(2.6592))
 
+    def adapted(self, text):
+        return F.normalize(self.text.text_adaptor(F.normalize(text, dim=1)), dim=-1)
+
     def features(self, inputs):
-        text = self.text.text_adaptor(F.normalize(inputs["text"], dim=1))
         return {
             "image_features": self.visual(inputs["pixels"], inputs["mask"]),
-            "text_features": F.normalize(text, dim=-1),
+            "text_features": self.adapted(inputs["text"]),
         }
