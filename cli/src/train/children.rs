@@ -54,8 +54,14 @@ impl Children {
         self.logs.join(format!("{name}.log"))
     }
 
-    /// Starts `program` with `args` as a child called `name`; its process id.
-    pub(crate) fn start(&mut self, name: &str, program: &str, args: &[String]) -> Result<u32> {
+    /// Starts `program` with `args` and these variables more as a child called `name`; its process id.
+    pub(crate) fn start(
+        &mut self,
+        name: &str,
+        program: &str,
+        args: &[String],
+        variables: &[(&str, String)],
+    ) -> Result<u32> {
         let path = self.log_of(name);
         let log = OpenOptions::new()
             .create(true)
@@ -66,6 +72,7 @@ impl Children {
         self.begins.insert(name.to_string(), begin);
         let mut child = Command::from(beside(program)?)
             .args(args)
+            .envs(variables.iter().map(|(key, value)| (key, value)))
             .env(pixfleet_proto::PARENT, std::process::id().to_string())
             .stdin(Stdio::null())
             .stdout(log.try_clone().context("cannot share a log file")?)

@@ -62,7 +62,7 @@ impl Own {
         if fresh {
             args.push("--fresh".into());
         }
-        children.start(NAME, "pixfleet-coordinator", &args).map(drop)
+        children.start(NAME, "pixfleet-coordinator", &args, &[]).map(drop)
     }
 
     /// Where it listens, once it does.

@@ -59,7 +59,7 @@ pub(crate) struct Args {
     /// Refuse to go on with a run that exists.
     #[arg(long)]
     fresh: bool,
-    /// Where the workers compute: auto, cpu, cuda, cuda:1.
+    /// Where the workers compute: auto, cpu, cuda (a GPU for each worker), or cuda:1, which only one worker can have.
     #[arg(long, default_value = "auto")]
     device: String,
 }
@@ -127,6 +127,12 @@ fn check(spec: &RunSpec, args: &Args) -> Result<()> {
         args.workers,
         spec.train.lanes,
         spec.run.name
+    );
+    anyhow::ensure!(
+        args.workers == 1 || !args.device.starts_with("cuda:"),
+        "--device {} is one GPU and --workers {} are more; say --device cuda for a GPU each",
+        args.device,
+        args.workers
     );
     anyhow::ensure!(
         args.files.len() == 1 || args.coordinator.is_none(),

@@ -7,11 +7,16 @@ use std::collections::BTreeMap;
 /// Under which workers of one machine reach each other, and the coordinator knows their process ids.
 pub(crate) const HOST: &str = "127.0.0.1";
 
+/// Tells a worker its place among those of this machine, from which its GPU follows.
+const LOCAL_RANK: &str = "LOCAL_RANK";
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Workers {
-    /// By process id.
-    live: BTreeMap<u32, String>,
+    /// By process id, the place among the workers that this program started. It is the same in every life of a worker.
+    live: BTreeMap<u32, u32>,
+    /// Workers at the start: each has a place, whether it lives or not.
+    places: u32,
     device: String,
     /// Threads of each.
     share: usize,
@@ -29,14 +34,15 @@ impl Workers {
     ) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let share = (cores / count as usize).max(1);
-        let mut workers = Self { live: BTreeMap::new(), device: device.into(), share, respawns };
+        let mut workers = Self { live: BTreeMap::new(), places: count, device: device.into(), share, respawns };
         for i in 0..count {
-            workers.spawn(children, address, format!("w{i}"))?;
+            workers.spawn(children, address, i)?;
         }
         Ok(workers)
     }
 
-    fn spawn(&mut self, children: &mut Children, address: &str, name: String) -> Result<()> {
+    fn spawn(&mut self, children: &mut Children, address: &str, local_rank: u32) -> Result<()> {
+        let name = name_of(local_rank);
         let address = if address.contains("://") { address.to_string() } else { format!("http://{address}") };
         let args = [
             ("--coordinator", address),
@@ -49,7 +55,8 @@ impl Workers {
         let args: Vec<String> = std::iter::once("worker".to_string())
             .chain(args.into_iter().flat_map(|(flag, value)| [flag.to_string(), value]))
             .collect();
-        self.live.insert(children.start(&name, "pixfleet-worker", &args)?, name);
+        let variables = [(LOCAL_RANK, local_rank.to_string())];
+        self.live.insert(children.start(&name, "pixfleet-worker", &args, &variables)?, local_rank);
         Ok(())
     }
 
@@ -73,8 +80,13 @@ impl Workers {
         if self.respawns == 0 {
             return Ok(false);
         }
+        let Some(local_rank) = (0..self.places).find(|&rank| name_of(rank) == lost.name) else { return Ok(false) };
         self.respawns -= 1;
-        self.spawn(children, address, lost.name.clone())?;
+        self.spawn(children, address, local_rank)?;
         Ok(true)
     }
+}
+
+fn name_of(local_rank: u32) -> String {
+    format!("w{local_rank}")
 }

@@ -6,5 +6,6 @@ mod equality;
 mod evaluation;
 mod house;
 mod kill;
+mod local_ranks;
 mod object_storage;
 mod resume;

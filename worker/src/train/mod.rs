@@ -13,6 +13,7 @@ mod exchange;
 mod fault;
 mod feed;
 mod graph_cache;
+mod gpu;
 mod initial;
 pub(crate) mod inputs;
 mod reduce;
@@ -57,7 +58,8 @@ pub(crate) struct Args {
     /// Name of this worker in messages.
     #[arg(long, default_value = "w0")]
     name: String,
-    /// Where to compute: cpu, cuda, cuda:1; auto takes a GPU if this build can drive one.
+    /// Where to compute: cpu, cuda, cuda:1; auto takes a GPU if this build can drive one. Which one: that of LOCAL_RANK or
+    /// SLURM_LOCALID, else the lowest that no other worker of this machine holds.
     #[arg(long, default_value = "auto")]
     device: String,
     /// Threads of libtorch on the CPU; 0: one per core. With `train.reduce = "exact"` it is always one.
@@ -92,7 +94,9 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
 }
 
 async fn work(args: Args, runtime: Handle) -> Result<Stopped> {
-    let device = start::device(&args.device)?;
+    // Held until this process ends.
+    let (device, _gpu) = gpu::place(&args.device)?;
+    tracing::info!("computes on {}", start::device_name(device));
     let join = Join {
         name: args.name.clone(),
         host: args.host.clone(),

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
 use pixfleet_checkpoint::{Attempts, Folder};
 use pixfleet_cluster::SampleOrder;
 use pixfleet_cluster::peer::Word;
@@ -82,27 +81,6 @@ pub(crate) struct Setting {
     pub(crate) device: Device,
     pub(crate) runtime: Handle,
     pub(crate) contract: Contract,
-}
-
-/// The device by name.
-///
-/// # Errors
-/// A name that means nothing, or a GPU that this build cannot drive.
-pub(crate) fn device(name: &str) -> Result<Device> {
-    let gpu = pixfleet_shim::cuda::is_available();
-    let index = match name {
-        "cpu" => return Ok(Device::Cpu),
-        "auto" if !gpu => return Ok(Device::Cpu),
-        "auto" | "cuda" => 0,
-        other => match other.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
-            Some(index) => index,
-            None => bail!("--device `{other}` is none of auto, cpu, cuda, cuda:N"),
-        },
-    };
-    if !gpu {
-        bail!("--device {name}: this build cannot drive a GPU, or there is none; build with `--features nccl`");
-    }
-    Ok(Device::Cuda(index))
 }
 
 /// As reports and logs call it.
