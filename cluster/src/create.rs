@@ -5,8 +5,6 @@
 use crate::run::Now;
 use std::time::Duration;
 
-/// A store that fails for this long is given up.
-pub const STORE_PATIENCE: Duration = Duration::from_secs(120);
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -78,10 +76,10 @@ pub struct Creation {
 }
 
 impl Creation {
-    /// Begins with the first put.
+    /// Begins with the first put. A store that fails for as long as `patience` is given up.
     #[must_use]
-    pub fn begin(now: Now, key: String, body: Vec<u8>) -> (Self, Ask) {
-        let creation = Self { key, body, give_up: now + STORE_PATIENCE, pause: PAUSE_FIRST, again: None };
+    pub fn begin(now: Now, patience: Duration, key: String, body: Vec<u8>) -> (Self, Ask) {
+        let creation = Self { key, body, give_up: now + patience, pause: PAUSE_FIRST, again: None };
         let ask = creation.create();
         (creation, ask)
     }
@@ -126,13 +124,15 @@ impl Creation {
 mod tests {
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(120);
+
     fn failed() -> Answer {
         Answer::Failed { retry: true, message: "503".into() }
     }
 
     #[test]
     fn a_put_whose_answer_got_lost_is_still_ours() {
-        let (mut creation, ask) = Creation::begin(Now::ZERO, "k".into(), b"mine".to_vec());
+        let (mut creation, ask) = Creation::begin(Now::ZERO, PATIENCE, "k".into(), b"mine".to_vec());
         assert_eq!(creation.answered(Now::ZERO, failed()), Next::Wait);
         assert_eq!(creation.tick(Now::ZERO), None);
         assert_eq!(creation.tick(PAUSE_FIRST), Some(ask));
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_rival_is_known_by_its_bytes() {
-        let (mut creation, _) = Creation::begin(Now::ZERO, "k".into(), b"mine".to_vec());
+        let (mut creation, _) = Creation::begin(Now::ZERO, PATIENCE, "k".into(), b"mine".to_vec());
         creation.answered(Now::ZERO, Answer::Exists);
         let next = creation.answered(Now::ZERO, Answer::Body(b"theirs".to_vec()));
         assert_eq!(next, Next::Over(Settled::Rival(b"theirs".to_vec())));
@@ -151,15 +151,15 @@ mod tests {
 
     #[test]
     fn patience_ends() {
-        let (mut creation, _) = Creation::begin(Now::ZERO, "k".into(), Vec::new());
+        let (mut creation, _) = Creation::begin(Now::ZERO, PATIENCE, "k".into(), Vec::new());
         let mut now = Now::ZERO;
         while creation.answered(now, failed()) == Next::Wait {
             now = creation.deadline().expect("it waits");
             assert!(creation.tick(now).is_some());
         }
-        assert!(now > STORE_PATIENCE - PAUSE_MAX && now <= STORE_PATIENCE, "{now:?}");
+        assert!(now > PATIENCE - PAUSE_MAX && now <= PATIENCE, "{now:?}");
         let refused = Answer::Failed { retry: false, message: "403".into() };
-        let (mut creation, _) = Creation::begin(Now::ZERO, "k".into(), Vec::new());
+        let (mut creation, _) = Creation::begin(Now::ZERO, PATIENCE, "k".into(), Vec::new());
         assert_eq!(creation.answered(Now::ZERO, refused), Next::Over(Settled::Failed("k: 403".into())));
     }
 }

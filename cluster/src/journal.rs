@@ -66,6 +66,8 @@ pub struct Journal {
     next: u64,
     digest: String,
     nonces: Nonces,
+    /// How long a store that fails is asked again.
+    patience: Duration,
     queue: VecDeque<Record>,
     since: Option<Now>,
     hurry: bool,
@@ -78,12 +80,13 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Goes on behind segment `next - 1`, whose blake3 is `digest`.
+    /// Goes on behind segment `next - 1`, whose blake3 is `digest`. A store that fails for as long as `patience` is given
+    /// up.
     #[must_use]
-    pub fn new(next: u64, digest: String, nonces: Nonces) -> Self {
+    pub fn new(next: u64, digest: String, nonces: Nonces, patience: Duration) -> Self {
         let (queue, since) = (VecDeque::new(), None);
         let (heard, probing) = (None, false);
-        Self { next, digest, nonces, queue, since, hurry: false, pushed: 0, writing: None, heard, probing }
+        Self { next, digest, nonces, patience, queue, since, hurry: false, pushed: 0, writing: None, heard, probing }
     }
 
     /// Queues a record; its number, counted from 1, or `None` if too many wait.
@@ -143,7 +146,8 @@ impl Journal {
         self.queue.clear();
         (self.since, self.hurry) = (None, false);
         let digest = blake3::hash(text.as_bytes()).to_hex().to_string();
-        let (creation, ask) = Creation::begin(now, Record::segment_key(self.next), text.into_bytes());
+        let key = Record::segment_key(self.next);
+        let (creation, ask) = Creation::begin(now, self.patience, key, text.into_bytes());
         self.writing = Some(Writing { creation, digest, through: self.pushed });
         Some(ask)
     }
@@ -183,7 +187,7 @@ mod tests {
     use crate::ledger::parse_lines;
 
     fn journal() -> Journal {
-        Journal::new(3, "before".into(), Nonces::new(1))
+        Journal::new(3, "before".into(), Nonces::new(1), 100 * GROUP)
     }
 
     fn record(n: u64) -> Record {

@@ -10,6 +10,7 @@ use crate::ids::{Generation, RunId, Step};
 use crate::journal::{Journal, Nonces, Progress};
 use crate::ledger::Record;
 use crate::run::{self, Now, Run};
+use crate::spec::Rung;
 use std::collections::{BTreeMap, VecDeque};
 
 #[cfg(test)]
@@ -255,7 +256,8 @@ impl Lead {
             parts,
         };
         let body = serde_json::to_vec_pretty(&manifest).expect("a manifest has only JSON types");
-        let (creation, ask) = Creation::begin(now, Manifest::key(step, generation), body);
+        let patience = self.run.ladder()[Rung::LedgerPatience];
+        let (creation, ask) = Creation::begin(now, patience, Manifest::key(step, generation), body);
         self.manifests.insert((generation, step), creation);
         self.effects.push(LeadEffect::Ask(Request::Manifest(generation, step), ask));
     }

@@ -14,6 +14,7 @@ use pixfleet_cluster::create::Answer;
 use pixfleet_cluster::lead::{Lead, LeadEffect, LeadEvent, Opening, Request};
 use pixfleet_cluster::run::{self, Join, LossCause, Notice, Order, Outcome, Refusal, Report, Welcome};
 use pixfleet_cluster::sessions::{Seat, Seated, Sessions, process_ended};
+use pixfleet_cluster::spec::Rung;
 use pixfleet_proto::{FleetError, pb};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,9 +22,6 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-
-/// How long a sweep or an announcement that is under way may take at the end of the run.
-const CHORES_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What the service hands to the driver.
 #[derive(Debug)]
@@ -133,7 +131,7 @@ impl LeadDriver {
 
     async fn finish_chores(&mut self) {
         let all = async { while self.chores.join_next().await.is_some() {} };
-        if tokio::time::timeout(CHORES_PATIENCE, all).await.is_err() {
+        if tokio::time::timeout(self.lead.run().ladder()[Rung::LastChores], all).await.is_err() {
             tracing::warn!("old checkpoints are not swept to the end: the store is too slow");
         }
     }

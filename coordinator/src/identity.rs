@@ -10,7 +10,7 @@ use pixfleet_cluster::RunSpec;
 const OBJECT: &str = "run.toml";
 
 /// Keys that may change between two starts of one run.
-const NEUTRAL: [&str; 19] = [
+const NEUTRAL: [&str; 20] = [
     "run.store",
     "run.store_patience_ms",
     "data.url",
@@ -19,6 +19,7 @@ const NEUTRAL: [&str; 19] = [
     "train.min_workers",
     "train.max_workers",
     "train.join_window_ms",
+    "train.patience_ms",
     "train.collective_timeout_ms",
     "train.heartbeat_timeout_ms",
     "train.reconnect_grace_ms",
@@ -97,9 +98,12 @@ mod tests {
             RunSpec::parse(FILE, &set).expect("valid")
         };
         claim(&location, &spec(&[])).await.expect("new");
-        claim(&location, &spec(&["checkpoint.keep=9", "train.min_workers=2", "spot.provider=aws", "spot.poll_ms=500"]))
-            .await
-            .expect("neutral keys");
+        claim(
+            &location,
+            &spec(&["checkpoint.keep=9", "train.min_workers=2", "spot.provider=aws", "train.patience_ms=9000"]),
+        )
+        .await
+        .expect("neutral keys");
         let error = claim(&location, &spec(&["optimizer.lr=0.5", "run.seed=4"])).await.expect_err("another run");
         assert_eq!(
             error.to_string(),

@@ -10,10 +10,10 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use pixfleet_checkpoint::{Attempts, Folder, Found, Ledger, newest_good_where};
 use pixfleet_cluster::ledger::{History, Record};
 use pixfleet_cluster::run::Resume;
+use pixfleet_cluster::spec::Rung;
 use pixfleet_cluster::takeover::Takeover;
 use pixfleet_cluster::{Generation, Manifest, RunSpec, Step};
 use std::future::Future;
-use std::time::Duration;
 
 /// Checkpoints that may appear, one after the other, while one is verified.
 const LOOKS_MAX: u32 = 20;
@@ -69,7 +69,7 @@ async fn patiently<T, F: Future<Output = Result<T, CoordinatorError>>>(
 }
 
 fn attempts(spec: &RunSpec) -> Attempts {
-    Attempts::lasting(Duration::from_millis(spec.run.store_patience_ms))
+    Attempts::lasting(spec.ladder()[Rung::StorePatience])
 }
 
 impl Opened {

@@ -14,6 +14,7 @@ use futures::FutureExt;
 use pixfleet_checkpoint::leaders;
 use pixfleet_cluster::RunSpec;
 use pixfleet_cluster::run::{Outcome, RunEvent};
+use pixfleet_cluster::spec::{Ladder, Rung};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -105,7 +106,7 @@ pub async fn serve(
         notices: Arc::clone(&watched),
         gate,
     };
-    let (stop_serving, server) = start_server(doors.fleet, service);
+    let (stop_serving, server) = start_server(doors.fleet, service, &config.spec.ladder());
     let metrics = doors.metrics.map(|listener| tokio::spawn(metrics::serve(listener, inputs.clone())));
     let drainer = tokio::spawn(async move {
         shutdown.await;
@@ -196,12 +197,13 @@ async fn deposed(opened: &Opened, number: u64) -> CoordinatorError {
 fn start_server(
     listener: TcpListener,
     service: Service,
+    ladder: &Ladder,
 ) -> (oneshot::Sender<()>, JoinHandle<Result<(), tonic::transport::Error>>) {
     let (stop, stopped) = oneshot::channel::<()>();
     let server = Server::builder()
         .tcp_nodelay(true)
-        .http2_keepalive_interval(Some(pixfleet_proto::KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(pixfleet_proto::KEEPALIVE_TIMEOUT))
+        .http2_keepalive_interval(Some(ladder[Rung::KeepaliveInterval]))
+        .http2_keepalive_timeout(Some(ladder[Rung::KeepaliveTimeout]))
         .add_service(pixfleet_proto::server(service))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
             // Told or forgotten: either way it is time to stop.

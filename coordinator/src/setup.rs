@@ -10,6 +10,7 @@ use pixfleet_cluster::journal::{Journal, Nonces};
 use pixfleet_cluster::lead::Opening;
 use pixfleet_cluster::ledger::Record;
 use pixfleet_cluster::run::{Run, RunConfig, Welcome};
+use pixfleet_cluster::spec::Rung;
 use pixfleet_cluster::{MemberId, RunId, RunSpec};
 use pixfleet_proto::pb;
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -21,10 +22,6 @@ use tokio::sync::broadcast;
 const FRUITLESS_MAX: u32 = 20;
 /// Members that may stand by beyond those that train.
 const STANDBY_MAX: u32 = 64;
-/// How long the members of a generation that trains may take to find a new coordinator.
-const ADOPT_WINDOW: Duration = Duration::from_secs(3);
-/// A group that fails to form says so by its own timeout; this much later it counts as stuck.
-const FORMING_SLACK: Duration = Duration::from_secs(5);
 
 /// What lives longer than one attempt to take the lead.
 #[derive(Debug, Clone)]
@@ -39,7 +36,12 @@ pub(crate) fn opening(config: &Config, opened: &Opened, glance: &Glance) -> Open
     let spec = &config.spec;
     Opening {
         run: Run::new(run_config(config, glance)),
-        journal: Journal::new(glance.next_segment, glance.last_digest.clone(), Nonces::new(seed())),
+        journal: Journal::new(
+            glance.next_segment,
+            glance.last_digest.clone(),
+            Nonces::new(seed()),
+            spec.ladder()[Rung::LedgerPatience],
+        ),
         opened: Record::Opened {
             run: spec.run.name.clone(),
             spec_digest: spec.digest(),
@@ -82,8 +84,7 @@ pub(crate) fn parts(config: &Config, opened: &Opened, glance: &Glance, shared: S
             spec_toml: spec.to_toml(),
             spec_digest: spec.digest(),
             dataset_digest: opened.dataset.digest.clone(),
-            // Four beats in a timeout: three may be late.
-            heartbeat_ms: (spec.train.heartbeat_timeout_ms / 4).max(1),
+            heartbeat_ms: u64::try_from(spec.ladder()[Rung::HeartbeatInterval].as_millis()).unwrap_or(u64::MAX),
         },
         first_member: glance.takeover.first_member,
         address: config.advertise.clone(),
@@ -95,8 +96,6 @@ pub(crate) fn parts(config: &Config, opened: &Opened, glance: &Glance, shared: S
 
 fn run_config(config: &Config, glance: &Glance) -> RunConfig {
     let train = &config.spec.train;
-    let heartbeat_timeout = Duration::from_millis(train.heartbeat_timeout_ms);
-    let collective_timeout = Duration::from_millis(train.collective_timeout_ms);
     RunConfig {
         expect: config.expect,
         join_window: config.join_window,
@@ -105,13 +104,8 @@ fn run_config(config: &Config, glance: &Glance) -> RunConfig {
         lanes: train.lanes,
         global_batch: train.global_batch,
         steps: config.spec.schedule.steps,
-        heartbeat_timeout,
-        reconnect_grace: Duration::from_millis(train.reconnect_grace_ms),
-        adopt_window: ADOPT_WINDOW.min(heartbeat_timeout),
         join_batch: Duration::from_millis(train.join_window_ms),
-        forming_timeout: collective_timeout + FORMING_SLACK,
-        stall_min: Duration::from_millis(train.stall_ms),
-        reform_grace: collective_timeout,
+        ladder: config.spec.ladder(),
         fruitless_max: FRUITLESS_MAX,
         members_max: members_max(&config.spec),
         first_generation: glance.takeover.first_generation,

@@ -6,9 +6,11 @@ use pb::fleet_server::{Fleet, FleetServer};
 use std::time::Duration;
 use tonic::transport::Channel;
 
-/// Either side asks the other for a sign of life this often,
+/// A client asks the coordinator for a sign of life this often,
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
-/// and takes the connection for broken without an answer in this time: a peer that went without a word is noticed.
+/// and takes the connection for broken without an answer in this time: a coordinator that went without a word is noticed.
+/// It does not know the run file yet; a session that it opens anew in vain costs nobody anything. When members are
+/// missed is the coordinator's question, whose times follow from the run file.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Largest message in either direction: a spec, a part's list of tensors or one rendezvous value.

@@ -8,6 +8,7 @@ mod children;
 mod coordinator;
 mod leader_client;
 mod log_line;
+mod plan;
 mod screen;
 mod supervise;
 mod workers;
@@ -47,7 +48,7 @@ pub(crate) struct Args {
     /// Override a value of the run file: section.key=value. May be given many times.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Print the run file with every value written out, and stop.
+    /// Print the run file with every value written out, and how long everybody waits for what; and stop.
     #[arg(long)]
     print_plan: bool,
     /// How to tell what happens: a progress bar, or one JSON object per step on standard output.
@@ -81,7 +82,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
     };
     let specs = args.files.iter().map(read).collect::<Result<Vec<_>>>()?;
     if args.print_plan {
-        let plans: Vec<String> = specs.iter().map(RunSpec::to_toml).collect();
+        let plans: Vec<String> = specs.iter().map(plan::plan).collect();
         std::io::stdout().write_all(plans.join("\n").as_bytes()).context("cannot write to standard output")?;
         return Ok(ExitCode::SUCCESS);
     }

@@ -10,6 +10,7 @@ use super::workers::{self, Workers};
 use anyhow::{Context, Result, anyhow};
 use pixfleet_cluster::RunSpec;
 use pixfleet_cluster::run::Outcome;
+use pixfleet_cluster::spec::Rung;
 use pixfleet_proto::pb::control_request::Kind as Say;
 use pixfleet_proto::{Patience, pb};
 use std::collections::BTreeMap;
@@ -25,8 +26,6 @@ mod leader;
 const EXIT_PATIENCE: Duration = Duration::from_secs(2);
 /// How long after members went it is asked whether enough are left.
 const RECHECK: Duration = Duration::from_millis(100);
-/// How long children may take to end when the run is over.
-const FAREWELL: Duration = Duration::from_secs(15);
 
 /// What is to be done.
 pub(crate) struct Launch {
@@ -320,7 +319,7 @@ impl Supervisor {
 
     /// Waits for the children, and kills those that do not end.
     async fn farewell(&mut self) {
-        let limit = Instant::now() + FAREWELL;
+        let limit = Instant::now() + self.spec.ladder()[Rung::FrontDoorFarewell];
         let mut left = self.workers.count() + usize::from(self.own_lives);
         while left > 0 {
             match tokio::time::timeout_at(limit, self.children.exits.recv()).await {

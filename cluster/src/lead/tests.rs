@@ -4,6 +4,7 @@ use super::*;
 use crate::ids::{MemberId, Rank};
 use crate::ledger::parse_lines;
 use crate::run::{Join, Order, PartReport, Report, Standing, StepReport};
+use crate::spec::Ladder;
 use std::time::Duration;
 
 fn lead() -> (Lead, Vec<LeadEffect>) {
@@ -18,7 +19,7 @@ fn lead() -> (Lead, Vec<LeadEffect>) {
     };
     let opening = Opening {
         run: Run::new(crate::run::tests::config(1)),
-        journal: Journal::new(0, String::new(), Nonces::new(1)),
+        journal: Journal::new(0, String::new(), Nonces::new(1), Ladder::default()[Rung::LedgerPatience]),
         opened,
         name: RunId("r".into()),
         spec_digest: String::new(),

@@ -1,23 +1,14 @@
 //! See the module above.
 
 use crate::ids::{Generation, MemberId};
-use crate::run::{Form, Join, Left, Now, Order, Outcome, PartReport, Report, Standing, StepReport};
+use crate::run::{Form, Join, Left, MedianStep, Now, Order, Outcome, PartReport, Report, Standing, StepReport};
+use crate::spec::{Ladder, Rung};
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// First pause between two attempts to reach a coordinator; each further one is twice as long.
+/// First pause between two attempts to reach a coordinator; each further one is twice as long, up to
+/// [`Rung::ReconnectPause`].
 const PAUSE_FIRST: Duration = Duration::from_millis(20);
-const PAUSE_MAX: Duration = Duration::from_secs(1);
-
-/// What a worker is told by its run file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limits {
-    /// How long to go on without any coordinator.
-    pub patience: Duration,
-    /// Silence after which the others count this worker as lost. Whoever was stopped for so long and wakes up again
-    /// leaves its generation before it does anything else.
-    pub heartbeat_timeout: Duration,
-}
 
 /// What the trainer says.
 #[derive(Debug, Clone, PartialEq)]
@@ -119,7 +110,7 @@ enum Contact {
 #[derive(Debug)]
 pub struct Peer {
     join: Join,
-    limits: Limits,
+    ladder: Ladder,
     contact: Contact,
     pause: Duration,
     heartbeat: Duration,
@@ -127,6 +118,8 @@ pub struct Peer {
     leader: u64,
     /// `None`: not warm yet.
     standing: Option<Standing>,
+    /// How long the own steps take.
+    steps: MedianStep,
     /// Committed steps whose records may not be in the store.
     owed: VecDeque<StepReport>,
     /// Parts whose manifest may not be.
@@ -141,15 +134,16 @@ pub struct Peer {
 impl Peer {
     /// A worker that has not looked for its coordinator yet. The first [`PeerEvent::Tick`] makes it do so.
     #[must_use]
-    pub fn new(now: Now, join: Join, limits: Limits) -> Self {
+    pub fn new(now: Now, join: Join, ladder: Ladder) -> Self {
         Self {
             join,
-            limits,
+            ladder,
             contact: Contact::Down { since: now, again: now },
             pause: PAUSE_FIRST,
-            heartbeat: limits.heartbeat_timeout / 8,
+            heartbeat: ladder[Rung::HeartbeatInterval] / 2,
             leader: 0,
             standing: None,
+            steps: MedianStep::default(),
             owed: VecDeque::new(),
             parts: Vec::new(),
             leaving: None,
@@ -160,8 +154,20 @@ impl Peer {
     }
 
     /// The run file is known now: it came with the welcome.
-    pub fn set_limits(&mut self, limits: Limits) {
-        self.limits = limits;
+    pub fn set_ladder(&mut self, ladder: Ladder) {
+        self.ladder = ladder;
+    }
+
+    /// How long to wait for what, as steps take here.
+    #[must_use]
+    pub fn limit(&self, rung: Rung) -> Duration {
+        self.ladder.measured(rung, self.steps.get())
+    }
+
+    /// What the run file does not leave enough time for, as steps take here.
+    #[must_use]
+    pub fn outgrown(&self) -> Option<String> {
+        self.ladder.outgrown(self.steps.get()?)
     }
 
     /// Whether a coordinator listens.
@@ -192,9 +198,9 @@ impl Peer {
         let contact = match self.contact {
             Contact::Down { again, .. } => again,
             Contact::Up { beat } => beat,
-            Contact::Opening { since } | Contact::Greeting { since } => since + self.limits.patience,
+            Contact::Opening { since } | Contact::Greeting { since } => since + self.ladder[Rung::CoordinatorPatience],
         };
-        Some(contact.min(self.seen + self.limits.heartbeat_timeout / 2))
+        Some(contact.min(self.seen + self.ladder[Rung::HeartbeatTimeout] / 2))
     }
 
     /// Takes in what happened at `now` and says what must be done.
@@ -230,7 +236,7 @@ impl Peer {
     fn notice_gap(&mut self, now: Now) {
         let gap = now.saturating_sub(self.seen);
         self.seen = now;
-        if gap >= self.limits.heartbeat_timeout
+        if gap >= self.ladder[Rung::HeartbeatTimeout]
             && let Some(generation) = self.generation()
         {
             self.effects.push(PeerEffect::Abort(generation));
@@ -262,12 +268,13 @@ impl Peer {
             }
             Contact::Down { since, .. } | Contact::Opening { since } | Contact::Greeting { since } => since,
         };
-        if now.saturating_sub(since) >= self.limits.patience {
-            let patience = self.limits.patience.as_secs_f64();
+        let patience = self.ladder[Rung::CoordinatorPatience];
+        if now.saturating_sub(since) >= patience {
+            let patience = patience.as_secs_f64();
             return self.exit(Outcome::Fault, format!("no coordinator for {patience:.0} s: {how}"));
         }
         self.contact = Contact::Down { since, again: now + self.pause };
-        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        self.pause = (self.pause * 2).min(self.ladder[Rung::ReconnectPause]);
     }
 
     fn tick(&mut self, now: Now) {
@@ -280,7 +287,9 @@ impl Peer {
                 self.contact = Contact::Up { beat: now + self.heartbeat };
                 self.say(Report::Heartbeat { next_step: self.next_step() });
             }
-            Contact::Opening { since } | Contact::Greeting { since } if now >= since + self.limits.patience => {
+            Contact::Opening { since } | Contact::Greeting { since }
+                if now >= since + self.ladder[Rung::CoordinatorPatience] =>
+            {
                 self.effects.push(PeerEffect::HangUp);
                 self.broken(now, "it does not answer");
             }
@@ -359,6 +368,7 @@ impl Peer {
             Word::Committed(report) => {
                 let (generation, next_step) = (report.generation, report.step.next());
                 self.standing = Some(Standing::Training { generation, next_step });
+                self.steps.push(Duration::try_from_secs_f64(report.seconds).unwrap_or_default());
                 self.owed.push_back(report.clone());
                 self.say(Report::Committed(report));
             }

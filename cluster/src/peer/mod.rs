@@ -8,4 +8,4 @@ mod machine;
 #[cfg(test)]
 mod tests;
 
-pub use machine::{Limits, Peer, PeerEffect, PeerEvent, Word};
+pub use machine::{Peer, PeerEffect, PeerEvent, Word};

@@ -3,9 +3,9 @@
 use super::*;
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::run::{Form, Join, LeaveKind, Left, Order, Outcome, Report, Standing, StepReport, Welcome};
+use crate::spec::{Ladder, Rung};
 use std::time::Duration;
 
-const LIMITS: Limits = Limits { patience: Duration::from_secs(600), heartbeat_timeout: Duration::from_secs(5) };
 const G: Generation = Generation(4);
 
 fn welcome(leader: u64) -> PeerEvent {
@@ -38,7 +38,7 @@ fn sent(effects: &[PeerEffect]) -> Vec<Report> {
 
 /// A worker that has committed `steps` steps in a generation of the first leader.
 fn training(steps: u64) -> Peer {
-    let mut peer = Peer::new(Duration::ZERO, Join::default(), LIMITS);
+    let mut peer = Peer::new(Duration::ZERO, Join::default(), Ladder::default());
     let now = Duration::ZERO;
     assert_eq!(peer.handle(now, PeerEvent::Tick), [PeerEffect::Connect]);
     assert!(matches!(sent(&peer.handle(now, PeerEvent::Connected))[..], [Report::Join(Join { member: None, .. })]));
@@ -85,10 +85,26 @@ fn a_deposed_leader_is_not_obeyed() {
 #[test]
 fn whoever_was_stopped_for_too_long_leaves_first() {
     let mut peer = training(1);
-    let effects = peer.handle(LIMITS.heartbeat_timeout, PeerEvent::Tick);
+    let effects = peer.handle(Ladder::default()[Rung::HeartbeatTimeout], PeerEvent::Tick);
     assert_eq!(effects[0], PeerEffect::Abort(G));
     let mut peer = training(1);
-    assert!(!peer.handle(LIMITS.heartbeat_timeout / 2, PeerEvent::Tick).contains(&PeerEffect::Abort(G)));
+    assert!(
+        !peer.handle(Ladder::default()[Rung::HeartbeatTimeout] / 2, PeerEvent::Tick).contains(&PeerEffect::Abort(G))
+    );
+}
+
+#[test]
+fn what_is_waited_for_grows_with_the_own_steps() {
+    let mut peer = training(0);
+    let committed = |s: u64, seconds: f64| PeerEvent::Trainer(Word::Committed(StepReport { seconds, ..step(s) }));
+    assert_eq!((peer.limit(Rung::Reaction), peer.outgrown()), (Ladder::default()[Rung::Reaction], None));
+    for s in 0..5 {
+        // The first one is far off, as first steps are.
+        peer.handle(Duration::ZERO, committed(s, if s == 0 { 900.0 } else { 20.0 }));
+    }
+    assert_eq!(peer.limit(Rung::Reaction), Duration::from_secs(200));
+    assert_eq!(peer.limit(Rung::HeartbeatTimeout), Duration::from_secs(5));
+    assert!(peer.outgrown().expect("five steps take longer than a collective may").contains("100000"));
 }
 
 #[test]
@@ -107,7 +123,8 @@ fn patience_without_a_coordinator_ends() {
             break exit.clone();
         }
     };
-    assert!(now >= LIMITS.patience && now < LIMITS.patience + Duration::from_secs(3), "{now:?}");
+    let patience = Ladder::default()[Rung::CoordinatorPatience];
+    assert!(now >= patience && now < patience + Duration::from_secs(3), "{now:?}");
     let message = "no coordinator for 600 s: refused".to_string();
     assert_eq!(exit, PeerEffect::Exit { outcome: Outcome::Fault, message });
 }

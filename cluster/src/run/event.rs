@@ -4,6 +4,7 @@ use super::messages::{Join, Order, Outcome, Report, StepReport};
 use crate::commit::PartEntry;
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::ledger::Record;
+use crate::spec::Ladder;
 use std::fmt;
 use std::time::Duration;
 
@@ -36,21 +37,10 @@ pub struct RunConfig {
     pub global_batch: u32,
     /// Steps in all.
     pub steps: u64,
-    /// Silence after which a member is lost.
-    pub heartbeat_timeout: Duration,
-    /// How long a member whose session broke may stay away while its generation trains on.
-    pub reconnect_grace: Duration,
-    /// How long the members of a generation that an earlier leader formed may take to come to this one.
-    pub adopt_window: Duration,
     /// Members that can take part wait so long for others before a generation is ended for them.
     pub join_batch: Duration,
-    /// How long a group may take to form and to take over state.
-    pub forming_timeout: Duration,
-    /// A generation that reaches no step for this long, and for [`STALL_FACTOR`] of its own median steps, hangs.
-    pub stall_min: Duration,
-    /// After a failure, how long the members of a generation have to report out of it. Must cover a step, for a
-    /// worker cannot leave in the midst of its forward.
-    pub reform_grace: Duration,
+    /// How long everything else is waited for.
+    pub ladder: Ladder,
     /// Generations in a row without a committed step, after which the run is at fault.
     pub fruitless_max: u32,
     /// Members that may wait or train at once.
@@ -64,9 +54,6 @@ pub struct RunConfig {
     /// The generation that stood when an earlier leader fell silent.
     pub adopted: Option<Adopted>,
 }
-
-/// Median steps without a new one, after which a generation hangs.
-pub const STALL_FACTOR: u32 = 5;
 
 /// A generation that an earlier leader formed; it may well be training.
 #[derive(Debug, Clone, PartialEq, Eq)]

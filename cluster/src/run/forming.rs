@@ -6,6 +6,8 @@ use super::machine::{Asked, Duty, Member, Phase, Run};
 use super::messages::{Form, Order, Outcome};
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::ledger::Record;
+use crate::spec::Rung;
+use std::time::Duration;
 
 impl Run {
     /// The one place that changes the phase: asserts that the edge exists.
@@ -92,7 +94,7 @@ impl Run {
         let redoes = self.next_start() < self.steps.first_untold();
         let window = match (expects, redoes || lacks(self.world)) {
             (true, _) => self.config.join_window,
-            (false, true) => self.config.adopt_window,
+            (false, true) => self.config.ladder[Rung::AdoptWindow],
             (false, false) => return None,
         };
         Some(since + window)
@@ -326,7 +328,13 @@ impl Run {
         if self.members.values().any(idle) {
             return None;
         }
-        self.pace.stalls_at(self.config.stall_min, self.config.forming_timeout.max(self.config.stall_min))
+        self.pace.stalls_at(&self.config.ladder)
+    }
+
+    /// How long the members of a generation that is over have to report out of it. It covers a step, for a worker cannot
+    /// leave in the midst of its forward.
+    pub(super) fn reform_grace(&self) -> Duration {
+        self.config.ladder.measured(Rung::ReformGrace, self.pace.median_step())
     }
 
     /// When the generation that trains is ended for those that wait.

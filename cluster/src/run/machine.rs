@@ -10,6 +10,7 @@ use super::messages::{Join, Outcome};
 use super::pace::{Pace, Speed};
 use super::steps::Steps;
 use crate::ids::{Generation, MemberId, Rank, Step};
+use crate::spec::{Ladder, Rung};
 use std::collections::BTreeMap;
 
 /// Where a run stands.
@@ -209,10 +210,19 @@ impl Run {
         self.phase = Phase::Training(adopted.generation);
         for (rank, &member) in (0..).map(Rank).zip(&adopted.members) {
             let join = Join { name: format!("member {member}"), ..Join::default() };
-            let away = Away { how: "it did not come to the new coordinator".into(), until: self.config.adopt_window };
+            let away = Away {
+                how: "it did not come to the new coordinator".into(),
+                until: self.config.ladder[Rung::AdoptWindow],
+            };
             let duty = Duty::Active { rank, ready: true, finished: false };
             self.members.insert(member, Member { away: Some(away), duty, ..Member::new(join, Now::ZERO) });
         }
+    }
+
+    /// How long everybody waits for what.
+    #[must_use]
+    pub fn ladder(&self) -> &Ladder {
+        &self.config.ladder
     }
 
     /// Where the run stands.
@@ -314,7 +324,8 @@ impl Run {
         if matches!(self.phase, Phase::Done(_)) {
             return None;
         }
-        let patience = |m: &Member| m.away.as_ref().map_or(m.heard + self.config.heartbeat_timeout, |a| a.until);
+        let silence = self.config.ladder[Rung::HeartbeatTimeout];
+        let patience = |m: &Member| m.away.as_ref().map_or(m.heard + silence, |a| a.until);
         let members = self.members.values().map(patience).min();
         let after = |d| self.phase_since.map(|since| since + d);
         let phase = match self.phase {
@@ -323,8 +334,8 @@ impl Run {
                 self.gathers_until()
             }
             // One that waits for the store has nobody left to wait for.
-            Phase::Reforming(_) if !self.active().is_empty() => after(self.config.reform_grace),
-            Phase::Forming(_) => after(self.config.forming_timeout),
+            Phase::Reforming(_) if !self.active().is_empty() => after(self.reform_grace()),
+            Phase::Forming(_) => after(self.config.ladder[Rung::FormingTimeout]),
             Phase::Training(_) => self.stalls_at().into_iter().chain(self.joiners_due()).min(),
             Phase::Gathering | Phase::Claiming(_) | Phase::Reforming(_) | Phase::Done(_) => None,
         };

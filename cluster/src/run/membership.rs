@@ -6,6 +6,7 @@ use super::machine::{Away, Duty, Member, Phase, Run};
 use super::messages::{Join, Order, Outcome};
 use crate::ids::{MemberId, Step};
 use crate::ledger::Record;
+use crate::spec::Rung;
 
 impl Run {
     pub(super) fn join(&mut self, now: Now, member: MemberId, join: Join) {
@@ -37,7 +38,8 @@ impl Run {
         let training = matches!(self.phase, Phase::Training(_));
         match self.members.get_mut(&member) {
             Some(m) if training && m.is_active() => {
-                let until = (now + self.config.reconnect_grace).min(m.heard + self.config.heartbeat_timeout);
+                let ladder = &self.config.ladder;
+                let until = (now + ladder[Rung::ReconnectGrace]).min(m.heard + ladder[Rung::HeartbeatTimeout]);
                 m.away.get_or_insert(Away { how, until });
             }
             _ => self.lose(now, member, LossCause::StreamClosed { how }),
@@ -130,20 +132,20 @@ impl Run {
         if matches!(self.phase, Phase::Done(_)) {
             return;
         }
-        let timeout = self.config.heartbeat_timeout;
+        let timeout = self.config.ladder[Rung::HeartbeatTimeout];
         let late: Vec<_> = self.members.iter().filter_map(|(&id, m)| Some((id, overdue(m, now, timeout)?))).collect();
         for (member, cause) in late {
             self.lose(now, member, cause);
         }
         let waited = self.phase_since.map(|since| now.saturating_sub(since));
         match (self.phase, waited) {
-            (Phase::Reforming(_), Some(waited)) if waited >= self.config.reform_grace => {
+            (Phase::Reforming(_), Some(waited)) if waited >= self.reform_grace() => {
                 for member in self.active() {
                     let failure = self.failure.clone();
                     self.lose(now, member, LossCause::SilentAfterFailure { failure });
                 }
             }
-            (Phase::Forming(_), Some(waited)) if waited >= self.config.forming_timeout => {
+            (Phase::Forming(_), Some(waited)) if waited >= self.config.ladder[Rung::FormingTimeout] => {
                 self.give_up(now, format!("its group did not form within {} ms", waited.as_millis()));
             }
             (Phase::Training(_), _) if self.stalls_at().is_some_and(|at| now >= at) => {

@@ -36,7 +36,7 @@ mod tests_return;
 mod tests_takeover;
 
 pub use deal::{Candidate, Deal, deal, odd_ones};
-pub use event::{Adopted, LossCause, Notice, Now, Refusal, Resume, RunConfig, RunEffect, RunEvent, STALL_FACTOR};
+pub use event::{Adopted, LossCause, Notice, Now, Refusal, Resume, RunConfig, RunEffect, RunEvent};
 pub use machine::{MemberView, Phase, Run};
 pub use messages::{Form, Join, LeaveKind, Left, Order, Outcome, PartReport, Report, Standing, StepReport, Welcome};
-pub use pace::Speed;
+pub use pace::{MedianStep, Speed};

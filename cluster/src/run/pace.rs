@@ -1,8 +1,9 @@
 //! How fast members are: when a generation hangs, and who holds the others up.
 
-use super::event::{Now, STALL_FACTOR};
+use super::event::Now;
 use super::messages::StepReport;
 use crate::ids::MemberId;
+use crate::spec::{Ladder, Rung};
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -35,6 +36,28 @@ impl Speed {
     }
 }
 
+/// How long a step takes, as the median over the last ones: few that are far off do not move it.
+#[derive(Debug, Clone, Default)]
+pub struct MedianStep(VecDeque<Duration>);
+
+impl MedianStep {
+    /// One more step took so long.
+    pub fn push(&mut self, step: Duration) {
+        self.0.push_back(step);
+        if self.0.len() > REMEMBERED {
+            self.0.pop_front();
+        }
+    }
+
+    /// The median; `None` before the first step.
+    #[must_use]
+    pub fn get(&self) -> Option<Duration> {
+        let mut steps: Vec<_> = self.0.iter().copied().collect();
+        steps.sort_unstable();
+        steps.get(steps.len() / 2).copied()
+    }
+}
+
 #[derive(Debug, Default)]
 struct Track {
     speed: Speed,
@@ -45,8 +68,8 @@ struct Track {
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    /// Between committed steps, newest last.
-    gaps: VecDeque<Duration>,
+    /// Between committed steps.
+    steps: MedianStep,
     progress: Option<Now>,
     tracks: BTreeMap<MemberId, Track>,
 }
@@ -61,19 +84,22 @@ impl Pace {
     /// A step that no rank had reported before is committed.
     pub(super) fn stepped(&mut self, now: Now) {
         if let Some(last) = self.progress.replace(now) {
-            self.gaps.push_back(now.saturating_sub(last));
-            if self.gaps.len() > REMEMBERED {
-                self.gaps.pop_front();
-            }
+            self.steps.push(now.saturating_sub(last));
         }
     }
 
-    /// When the generation counts as hanging. `first` is granted as long as no step was ever seen.
-    pub(super) fn stalls_at(&self, least: Duration, first: Duration) -> Option<Now> {
-        let mut gaps: Vec<_> = self.gaps.iter().copied().collect();
-        gaps.sort_unstable();
-        let usual = gaps.get(gaps.len() / 2).map_or(first, |median| *median * STALL_FACTOR);
-        self.progress.map(|at| at + usual.max(least))
+    /// As measured so far; `None`: no step was ever seen.
+    pub(super) fn median_step(&self) -> Option<Duration> {
+        self.steps.get()
+    }
+
+    /// When the generation counts as hanging.
+    pub(super) fn stalls_at(&self, ladder: &Ladder) -> Option<Now> {
+        let limit = match self.median_step() {
+            Some(median) => ladder.measured(Rung::Stall, Some(median)),
+            None => ladder.first_step(),
+        };
+        self.progress.map(|at| at + limit)
     }
 
     /// Takes in one rank's step; the ratio if it has just become a straggler.

@@ -4,6 +4,7 @@ use super::*;
 use crate::commit::PartEntry;
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::ledger::{Record, StateSource};
+use crate::spec::{Ladder, Rung};
 use std::time::Duration;
 
 pub(super) const GRACE: Duration = Duration::from_secs(60);
@@ -20,13 +21,12 @@ pub(crate) fn config(expect: u32) -> RunConfig {
         lanes: 4,
         global_batch: 8,
         steps: 10,
-        heartbeat_timeout: SILENCE,
-        reconnect_grace: BRIEF,
-        adopt_window: BRIEF,
         join_batch: BRIEF,
-        forming_timeout: GRACE,
-        stall_min: 2 * GRACE,
-        reform_grace: GRACE,
+        ladder: Ladder::of_patience(SILENCE)
+            .with(Rung::AdoptWindow, BRIEF)
+            .with(Rung::CollectiveTimeout, GRACE)
+            .with(Rung::FormingTimeout, GRACE)
+            .with(Rung::Stall, 2 * GRACE),
         fruitless_max: 3,
         members_max: 8,
         first_generation: Generation(1),

@@ -4,6 +4,7 @@ use super::tests::{BRIEF, Desk, GRACE, aborted, config, forms};
 use super::*;
 use crate::ids::{Generation, MemberId, Step};
 use crate::ledger::Record;
+use crate::spec::ladder::MEDIAN_STEPS;
 use std::time::Duration;
 
 fn taken_over() -> Desk {
@@ -68,6 +69,35 @@ fn a_generation_that_reaches_no_step_is_given_up() {
     }
     assert_eq!(aborted(&effects), [1, 2]);
     assert_eq!(desk.run.losses(), 0, "who leaves in time is no loss");
+}
+
+/// A worker cannot leave in the midst of its forward, however long that takes.
+#[test]
+fn where_steps_are_slow_there_is_time_to_end_the_one_in_flight() {
+    let mut desk = Desk::training(3, 1);
+    let alive = |desk: &mut Desk, seconds: u64, members: std::ops::RangeInclusive<u64>| {
+        let mut effects = Vec::new();
+        for _ in 0..seconds {
+            desk.now += Duration::from_secs(1);
+            for m in members.clone() {
+                effects.extend(desk.say(m, Report::Heartbeat { next_step: None }));
+            }
+        }
+        effects
+    };
+    let step = Duration::from_secs(30);
+    for s in 1..6 {
+        alive(&mut desk, step.as_secs(), 1..=3);
+        for m in 1..=3 {
+            desk.commit(m, 1, s);
+        }
+    }
+    desk.leave(1, 1, Some(6), LeaveKind::Collective);
+    alive(&mut desk, (step * MEDIAN_STEPS).as_secs() - 1, 1..=3);
+    assert!(desk.now > GRACE && step * MEDIAN_STEPS > GRACE && desk.run.losses() == 0, "they compute yet");
+    desk.leave(2, 1, Some(6), LeaveKind::Aborted);
+    assert_eq!(forms(&alive(&mut desk, 1, 1..=3)).len(), 2, "the one that hangs is lost");
+    assert_eq!(desk.run.losses(), 1);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::ids::{Generation, MemberId};
 use crate::lead::{Lead, LeadEffect, LeadEvent};
 use crate::run::{self, Join, LossCause, Now, Outcome, Phase, Report, Welcome};
 use crate::sessions::{Seat, Sessions, process_ended};
+use crate::spec::Rung;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -185,6 +186,7 @@ impl World {
     }
 
     fn perform_run(&mut self, id: CoordinatorId, effect: run::RunEffect) {
+        let interval = self.setup.ladder[Rung::HeartbeatInterval];
         let Some(c) = self.coordinators.get_mut(&id) else { return };
         match effect {
             run::RunEffect::Welcome { member } => {
@@ -195,7 +197,7 @@ impl World {
                     spec_toml: String::new(),
                     spec_digest: String::new(),
                     dataset_digest: DATASET.into(),
-                    heartbeat_ms: 1000,
+                    heartbeat_ms: interval.as_millis() as u64,
                 };
                 self.order(id, member, run::Order::Welcome(welcome));
             }
@@ -293,7 +295,7 @@ impl World {
         let silent = self.now - heard.unwrap_or_default();
         let (word, holds) = match cause {
             LossCause::StreamClosed { .. } => (1, heard.is_none()),
-            LossCause::HeartbeatMissed { .. } => (2, silent >= super::setup::HEARTBEAT_TIMEOUT),
+            LossCause::HeartbeatMissed { .. } => (2, silent >= self.setup.ladder[Rung::HeartbeatTimeout]),
             LossCause::Exited { .. } => (3, true),
             LossCause::SilentAfterFailure { .. } => (4, true),
             LossCause::Fault { .. } => (5, true),

@@ -4,6 +4,7 @@ use super::clock::Dice;
 use super::net::SessionId;
 use super::world::{CoordinatorId, ToWorker, What, WorkerId, World};
 use crate::run::{Now, Refusal};
+use crate::spec::Rung;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
@@ -44,7 +45,7 @@ kinds! {
     SpotStorm = "spot-storm",
     /// A worker stands still for less than its heartbeats' timeout.
     FreezeShort = "freeze-short",
-    /// A worker stands still for longer than every timeout, and then goes on.
+    /// A worker stands still for longer than its heartbeats' timeout, and then goes on.
     FreezeLong = "freeze-long",
     /// A worker is asked to leave.
     Term = "term",
@@ -205,8 +206,9 @@ impl World {
             FaultKind::SpotStorm => self.storm(dice)?,
             FaultKind::FreezeShort | FaultKind::FreezeLong => {
                 let worker = self.a_worker(dice)?;
+                let silence = self.setup.ladder[Rung::HeartbeatTimeout].as_millis() as u64;
                 let long = kind == FaultKind::FreezeLong;
-                let freeze = if long { dice.ms(5000..=40_000) } else { dice.ms(50..=4000) };
+                let freeze = if long { dice.ms(silence..=40_000) } else { dice.ms(50..=silence * 4 / 5) };
                 let worker = self.workers.get_mut(&worker)?;
                 worker.frozen_until = worker.frozen_until.max(now + freeze);
             }

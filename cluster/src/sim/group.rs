@@ -2,10 +2,10 @@
 //! when a rank is gone, at a moment of its own for each.
 
 use super::clock::Dice;
-use super::setup::COLLECTIVE_TIMEOUT;
 use super::trainer::State;
 use super::world::{CoordinatorId, ToWorker, What, WorkerId, World};
 use crate::ids::{Generation, Rank, Step};
+use crate::spec::Rung;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -113,7 +113,8 @@ impl World {
             return;
         }
         let (worker, token) = who;
-        self.queue.push(self.now + COLLECTIVE_TIMEOUT, What::Worker(worker, ToWorker::TimedOut(token)));
+        let limit = self.setup.ladder[Rung::CollectiveTimeout];
+        self.queue.push(self.now + limit, What::Worker(worker, ToWorker::TimedOut(token)));
     }
 
     fn tell(&mut self, (worker, token): (WorkerId, u64), at: crate::run::Now) {

@@ -4,7 +4,9 @@
 use super::clock::Dice;
 use super::world::{CoordinatorId, ToCoordinator, ToWorker, What, WorkerId, World};
 use crate::run::{Now, Order, Report};
+use crate::spec::Rung;
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 /// An end of a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,9 +128,18 @@ impl World {
         self.log(|| format!("net: session {} is cut, half {half}", id.0));
         let first = if self.net.dice.percent(50) { Side::Worker } else { Side::Coordinator };
         let soon = self.now + self.net.dice.ms(0..=400);
-        let later = if half { self.net.dice.ms(2000..=20_000) } else { self.net.dice.ms(0..=400) };
+        let later = if half { self.keepalive() } else { self.net.dice.ms(0..=400) };
         self.queue.push(soon, What::Notice(id, first));
         self.queue.push(self.now + later, What::Notice(id, first.other()));
+    }
+
+    /// When an end notices that the other is gone without a word: within a question and its answer's time, or later, for
+    /// the ends that workers hold are asked at a pace of their own.
+    fn keepalive(&mut self) -> Duration {
+        let ladder = &self.setup.ladder;
+        let noticed = ladder[Rung::KeepaliveInterval] + ladder[Rung::KeepaliveTimeout];
+        let ms = noticed.as_millis() as u64;
+        self.net.dice.ms(ms * 2 / 5..=ms * 4)
     }
 
     /// The next message of a session arrives, unless its receiver stands still.

@@ -9,6 +9,7 @@ use crate::lead::{Lead, Opening};
 use crate::ledger::{History, Record, parse_lines};
 use crate::run::{Now, Outcome, Resume, Run, RunConfig};
 use crate::sessions::Sessions;
+use crate::spec::Rung;
 use crate::takeover::Takeover;
 
 fn newest_surviving(history: &History, manifests: &[(Step, Generation)]) -> Option<Resume> {
@@ -79,7 +80,7 @@ impl World {
         };
         let opening = Opening {
             run: Run::new(config(&self.setup, &takeover, resume)),
-            journal: Journal::new(next, digest, Nonces::new(c.dice.bits())),
+            journal: Journal::new(next, digest, Nonces::new(c.dice.bits()), self.setup.ladder[Rung::LedgerPatience]),
             opened,
             name: RunId(RUN.into()),
             spec_digest: String::new(),

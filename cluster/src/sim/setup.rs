@@ -4,8 +4,8 @@ use super::clock::Dice;
 use crate::LaneMap;
 use crate::ids::{Generation, Rank, Step};
 use crate::order::{DatasetShape, SampleOrder};
-use crate::peer::Limits;
 use crate::run::{Now, RunConfig};
+use crate::spec::{Ladder, Rung};
 use std::time::Duration;
 
 /// The run's name.
@@ -17,16 +17,30 @@ const LANE_SIZE: u32 = 2;
 /// Far more generations in a row than any schedule's faults can spoil.
 const FRUITLESS_MAX: u32 = 1000;
 
-pub(super) const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
-pub(super) const COLLECTIVE_TIMEOUT: Duration = Duration::from_secs(10);
-const REFORM_GRACE: Duration = Duration::from_secs(20);
-const FORMING_TIMEOUT: Duration = Duration::from_secs(30);
-const STALL_MIN: Duration = Duration::from_secs(20);
 const JOIN_WINDOW: Duration = Duration::from_secs(10);
 const JOIN_BATCH: Duration = Duration::from_secs(2);
-const PATIENCE: Duration = Duration::from_secs(600);
 /// A run that goes on undisturbed for so long after its last fault is done.
 pub(super) const HEALING: Duration = Duration::from_secs(900);
+
+/// A patience and what follows from it, here and there with a rung that a run file sets, as far as run files may.
+fn ladder(dice: &mut Dice) -> Ladder {
+    let patience = dice.ms(2500..=8000);
+    let ms = |rung: Duration| rung.as_millis() as u64;
+    let mut ladder = Ladder::of_patience(patience);
+    if dice.percent(50) {
+        ladder = ladder.with(Rung::ReconnectGrace, dice.ms(ms(patience) / 10..=ms(patience)));
+    }
+    if dice.percent(50) {
+        let least = ms(ladder[Rung::Stall]) + 1;
+        ladder = ladder.with(Rung::CollectiveTimeout, dice.ms(least..=least * 3));
+    }
+    if dice.percent(25) {
+        let (least, most) = (ms(patience) + 1, ms(ladder[Rung::CollectiveTimeout]) - 1);
+        ladder = ladder.with(Rung::Stall, dice.ms(least..=most));
+    }
+    debug_assert!(ladder.problems().is_empty(), "a run file may say so: {ladder}");
+    ladder
+}
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -41,8 +55,8 @@ pub(super) struct Setup {
     pub(super) every: u64,
     /// A forward pass of this run takes about so long.
     pub(super) forward_ms: u64,
-    reconnect_grace: Duration,
-    adopt_window: Duration,
+    /// How long everybody waits for what.
+    pub(super) ladder: Ladder,
 }
 
 impl Setup {
@@ -57,8 +71,7 @@ impl Setup {
             steps: dice.within(20..=60),
             every: dice.within(3..=12),
             forward_ms: dice.within(100..=1200),
-            reconnect_grace: dice.ms(500..=6000),
-            adopt_window: dice.ms(1000..=8000),
+            ladder: ladder(&mut dice),
         }
     }
 
@@ -72,13 +85,8 @@ impl Setup {
             lanes: LANES,
             global_batch: LANES * LANE_SIZE,
             steps: self.steps,
-            heartbeat_timeout: HEARTBEAT_TIMEOUT,
-            reconnect_grace: self.reconnect_grace,
-            adopt_window: self.adopt_window,
             join_batch: JOIN_BATCH,
-            forming_timeout: FORMING_TIMEOUT,
-            stall_min: STALL_MIN,
-            reform_grace: REFORM_GRACE,
+            ladder: self.ladder,
             fruitless_max: FRUITLESS_MAX,
             members_max: 64,
             first_generation: Generation(1),
@@ -86,10 +94,6 @@ impl Setup {
             recorded: Step(0),
             adopted: None,
         }
-    }
-
-    pub(super) fn limits(&self) -> Limits {
-        Limits { patience: PATIENCE, heartbeat_timeout: HEARTBEAT_TIMEOUT }
     }
 
     /// The positions of `step` that `rank` works on.

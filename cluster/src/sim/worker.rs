@@ -34,7 +34,7 @@ impl World {
         let (host, pid) = id.process();
         let join = Join { name: id.to_string(), host, pid, ..Join::default() };
         let worker = Worker {
-            peer: Peer::new(wakes, join, self.setup.limits()),
+            peer: Peer::new(wakes, join, self.setup.ladder),
             trainer: Trainer::default(),
             link: None,
             attempt: 0,

@@ -1,5 +1,6 @@
 //! What must hold between the values of a run file.
 
+use super::ladder::{Ladder, PATIENCE_MS};
 use super::parse::Problem;
 use super::{
     AlphaInit, CheckpointSpec, DataSpec, GlobalLoss, LossSpec, ModelSpec, OptimizerSpec, RunSection, RunSpec,
@@ -31,6 +32,7 @@ pub(super) fn check(spec: &RunSpec, problems: &mut Vec<Problem>) {
     check_train(&spec.train, &mut bad);
     check_checkpoint(&spec.checkpoint, &mut bad);
     check_spot(&spec.spot, &mut bad);
+    check_timeouts(&spec.run, &spec.train, problems);
 }
 
 fn named(s: &str) -> bool {
@@ -171,6 +173,24 @@ fn check_train(train: &TrainSpec, bad: &mut impl Bad) {
 fn check_checkpoint(checkpoint: &CheckpointSpec, bad: &mut impl Bad) {
     check_count("checkpoint.keep", checkpoint.keep, bad);
     bad(checkpoint.every_steps >= 1, "checkpoint.every_steps", "must be at least 1".into());
+}
+
+/// Each timeout beside those that it must outlast. A silence that is too short to be one makes no ladder.
+fn check_timeouts(run: &RunSection, train: &TrainSpec, problems: &mut Vec<Problem>) {
+    let (least, most) = (*PATIENCE_MS.start(), *PATIENCE_MS.end());
+    let known = problems.len();
+    if !PATIENCE_MS.contains(&train.patience_ms) {
+        let message = format!("{} lies outside {least}..{most}", train.patience_ms);
+        problems.push(Problem::new("train.patience_ms", message));
+    }
+    if let Some(silence) = train.heartbeat_timeout_ms.filter(|&silence| silence < least) {
+        let message =
+            format!("{silence} is less than {least}, after which a process that is merely busy counts as dead");
+        problems.push(Problem::new("train.heartbeat_timeout_ms", message));
+    }
+    if problems.len() == known {
+        problems.extend(Ladder::of(run, train).problems());
+    }
 }
 
 /// Metadata services speak plain HTTP, and answer too many questions with errors.

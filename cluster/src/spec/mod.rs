@@ -5,6 +5,7 @@
 
 mod check;
 mod data;
+pub mod ladder;
 mod loss;
 mod model;
 mod needs;
@@ -18,6 +19,7 @@ pub mod terms;
 mod tests;
 
 pub use data::{CropBackground, CropMask, DataSpec, Fit, TextChoice};
+pub use ladder::{Ladder, Rung};
 pub use loss::*;
 pub use model::{
     AlphaInit, LastBlock, LogitScaleSpec, ModelSpec, PatchMapMask, TextClipSpec, TextPreset, TextProjSpec, VisionPreset,
@@ -68,7 +70,14 @@ impl RunSpec {
         Needs::of(&self.loss, &self.data)
     }
 
-    /// The whole spec as TOML, every value written out (`--print-plan`). Parses back to the same spec.
+    /// How long everybody waits for what.
+    #[must_use]
+    pub fn ladder(&self) -> Ladder {
+        Ladder::of(&self.run, &self.train)
+    }
+
+    /// The whole spec as TOML, every value written out but timeouts that only follow from others
+    /// ([`RunSpec::ladder`]). Parses back to the same spec.
     #[must_use]
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a checked spec has only TOML types")

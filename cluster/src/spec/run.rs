@@ -1,9 +1,10 @@
 //! `[run]`, `[train]` and `[checkpoint]`.
 
+use super::ladder::PATIENCE_MS_DEFAULT;
 use serde::{Deserialize, Serialize};
 
 /// `[run]`: the run's name, seed and place.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RunSection {
     /// Name, as it stands in the run's URL: lower-case letters, digits, `-`, `_`.
@@ -12,14 +13,10 @@ pub struct RunSection {
     pub seed: u64,
     /// URL of the folder that holds the run's ledger and checkpoints (`file://` or `s3://`): `<store>/<name>/...`.
     pub store: String,
-    /// Milliseconds that a process waits for a store that fails, the run's or the dataset's, before it gives up.
-    pub store_patience_ms: u64,
-}
-
-impl Default for RunSection {
-    fn default() -> Self {
-        Self { name: String::new(), seed: 0, store: String::new(), store_patience_ms: 300_000 }
-    }
+    /// Milliseconds that a process waits for a store that fails, the run's or the dataset's, before it gives up. Absent:
+    /// what follows from `train.patience_ms`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_patience_ms: Option<u64>,
 }
 
 /// Arithmetic of the towers' forward and backward. Weights, losses and optimizer are fp32 either way.
@@ -40,7 +37,8 @@ pub enum Reduce {
     /// training amplifies from step to step.
     Fast,
     /// Added along a fixed tree of lanes ([`crate::lane_sum`]) after backward: the same bits whatever the number of
-    /// workers and whoever came and went, on the same kind of processor; each worker computes with one thread. Up to
+    /// workers and whoever came and went, on the same kind of processor; each worker computes with one thread. On GPUs
+    /// with kernels that are deterministic; the first operation that has none is an error which names it. Up to
     /// `lanes * parameters * 4` bytes reach each worker in a step.
     Exact,
 }
@@ -83,16 +81,24 @@ pub struct TrainSpec {
     /// Milliseconds that members which could train wait for others before a generation is ended, at a step boundary,
     /// to take them in.
     pub join_window_ms: u64,
+    /// Milliseconds that a worker may be silent before it counts as lost. All timeouts follow from it
+    /// ([`crate::spec::Ladder`]); each of the keys below, where it is there, stands in for one of them.
+    pub patience_ms: u64,
     /// Milliseconds after which a collective without its peers is given up.
-    pub collective_timeout_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub collective_timeout_ms: Option<u64>,
     /// Milliseconds without a sign of life after which a member is lost.
-    pub heartbeat_timeout_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat_timeout_ms: Option<u64>,
     /// Milliseconds that a member whose session broke may stay away while it trains on.
-    pub reconnect_grace_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reconnect_grace_ms: Option<u64>,
     /// Milliseconds that workers go on without any coordinator.
-    pub coordinator_patience_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub coordinator_patience_ms: Option<u64>,
     /// Milliseconds without a step, and at least five median steps, after which a generation hangs.
-    pub stall_ms: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stall_ms: Option<u64>,
     /// Weights and moments are compared across ranks every so many steps, and whenever a generation ends. 0: only then.
     pub digest_every_steps: u64,
 }
@@ -110,11 +116,12 @@ impl Default for TrainSpec {
             min_workers: 1,
             max_workers: 0,
             join_window_ms: 2_000,
-            collective_timeout_ms: 60_000,
-            heartbeat_timeout_ms: 5_000,
-            reconnect_grace_ms: 2_000,
-            coordinator_patience_ms: 600_000,
-            stall_ms: 10_000,
+            patience_ms: PATIENCE_MS_DEFAULT,
+            collective_timeout_ms: None,
+            heartbeat_timeout_ms: None,
+            reconnect_grace_ms: None,
+            coordinator_patience_ms: None,
+            stall_ms: None,
             digest_every_steps: 50,
         }
     }

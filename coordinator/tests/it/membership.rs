@@ -36,7 +36,7 @@ async fn leaving(w: &Worker) {
 async fn a_session_that_breaks_and_returns_is_no_event() {
     let folder = tempfile::tempdir().expect("temporary");
     write_index(&folder.path().join("data"));
-    let spec = spec(folder.path(), &["train.reconnect_grace_ms=20000"]);
+    let spec = spec(folder.path(), &["train.patience_ms=50000"]);
     let fleet = Fleet::start(spec.clone(), 2).await;
     let mut a = Worker::join(&fleet, "w0", 1).await;
     let mut b = Worker::join(&fleet, "w1", 2).await;
@@ -135,7 +135,7 @@ async fn below_the_minimum_the_run_checkpoints_pauses_and_goes_on_with_the_next_
 async fn an_exit_that_its_parent_saw_needs_no_grace() {
     let folder = tempfile::tempdir().expect("temporary");
     write_index(&folder.path().join("data"));
-    let spec = spec(folder.path(), &["train.reconnect_grace_ms=20000"]);
+    let spec = spec(folder.path(), &["train.patience_ms=50000"]);
     let fleet = Fleet::start(spec.clone(), 2).await;
     let mut a = Worker::join(&fleet, "w0", 1).await;
     let mut b = Worker::join(&fleet, "w1", 2).await;

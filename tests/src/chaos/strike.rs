@@ -9,6 +9,7 @@ use crate::fleet::{COORDINATOR, Signal};
 use crate::poll::wait_for;
 use crate::steps;
 use anyhow::{Context, Result, ensure};
+use pixfleet_cluster::spec::Rung;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
@@ -169,7 +170,7 @@ impl Storm {
     }
 
     fn heartbeat_timeout_s(&self) -> f64 {
-        self.spec.train.heartbeat_timeout_ms as f64 / 1e3
+        self.spec.ladder()[Rung::HeartbeatTimeout].as_secs_f64()
     }
 
     fn drain(&mut self, number: usize, name: &str) -> Result<()> {

@@ -7,6 +7,7 @@ use crate::fleet::{COORDINATOR, Signal};
 use crate::poll::wait_for;
 use crate::steps;
 use anyhow::{Result, bail, ensure};
+use pixfleet_cluster::spec::Rung;
 use std::time::Duration;
 
 /// A stopped worker stays so for this much longer than the heartbeat timeout.
@@ -105,7 +106,7 @@ fn stop(harness: &mut Harness) -> Result<Struck> {
     let aim = harness.aim()?;
     let at = harness.fleet.kill(&aim.worker, Signal::STOP)?;
     wait_for("SIGSTOP stops it", STOPS, || Ok((harness.fleet.state(&aim.worker)? == 'T').then_some(())))?;
-    let timeout = Duration::from_millis(harness.spec.train.heartbeat_timeout_ms) + BEYOND_TIMEOUT;
+    let timeout = harness.spec.ladder()[Rung::HeartbeatTimeout] + BEYOND_TIMEOUT;
     let next = harness.next_commit(aim.generation)?;
     std::thread::sleep(timeout.saturating_sub(Duration::from_secs_f64(steps::seconds(at, steps::now()))));
     ensure!(harness.fleet.state(&aim.worker)? == 'T', "{} does not stay stopped", aim.worker);

@@ -5,6 +5,7 @@ use crate::stats::Spread;
 use anyhow::{Context, Result};
 use comfy_table::{CellAlignment, Table, presets};
 use pixfleet_cluster::RunSpec;
+use pixfleet_cluster::spec::Rung;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -77,7 +78,7 @@ impl HealingReport {
             next_commit: beyond_a_step(back),
             pause: beyond_a_step(events.iter().map(|e| e.pause_s).collect()),
             steps_redone: events.iter().map(|e| e.steps_redone).sum(),
-            heartbeat_timeout_s: stops.then_some(spec.train.heartbeat_timeout_ms as f64 / 1e3),
+            heartbeat_timeout_s: stops.then_some(spec.ladder()[Rung::HeartbeatTimeout].as_secs_f64()),
             audit_clean: audit,
             events,
         }

@@ -21,10 +21,11 @@ fn with(run: &TestRun, sets: &[&str]) -> Command {
 
 #[test]
 fn every_unknown_key_is_named_at_once() {
-    let said = refused(with(&TestRun::new("keys"), &["data.flip=true", "train.lanes=5"]));
+    let said = refused(with(&TestRun::new("keys"), &["data.flip=true", "train.lanes=5", "train.stall_ms=4000"]));
     for line in [
         "data.flip: unknown key; see `pixfleet train --print-plan` for all keys",
         "train.lanes: 5 does not divide train.global_batch = 24",
+        "train.stall_ms: the stall of 4000 ms (set by train.stall_ms) must be more than the heartbeat timeout of 5000 ms",
     ] {
         assert!(said.contains(line), "missing: {line}\nin: {said}");
     }
@@ -36,7 +37,10 @@ fn the_plan_that_is_printed_is_a_run_file() {
     let mut print = run.train(1);
     print.arg("--print-plan");
     let plan = String::from_utf8(succeed(print).stdout).expect("TOML is text");
-    pixfleet_cluster::RunSpec::parse(&plan, &[]).expect("the plan parses back");
+    let spec = pixfleet_cluster::RunSpec::parse(&plan, &[]).expect("the plan parses back");
+    for line in spec.ladder().to_string().lines() {
+        assert!(plan.contains(&format!("# {line}\n")), "missing: {line}\nin: {plan}");
+    }
 }
 
 #[test]

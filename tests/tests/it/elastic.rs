@@ -39,7 +39,7 @@ impl Elastic {
         let steps = format!("schedule.steps={STEPS}");
         let common = [&steps, "train.global_batch=6", "train.join_window_ms=100", "train.digest_every_steps=5"];
         // Nothing hangs here but on purpose.
-        let patient = ["train.stall_ms=60000", "train.collective_timeout_ms=20000"];
+        let patient = ["train.stall_ms=19000", "train.collective_timeout_ms=20000"];
         let all = common.into_iter().chain(patient).chain(overrides.iter().copied());
         let spec = RunSpec::parse(&text, &all.map(str::to_string).collect::<Vec<_>>()).expect("a valid run file");
         let fleet = Fleet::new(&dir, &spec.to_toml()).expect("scratch is writable");
@@ -274,7 +274,7 @@ fn a_stopped_worker_is_lost_and_what_it_does_when_it_wakes_counts_for_nothing() 
 
 #[test]
 fn a_trainer_that_hangs_is_named_and_the_others_go_on() {
-    let overrides = ["train.stall_ms=1500", "train.collective_timeout_ms=4000"];
+    let overrides = ["train.patience_ms=1400", "train.stall_ms=1500", "train.collective_timeout_ms=4000"];
     let mut run = Elastic::start("hangs", &overrides, 3, &[], "w1:step=7:after=forward:with=hang");
     run.until_state(&["w0", "w1", "w2"], "training");
     let member = run.members["w1"];

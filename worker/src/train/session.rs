@@ -8,8 +8,9 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pixfleet_cluster::peer::{Limits, Peer, PeerEffect, PeerEvent, Word};
+use pixfleet_cluster::peer::{Peer, PeerEffect, PeerEvent, Word};
 use pixfleet_cluster::run::{Join, Order, Outcome, Report, Welcome};
+use pixfleet_cluster::spec::{Ladder, Rung};
 use pixfleet_cluster::{Class, Generation};
 use pixfleet_proto::{Client, FleetError, Patience, Session, Way};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -25,10 +26,6 @@ use super::switches::{Command, Stopped, Switches, Wish};
 const ORDERS_QUEUED_MAX: usize = 64;
 /// Words of the trainer that wait for this task, which reads them at once.
 const WORDS_QUEUED_MAX: usize = 4096;
-/// How long the last words may take to reach the coordinator, and a stopped trainer to come back.
-const FAREWELL: Duration = Duration::from_secs(5);
-/// Until the run file says how long a worker counts as alive.
-const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How a trainer ends; a panic drops the sender.
 pub(crate) type TrainerEnd = oneshot::Receiver<Result<(), TrainError>>;
@@ -90,6 +87,8 @@ pub(crate) struct PeerDriver {
     leaving: bool,
     /// What the last attempt to reach a coordinator met.
     missed: Option<FleetError>,
+    /// That steps take longer than the run file leaves time for.
+    told_outgrown: bool,
 }
 
 impl PeerDriver {
@@ -100,13 +99,14 @@ impl PeerDriver {
     /// If signals cannot be handled.
     pub(crate) fn new(told: Vec<String>, join: Join, hire: Hire) -> Result<Self, TrainError> {
         let (mouth, words) = mpsc::channel(WORDS_QUEUED_MAX);
-        let limits = Limits { patience: Patience::default().0, heartbeat_timeout: HEARTBEAT_TIMEOUT };
+        // Until the run file says how long to wait for what.
+        let ladder = Ladder::default().with(Rung::CoordinatorPatience, Patience::default().0);
         let on = |kind| signal(kind).map_err(TrainError::Signals);
         Ok(Self {
             told,
             hire: Some(hire),
             started: Instant::now(),
-            peer: Peer::new(Duration::ZERO, join, limits),
+            peer: Peer::new(Duration::ZERO, join, ladder),
             line: Line::Down,
             way: Way::default(),
             switches: Arc::new(Switches::new()),
@@ -116,6 +116,7 @@ impl PeerDriver {
             signals: [(on(SignalKind::terminate())?, "SIGTERM"), (on(SignalKind::interrupt())?, "SIGINT")],
             leaving: false,
             missed: None,
+            told_outgrown: false,
         })
     }
 
@@ -274,7 +275,9 @@ impl PeerDriver {
         let run = self.run.as_mut().ok_or(TrainError::Dismissed)?;
         // A full queue: the trainer reads nothing any more. A closed one: its end is the next input.
         match run.orders.try_send(command) {
-            Err(mpsc::error::TrySendError::Full(_)) => Err(TrainError::Hangs { after: run.known.reaction }),
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                Err(TrainError::Hangs { after: self.peer.limit(Rung::Reaction) })
+            }
             Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => Ok(run),
         }
     }
@@ -300,11 +303,7 @@ impl PeerDriver {
             switches: Arc::clone(&self.switches),
             way: self.way.clone(),
         })?;
-        let train = &known.spec.train;
-        self.peer.set_limits(Limits {
-            patience: Duration::from_millis(train.coordinator_patience_ms),
-            heartbeat_timeout: Duration::from_millis(train.heartbeat_timeout_ms),
-        });
+        self.peer.set_ladder(known.spec.ladder());
         let notice = Box::pin(async move { spot::watch(&spot).await });
         self.run = Some(Hired { known, orders, trainer, notice, generation: None, ended: None });
         Ok(PeerEvent::Ordered(Order::Welcome(welcome)))
@@ -335,6 +334,13 @@ impl PeerDriver {
             && run.generation == Some(left.generation)
         {
             (run.generation, run.ended) = (None, None);
+        }
+        if matches!(word, Word::Committed(_))
+            && !self.told_outgrown
+            && let Some(outgrown) = self.peer.outgrown()
+        {
+            self.told_outgrown = true;
+            tracing::warn!("{outgrown}");
         }
         PeerEvent::Trainer(word)
     }
@@ -368,11 +374,9 @@ impl PeerDriver {
     /// A trainer that cannot be got out of a generation that is over is of no use to any other: this process ends, so
     /// that whoever started it can start another.
     fn trainer_leaves_in_time(&self) -> Result<(), TrainError> {
-        let Some(Hired { ended: Some(since), known, .. }) = &self.run else { return Ok(()) };
-        if since.elapsed() < known.reaction {
-            return Ok(());
-        }
-        Err(TrainError::Hangs { after: known.reaction })
+        let Some(Hired { ended: Some(since), .. }) = &self.run else { return Ok(()) };
+        let after = self.peer.limit(Rung::Reaction);
+        if since.elapsed() < after { Ok(()) } else { Err(TrainError::Hangs { after }) }
     }
 
     /// The run is over: so is the trainer's work, whatever it is in the midst of.
@@ -381,18 +385,19 @@ impl PeerDriver {
         let Some(run) = &mut self.run else { return };
         // A trainer that is gone, or that reads nothing, needs no word.
         let _ = run.orders.try_send(Command::Stop);
-        let back = tokio::time::timeout(FAREWELL, &mut run.trainer).await;
+        let back = tokio::time::timeout(self.peer.limit(Rung::WorkerFarewell), &mut run.trainer).await;
         tracing::debug!(in_time = back.is_ok(), "trainer back");
     }
 
     /// Tells the coordinator why this worker goes, and waits until it has heard.
     async fn farewell(&mut self, message: String) {
+        let limit = self.peer.limit(Rung::WorkerFarewell);
         let Line::Open(session) = &mut self.line else { return };
         if session.try_send(Report::Fault { message }).is_err() {
             return;
         }
         let closed = async { while let Ok(Some(_)) = session.next().await {} };
-        if tokio::time::timeout(FAREWELL, closed).await.is_err() {
+        if tokio::time::timeout(limit, closed).await.is_err() {
             tracing::debug!("the coordinator did not close the session");
         }
     }

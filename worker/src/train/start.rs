@@ -3,13 +3,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use pixfleet_checkpoint::{Attempts, Folder};
 use pixfleet_cluster::SampleOrder;
 use pixfleet_cluster::peer::Word;
 use pixfleet_cluster::run::Welcome;
-use pixfleet_cluster::spec::{Precision, Reduce, RunSpec};
+use pixfleet_cluster::spec::{Precision, Reduce, RunSpec, Rung};
 use pixfleet_model::Compute;
 use pixfleet_model::VisionSizes;
 use pixfleet_model::objective::Objective;
@@ -44,8 +43,6 @@ pub(crate) struct Known {
     pub(crate) dataset_digest: String,
     /// The run's folder in its store.
     pub(crate) folder: Folder,
-    /// How long a trainer may take to leave a generation that is over: it may be in the midst of a forward.
-    pub(crate) reaction: Duration,
 }
 
 impl Known {
@@ -60,9 +57,7 @@ impl Known {
             return Err(TrainError::SpecDigest { found, expected });
         }
         let folder = Folder::parse(&spec.run.store)?.join(&spec.run.name);
-        // The coordinator gives it up after the collective's timeout and names it; that goes first.
-        let reaction = Duration::from_millis(spec.train.collective_timeout_ms) * 2;
-        Ok(Self { spec, spec_digest: expected, dataset_digest: welcome.dataset_digest.clone(), folder, reaction })
+        Ok(Self { spec, spec_digest: expected, dataset_digest: welcome.dataset_digest.clone(), folder })
     }
 }
 
@@ -124,7 +119,7 @@ pub(crate) fn trainer(setting: Setting) -> Result<Trainer, TrainError> {
 async fn source(known: &Known, args: &Args) -> Result<FeedSource, TrainError> {
     let spec = &known.spec;
     let location = pixfleet_shards::store::Location::parse(&spec.data.url).map_err(FeedError::from)?;
-    let patience = Duration::from_millis(spec.run.store_patience_ms);
+    let patience = spec.ladder()[Rung::StorePatience];
     let mut attempts = Attempts::lasting(patience);
     let index = loop {
         match pixfleet_shards::index::open(&location).await {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use pixfleet_checkpoint::{Attempts, CheckpointError, Folder, HostTensor, PartKey, load_at};
 use pixfleet_cluster::peer::Word;
 use pixfleet_cluster::run::{Form, LeaveKind, Left, StepReport};
+use pixfleet_cluster::spec::Rung;
 use pixfleet_cluster::{Generation, LaneMap, Manifest, Rank, Step};
 use pixfleet_collective::{AbortHandle, Backend, CollectiveError, Group, GroupConfig};
 use pixfleet_proto::Way;
@@ -180,7 +181,7 @@ impl Trainer {
             rank: form.rank.0,
             world: form.world(),
             generation: form.generation.0,
-            timeout: Duration::from_millis(self.core.spec.train.collective_timeout_ms),
+            timeout: self.core.spec.ladder()[Rung::CollectiveTimeout],
             device,
             hostname: self.channels.host.clone(),
         };
@@ -336,7 +337,7 @@ impl Trainer {
 
     /// With a store that fails.
     fn patience(&self) -> Duration {
-        Duration::from_millis(self.core.spec.run.store_patience_ms)
+        self.core.spec.ladder()[Rung::StorePatience]
     }
 
     fn wait_for_upload(&mut self, generation: Generation) -> Result<(), TrainError> {

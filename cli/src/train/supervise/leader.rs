@@ -6,6 +6,7 @@ use super::super::leader_client::{LeaderClient, Sighting, find, look};
 use super::{RunEnd, Supervisor};
 use anyhow::Result;
 use pixfleet_cluster::run::Outcome;
+use pixfleet_cluster::spec::Rung;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -76,7 +77,7 @@ impl Supervisor {
             }
             Sighting::Nobody(how) => {
                 self.look_at = Instant::now() + LOOK;
-                let patience = Duration::from_millis(self.spec.train.coordinator_patience_ms);
+                let patience = self.spec.ladder()[Rung::CoordinatorPatience];
                 let message = format!("no coordinator for {} s: {how}", patience.as_secs());
                 let over = self.lost_at.elapsed() >= patience;
                 Ok(over.then_some(RunEnd { outcome: Outcome::Fault, message }))

@@ -287,7 +287,7 @@ async fn a_coordinator_of_another_run_is_not_obeyed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_trainer_that_does_not_leave_a_generation_that_is_over_ends_the_process() {
     let dir = tempfile::tempdir().expect("a folder");
-    let spec = spec(dir.path(), &["train.collective_timeout_ms=50"]);
+    let spec = spec(dir.path(), &["train.patience_ms=100", "train.collective_timeout_ms=250"]);
     let mut coordinator = Coordinator::start().await;
     let (worker, contract, mut talk) = training(&mut coordinator, &spec).await;
     talk.give(Order::Abort { generation: G, cause: "lost w1".into() }).await;
@@ -307,7 +307,7 @@ async fn a_trainer_that_does_not_leave_a_generation_that_is_over_ends_the_proces
     let Report::Fault { message } = talk.hear().await else { panic!("it says why it goes") };
     drop(talk);
     let error = worker.driving.await.expect("no panic").expect_err("it cannot go on");
-    assert!(matches!(error, TrainError::Hangs { after } if after == Duration::from_millis(100)), "{error}");
+    assert!(matches!(error, TrainError::Hangs { after } if after == Duration::from_millis(500)), "{error}");
     assert_eq!(message, error.to_string());
 }
 
@@ -318,8 +318,7 @@ async fn nobody_at_the_address_is_an_error_that_names_it() {
     let mut driver =
         PeerDriver::new(vec![address.clone()], Join::default(), Box::new(|_| panic!("no run"))).expect("signals");
     coordinator.serving.abort();
-    let limits = Limits { patience: Duration::from_millis(100), heartbeat_timeout: HEARTBEAT_TIMEOUT };
-    driver.peer.set_limits(limits);
+    driver.peer.set_ladder(Ladder::default().with(Rung::CoordinatorPatience, Duration::from_millis(100)));
     let error = driver.run().await.expect_err("nobody is there");
     assert!(
         matches!(&error, TrainError::Fleet(FleetError::NoCoordinator { address: at, .. }) if *at == address),
