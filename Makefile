@@ -78,8 +78,10 @@ $(CACHE)/nccl/.complete: scripts/setup-nccl.sh scripts/requirements-nccl.txt $(C
 # Built, not checked, and beside the worker: so it shares the dependencies that the programs have compiled anyway.
 nccl-check: setup setup-nccl ## The NCCL feature compiles from PyPI's headers alone
 	cargo build --quiet -p pixfleet-collective -p pixfleet-worker --lib --features nccl
+	@# Linked as well, which shows that libtorch has every symbol; what libtorch itself needs is there on GPU machines alone.
+	cargo rustc --quiet -p pixfleet-collective --features nccl --test nccl -- -C link-arg=-Wl,--allow-shlib-undefined
 
-gpu-check: setup setup-nccl ## On a machine with a GPU: the demo through NCCL, in bf16
+gpu-check: setup setup-nccl ## On a machine with a GPU: what no CPU can show, and the demo through NCCL, in bf16
 	bash scripts/gpu-check.sh
 
 # torch for Python, from the wheel that libtorch comes from.

@@ -6,7 +6,7 @@
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use crate::live::LiveGroup;
+use crate::live::Links;
 
 /// Ends the operations of one group (one generation) from another thread.
 #[derive(Debug, Clone, Default)]
@@ -18,8 +18,9 @@ pub struct AbortHandle {
 enum Target {
     #[default]
     Nothing,
-    Forming(Sender<()>),
-    Formed(Weak<LiveGroup>),
+    /// Who waits for the group, and the group once its ranks have met.
+    Forming(Sender<()>, Weak<Links>),
+    Formed(Weak<Links>),
     Aborted,
 }
 
@@ -32,30 +33,35 @@ impl AbortHandle {
 
     /// Makes every operation of the group, blocked or yet to come, fail with
     /// [`CollectiveError::Aborted`](crate::CollectiveError::Aborted). Gloo: its connections are shut down, which peers
-    /// see as a lost rank. NCCL: the communicators are aborted. Does nothing once the group is dropped.
+    /// see as a lost rank. NCCL: the communicators are aborted. Does nothing once the group is dropped. Waits for nobody.
     pub fn abort(&self) {
-        match std::mem::replace(&mut *self.lock(), Target::Aborted) {
-            Target::Nothing | Target::Aborted => {}
-            // A receiver that is gone has its answer already.
-            Target::Forming(waiting) => {
+        let links = match std::mem::replace(&mut *self.lock(), Target::Aborted) {
+            Target::Nothing | Target::Aborted => return,
+            Target::Forming(waiting, links) => {
+                // A receiver that is gone has its answer already.
                 let _ = waiting.send(());
+                links
             }
-            Target::Formed(live) => {
-                if let Some(live) = live.upgrade() {
-                    live.abort();
-                }
-            }
+            Target::Formed(links) => links,
+        };
+        if let Some(links) = links.upgrade() {
+            links.abort();
         }
     }
 
     /// From now an abort wakes `waiting`; false if it has come already.
     pub(crate) fn forming(&self, waiting: Sender<()>) -> bool {
-        self.advance(Target::Forming(waiting))
+        self.advance(Target::Forming(waiting, Weak::new()))
     }
 
-    /// From now an abort ends `live`; false if it has come already.
-    pub(crate) fn formed(&self, live: &Arc<LiveGroup>) -> bool {
-        self.advance(Target::Formed(Arc::downgrade(live)))
+    /// From now an abort also ends the group that `waiting` waits for; false if it has come already.
+    pub(crate) fn joined(&self, waiting: Sender<()>, links: &Arc<Links>) -> bool {
+        self.advance(Target::Forming(waiting, Arc::downgrade(links)))
+    }
+
+    /// From now an abort ends the group; false if it has come already.
+    pub(crate) fn formed(&self, links: &Arc<Links>) -> bool {
+        self.advance(Target::Formed(Arc::downgrade(links)))
     }
 
     fn advance(&self, next: Target) -> bool {

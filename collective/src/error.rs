@@ -143,7 +143,7 @@ pub(crate) enum Kind {
 /// libtorch, gloo and NCCL share no exception type across their boundaries (gloo's are not even exported by name), so
 /// the text decides. The phrases are gloo's (tcp/pair.cc, tcp/socket.cc, unbound_buffer.cc) and ProcessGroupNCCL's.
 pub(crate) fn kind_of(text: &str) -> Kind {
-    const LOST: [&str; 12] = [
+    const LOST: [&str; 14] = [
         "connection closed by peer",
         "connection reset by peer",
         "broken pipe",
@@ -155,6 +155,8 @@ pub(crate) fn kind_of(text: &str) -> Kind {
         "connectfullmesh failed",
         "remote process exited",
         "ncclremoteerror",
+        "nccl operation aborted",
+        "nccl communicator was aborted",
         "unhandled system error",
     ];
     const LATE: [&str; 5] =

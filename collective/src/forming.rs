@@ -1,7 +1,8 @@
-//! Forming a group within its timeout, whatever gloo does meanwhile.
+//! Forming a group within its timeout, whatever gloo or NCCL do meanwhile.
 //!
-//! Gloo waits five timeouts for a peer that wrote its address and died before it connected, and cannot be told to stop.
-//! So it waits on a thread of its own; this one gives up in time, and the other ends by itself, its group unused.
+//! Gloo waits five timeouts for a peer that wrote its address and died before it connected, and cannot be told to stop;
+//! NCCL makes its communicator here, before anybody counts on it, and can be told. Both do so on a thread of its own; this
+//! one gives up in time, and the other ends by itself, its group unused.
 //!
 //! Invariant: the caller is blocked for the timeout and a quarter of a second at most, and not after an abort.
 
@@ -28,21 +29,22 @@ pub(crate) fn form(
     config: &GroupConfig,
     abort: &AbortHandle,
 ) -> Result<LiveGroup, CollectiveError> {
-    if backend == Backend::Nccl {
-        // Its communicator is made by the first operation, so this does not block; and the CUDA device that it makes
-        // current belongs to the calling thread.
-        return LiveGroup::new(backend, store, config);
-    }
     // One channel wakes for both: an abort sends nothing but the signal.
     let (signal, signals) = channel();
     if !abort.forming(signal.clone()) {
         return Err(CollectiveError::Aborted { operation: OPERATION });
     }
     let (answer, answers) = channel();
-    let theirs = config.clone();
+    let (theirs, reach) = (config.clone(), abort.clone());
     let spawned = std::thread::Builder::new().name("pf-forming".to_owned()).spawn(move || {
+        let formed = LiveGroup::join(backend, store, &theirs).and_then(|mut live| {
+            if !reach.joined(signal.clone(), live.links()) {
+                return Err(CollectiveError::Aborted { operation: OPERATION });
+            }
+            live.connect(&theirs).map(|()| live)
+        });
         // Nobody listens after the timeout: the group then drops here.
-        drop(answer.send(LiveGroup::new(backend, store, &theirs)));
+        drop(answer.send(formed));
         let _ = signal.send(());
     });
     if let Err(error) = spawned {

@@ -106,7 +106,7 @@ impl Group {
         }
         let started = std::time::Instant::now();
         let live = Arc::new(forming::form(backend, store, &config, abort)?);
-        if !abort.formed(&live) {
+        if !abort.formed(live.links()) {
             return Err(CollectiveError::Aborted { operation: forming::OPERATION });
         }
         tracing::debug!(
@@ -217,6 +217,13 @@ impl Group {
     pub fn finish(self) -> Result<(), CollectiveError> {
         self.barrier()?;
         self.live.leave(self.config.world)
+    }
+
+    /// Seconds that operations have waited for other ranks so far, all added up: from their start to their result, on a GPU
+    /// by its own clock and without the work that was ahead of them in its queue.
+    #[must_use]
+    pub fn waited_s(&self) -> f64 {
+        self.live.waited_s()
     }
 
     /// What another thread holds to end a blocked operation.

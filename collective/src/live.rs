@@ -1,12 +1,14 @@
 //! A process group that lives: libtorch's, the thread that watches its connections, and what its failures mean.
 //!
 //! Invariants: a failure that ends the generation ends the group, here and at its peers; and so does dropping it. Every
-//! failure below a group becomes its error in one place, [`LiveGroup::typed`].
+//! failure below a group becomes its error in one place, [`LiveGroup::typed`]. Ending a group waits for nobody: what may
+//! take its time does so on a thread of its own.
 
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -28,6 +30,9 @@ use crate::watch;
 /// operation, and gloo's own message may come first. Gloo forgets few sends, so few losses take this long to be told.
 const GRACE: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
 
+/// How long dropping a group waits for NCCL to take its communicators down, so that the next group finds the GPU free.
+const TAKEN_DOWN: Duration = Duration::from_secs(1);
+
 pub(crate) struct LiveGroup {
     links: Arc<Links>,
     /// Closing wakes the watcher, which then leaves.
@@ -35,16 +40,19 @@ pub(crate) struct LiveGroup {
     watcher: Option<JoinHandle<()>>,
 }
 
-/// What the watcher shares.
-struct Links {
+/// What the watcher and whoever may abort share.
+pub(crate) struct Links {
     raw: Arc<RawGroup>,
+    backend: Backend,
     bridge: Arc<Bridge>,
     timeout: Duration,
     aborted: AtomicBool,
     /// The first peer whose connection closed.
     lost: OnceLock<u32>,
     /// Gloo: duplicates of the connections, by rank.
-    connections: Vec<(u32, TcpStream)>,
+    connections: OnceLock<Vec<(u32, TcpStream)>>,
+    /// NCCL: its communicators are being taken down; says so when they are.
+    taken_down: Mutex<Option<Receiver<()>>>,
 }
 
 impl std::fmt::Debug for LiveGroup {
@@ -53,32 +61,58 @@ impl std::fmt::Debug for LiveGroup {
     }
 }
 
+impl std::fmt::Debug for Links {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Links").field("aborted", &self.is_aborted()).finish_non_exhaustive()
+    }
+}
+
 impl LiveGroup {
-    /// Joins the generation and watches its connections. Gloo may take five timeouts (see [`crate::forming`]).
-    pub(crate) fn new(
+    /// Joins the generation, not [connected](Self::connect) yet. Gloo may take five timeouts (see [`crate::forming`]).
+    pub(crate) fn join(
         backend: Backend,
         store: Arc<dyn RendezvousStore>,
         config: &GroupConfig,
     ) -> Result<Self, CollectiveError> {
         let bridge = Arc::new(Bridge::new(store, config));
         let raw = join(backend, &bridge, config)?;
-        let mut links = Links {
+        let links = Links {
             raw: Arc::new(raw),
+            backend,
             bridge,
             timeout: config.timeout,
             aborted: AtomicBool::new(false),
             lost: OnceLock::new(),
-            connections: Vec::new(),
+            connections: OnceLock::new(),
+            taken_down: Mutex::new(None),
         };
-        if backend != Backend::Gloo || config.world == 1 {
-            return Ok(Self { links: Arc::new(links), stop: None, watcher: None });
+        Ok(Self { links: Arc::new(links), stop: None, watcher: None })
+    }
+
+    /// Proves that the ranks reach each other, and watches their connections. An abort of [`links`](Self::links) ends it.
+    pub(crate) fn connect(&mut self, config: &GroupConfig) -> Result<(), CollectiveError> {
+        let links = &self.links;
+        links.raw.connect().map_err(|failure| links.typed(OPERATION, failure))?;
+        if links.backend != Backend::Gloo || config.world == 1 {
+            return Ok(());
         }
         links.exchange_ports(config).map_err(|failure| links.typed(OPERATION, failure))?;
-        links.connections = links.bridge.addresses.connections();
-        let links = Arc::new(links);
-        let (stop, watcher) = watch(&links)
+        // The descriptors stay open while `links` lives, and the watcher holds it.
+        links.connections.get_or_init(|| links.bridge.addresses.connections());
+        let (stop, watcher) = watch(links)
             .map_err(|error| links.typed(OPERATION, Failure::new(format!("cannot watch the connections: {error}"))))?;
-        Ok(Self { links, stop: Some(stop), watcher: Some(watcher) })
+        (self.stop, self.watcher) = (Some(stop), Some(watcher));
+        Ok(())
+    }
+
+    /// What an abort needs of the group.
+    pub(crate) fn links(&self) -> &Arc<Links> {
+        &self.links
+    }
+
+    /// See [`RawGroup::waited_s`].
+    pub(crate) fn waited_s(&self) -> f64 {
+        self.links.raw.waited_s()
     }
 
     /// Runs an operation and types its failure.
@@ -93,12 +127,6 @@ impl LiveGroup {
     /// What a failure of `operation` means. Where it ends the generation, it ends the group.
     pub(crate) fn typed(&self, operation: &'static str, failure: Failure) -> CollectiveError {
         self.links.typed(operation, failure)
-    }
-
-    /// Ends all operations, now and later.
-    pub(crate) fn abort(&self) {
-        self.links.aborted.store(true, Ordering::SeqCst);
-        self.links.end("aborted");
     }
 
     /// Returns once no rank needs this one's connections any more.
@@ -143,7 +171,7 @@ fn watch(links: &Arc<Links>) -> std::io::Result<(UnixStream, JoinHandle<()>)> {
     let (stop, stopped) = UnixStream::pair()?;
     let links = Arc::clone(links);
     let body = move || {
-        if let Some(rank) = watch::first_closed(&links.connections, &stopped) {
+        if let Some(rank) = watch::first_closed(links.connections(), &stopped) {
             links.lost.get_or_init(|| rank);
             if watch::is_quiet(&stopped, GRACE) {
                 links.end("Connection closed by peer");
@@ -181,17 +209,57 @@ impl Links {
         self.aborted.load(Ordering::SeqCst)
     }
 
-    /// Fails all operations and shuts the connections down, which gloo reads as closed here and at the peers. Quiet about
-    /// failures: the group is over in any case.
-    fn end(&self, why: &str) {
+    /// Ends all operations, now and later, and waits for nobody: the last of the group may go with this, and has to wait.
+    pub(crate) fn abort(self: Arc<Self>) {
+        self.aborted.store(true, Ordering::SeqCst);
+        self.fail("aborted");
+        let _on_its_own = aside("pf-abort", move || self.end("aborted"));
+    }
+
+    fn fail(&self, why: &str) {
         if let Err(failure) = self.raw.end(why) {
-            tracing::debug!(%failure, "the backend's abort failed");
+            tracing::debug!(%failure, "operations could not be ended");
         }
-        for (_, socket) in &self.connections {
+    }
+
+    fn connections(&self) -> &[(u32, TcpStream)] {
+        self.connections.get().map_or(&[], Vec::as_slice)
+    }
+
+    /// Fails all operations and shuts the connections down, which gloo reads as closed here and at the peers; NCCL's are
+    /// taken down aside. Quiet about failures: the group is over in any case.
+    fn end(&self, why: &str) {
+        self.fail(why);
+        for (_, socket) in self.connections() {
             // A socket that is closed already needs nothing.
             let _ = socket.shutdown(Shutdown::Both);
         }
+        if self.backend == Backend::Nccl {
+            let raw = Arc::clone(&self.raw);
+            let mut taken_down = self.taken_down.lock().unwrap_or_else(PoisonError::into_inner);
+            taken_down.get_or_insert_with(|| {
+                aside("pf-nccl-abort", move || {
+                    if let Err(failure) = raw.abort() {
+                        tracing::debug!(%failure, "NCCL's abort failed");
+                    }
+                })
+            });
+        }
     }
+}
+
+/// Does `work` on a thread of its own; says when it is through, or could not be begun.
+fn aside(name: &str, work: impl FnOnce() + Send + 'static) -> Receiver<()> {
+    let (through, said) = channel();
+    let body = move || {
+        work();
+        // Nobody may be waiting.
+        let _ = through.send(());
+    };
+    if let Err(error) = std::thread::Builder::new().name(name.to_owned()).spawn(body) {
+        tracing::warn!(%error, name, "no thread: a group ends when it is dropped");
+    }
+    said
 }
 
 impl Drop for Links {
@@ -199,5 +267,25 @@ impl Drop for Links {
     /// of them end at once instead of at the timeout.
     fn drop(&mut self) {
         self.end("the group is dropped");
+        let taken_down = self.taken_down.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(through) = taken_down.take() {
+            // Slow or done: both are well.
+            let _ = through.recv_timeout(TAKEN_DOWN);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_sets_slow_work_aside_does_not_wait_for_it() {
+        let (release, released) = channel();
+        let said = aside("pf-test", move || released.recv().expect("the test releases it"));
+        // The work is under way or yet to begin, and cannot be through.
+        assert!(said.recv_timeout(Duration::from_millis(50)).is_err());
+        release.send(()).expect("it waits");
+        said.recv_timeout(Duration::from_secs(20)).expect("it is through");
     }
 }

@@ -73,8 +73,7 @@ impl Reducer {
     }
 
     /// Seconds that the backward before the last [`finish`](Self::finish) waited for other ranks, its own gradients being
-    /// under way. Call `finish` right after backward. Gloo only: a GPU does not tell waiting from computing, and 0 stands
-    /// for that.
+    /// under way; on a GPU by its own clock. Call `finish` right after backward.
     #[must_use]
     pub fn waited_s(&self) -> f64 {
         self.raw.waited_s()

@@ -4,6 +4,7 @@
 #include "group.cpp"
 #include "lists.cpp"
 #include "reducer.cpp"
+#include "settings.cpp"
 #include "store.cpp"
 #ifdef USE_C10D_NCCL
 #include "nccl.cpp"

@@ -34,6 +34,10 @@ static pf_stream packed(const c10::Stream& stream) {
   return {data.stream_id, static_cast<int64_t>(data.device_index), static_cast<int64_t>(data.device_type)};
 }
 
+char* pf_set_device(int device) {
+  return pf::guarded([&] { guard().setDevice(cuda(device)); });
+}
+
 char* pf_stream_new(int device, pf_stream* out) {
   return pf::guarded([&] { *out = packed(guard().getStreamFromGlobalPool(cuda(device))); });
 }

@@ -1,7 +1,6 @@
 // The process group of one generation over ProcessGroupGloo or ProcessGroupNCCL, and its collectives.
 
 #include <algorithm>
-#include <cstdlib>
 #include <future>
 #include <stdexcept>
 
@@ -10,17 +9,6 @@
 #include "shim.hpp"
 
 namespace {
-
-// c10d's flight recorder keeps one unlocked map for all groups of a process: two of them at work at once (one being
-// abandoned, the next being formed) corrupt it. Nobody reads its records here. It looks at the environment once, when
-// the first group works; a user's own setting wins.
-void switch_off_flight_recorder() {
-  static const bool done = [] {
-    ::setenv("TORCH_FR_BUFFER_SIZE", "0", /*overwrite=*/0);
-    return true;
-  }();
-  (void)done;
-}
 
 c10::intrusive_ptr<c10d::Backend> make_gloo(
     const c10::intrusive_ptr<c10d::Store>& store, int rank, int world, std::chrono::milliseconds timeout,
@@ -32,16 +20,16 @@ c10::intrusive_ptr<c10d::Backend> make_gloo(
 
 } // namespace
 
-void pf::Group::wait(const c10::intrusive_ptr<c10d::Work>& work) {
+void pf::Group::run(const Launch& launch) {
 #ifdef USE_C10D_NCCL
   if (is_nccl) {
-    work->wait();
-    wait_nccl(*this);
+    run_nccl(*this, launch);
     return;
   }
 #endif
+  const auto began = std::chrono::steady_clock::now();
   auto done = std::make_shared<std::promise<void>>();
-  auto future = track(work);
+  auto future = track(launch());
   future->addCallback([done](c10::ivalue::Future& result) {
     if (result.hasError()) {
       done->set_exception(result.exception_ptr());
@@ -55,6 +43,7 @@ void pf::Group::wait(const c10::intrusive_ptr<c10d::Work>& work) {
     throw std::runtime_error("timed out");
   }
   outcome.get();
+  waited_s += std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
 }
 
 c10::intrusive_ptr<c10::ivalue::Future> pf::Group::track(const c10::intrusive_ptr<c10d::Work>& work) {
@@ -101,6 +90,9 @@ void pf::Group::end(const std::string& why) {
       operation->future->setError(std::make_exception_ptr(std::runtime_error(why)));
     }
   }
+}
+
+void pf::Group::abort() {
   if (is_nccl) {
     backend->abort();
   }
@@ -129,12 +121,13 @@ struct pf_group_config {
 // Takes the store's callbacks over in every case: `drop` is called once, also on failure.
 char* pf_group_new(const pf_store_calls* calls, const pf_group_config* config, pf::Group** out) {
   return pf::guarded([&] {
-    switch_off_flight_recorder();
+    pf::settle_environment();
     const auto timeout = std::chrono::milliseconds(config->timeout_ms);
     auto store = pf::make_store(*calls, timeout);
     auto group = std::make_unique<pf::Group>();
     group->timeout = timeout;
     group->is_nccl = config->nccl != 0;
+    group->device = config->device;
     group->process_group = c10::make_intrusive<c10d::ProcessGroup>(store, config->rank, config->world);
     auto type = c10d::ProcessGroup::BackendType::GLOO;
     auto device = c10::DeviceType::CPU;
@@ -159,6 +152,27 @@ char* pf_group_free(pf::Group* group) {
   return pf::guarded([&] { delete group; });
 }
 
+// What joining leaves to do; `pf_group_end` reaches it. Gloo's ranks are connected when they have joined.
+char* pf_group_connect(pf::Group* group) {
+  return pf::guarded([&] {
+#ifdef USE_C10D_NCCL
+    if (group->is_nccl) {
+      pf::connect_nccl(*group);
+    }
+#else
+    (void)group;
+#endif
+  });
+}
+
+double pf_group_waited_s(const pf::Group* group) {
+  return group->waited_s;
+}
+
+char* pf_group_abort(pf::Group* group) {
+  return pf::guarded([&] { group->abort(); });
+}
+
 // Fails every operation, in flight or to come, with the words `why`.
 char* pf_group_end(pf::Group* group, const char* why) {
   return pf::guarded([&] { group->end(why); });
@@ -168,7 +182,7 @@ char* pf_all_gather(pf::Group* group, at::Tensor* output, const at::Tensor* own)
   return pf::guarded([&] {
     at::NoGradGuard no_grad;
     auto input = own->contiguous();
-    group->wait(group->backend->_allgather_base(*output, input));
+    group->run([&] { return group->backend->_allgather_base(*output, input); });
   });
 }
 
@@ -177,7 +191,7 @@ char* pf_all_reduce_sum(pf::Group* group, at::Tensor* tensor) {
     at::NoGradGuard no_grad;
     const bool in_place = tensor->is_contiguous();
     std::vector<at::Tensor> list{in_place ? tensor->detach() : tensor->contiguous()};
-    group->wait(group->backend->allreduce(list));
+    group->run([&] { return group->backend->allreduce(list); });
     if (!in_place) {
       tensor->copy_(list[0]);
     }
@@ -189,12 +203,12 @@ char* pf_reduce_scatter_sum(pf::Group* group, at::Tensor* output, const at::Tens
     at::NoGradGuard no_grad;
     if (group->is_nccl) {
       auto whole = input->contiguous();
-      group->wait(group->backend->_reduce_scatter_base(*output, whole));
+      group->run([&] { return group->backend->_reduce_scatter_base(*output, whole); });
       return;
     }
     // ProcessGroupGloo does the same inside, with work that has no future to track.
     std::vector<at::Tensor> whole{input->clone(at::MemoryFormat::Contiguous)};
-    group->wait(group->backend->allreduce(whole));
+    group->run([&] { return group->backend->allreduce(whole); });
     const auto rank = group->process_group->getRank();
     output->copy_(whole[0].narrow(0, rank * output->numel(), output->numel()));
   });
@@ -207,7 +221,7 @@ char* pf_broadcast(pf::Group* group, at::Tensor* tensor, int source) {
     std::vector<at::Tensor> list{in_place ? tensor->detach() : tensor->contiguous()};
     c10d::BroadcastOptions options;
     options.rootRank = source;
-    group->wait(group->backend->broadcast(list, options));
+    group->run([&] { return group->backend->broadcast(list, options); });
     if (!in_place) {
       tensor->copy_(list[0]);
     }
@@ -218,7 +232,7 @@ char* pf_barrier(pf::Group* group) {
   return pf::guarded([&] {
     c10d::BarrierOptions options;
     options.timeout = group->timeout;
-    group->wait(group->backend->barrier(options));
+    group->run([&] { return group->backend->barrier(options); });
   });
 }
 

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <sstream>
+#include <utility>
 
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 
@@ -24,30 +25,38 @@ class FixedBuckets final : public c10d::Reducer {
 
 using Clock = std::chrono::steady_clock;
 
-// The sum over ranks, through a future that the group can fail (see `Group::track`).
+// When the newest bucket went out; after the last one backward does nothing but wait.
+struct Launched {
+  // By the host's clock; 0: none did. A host that only gives orders to a GPU is far ahead of it: there the GPU's counts.
+  std::atomic<Clock::rep> host{0};
+  std::optional<c10::Event> device;
+};
+
+// The sum over ranks, on CPUs through a future that the group can fail (see `Group::track`).
 class TrackedSum final : public c10d::CppCommHookInterface<pf::Group*> {
  public:
-  TrackedSum(pf::Group* group, std::atomic<Clock::rep>* launched)
+  TrackedSum(pf::Group* group, Launched* launched)
       : c10d::CppCommHookInterface<pf::Group*>(group), launched_(launched) {}
 
   c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
     std::vector<at::Tensor> tensors{bucket.getBufferRef()};
-    auto work = state_->backend->allreduce(tensors);
+    const auto work = state_->backend->allreduce(tensors);
+    launched_->host.store(Clock::now().time_since_epoch().count());
+#ifdef USE_C10D_NCCL
     if (state_->is_nccl) {
+      launched_->device.emplace(pf::timed_event(*state_));
       return work->getFuture();
     }
-    auto future = state_->track(work);
-    launched_->store(Clock::now().time_since_epoch().count());
-    return future;
+#endif
+    return state_->track(work);
   }
 
  private:
-  std::atomic<Clock::rep>* launched_;
+  Launched* launched_;
 };
 
 struct Reducer {
-  // When the newest bucket went out; after the last one backward does nothing but wait. 0: none did.
-  std::atomic<Clock::rep> launched{0};
+  Launched launched;
   double waited_s = 0;
   std::unique_ptr<FixedBuckets> inner;
   std::vector<std::vector<size_t>> buckets;
@@ -124,13 +133,15 @@ char* pf_reducer_prepare(Reducer* reducer) {
 
 char* pf_reducer_finish(Reducer* reducer, pf::Group* group) {
   return pf::guarded([&] {
-    const Clock::rep launched = reducer->launched.exchange(0);
+    const Clock::rep launched = reducer->launched.host.exchange(0);
     const Clock::duration since(Clock::now().time_since_epoch().count() - launched);
     reducer->waited_s = launched == 0 ? 0 : std::chrono::duration<double>(since).count();
     reducer->inner->check_finalized();
 #ifdef USE_C10D_NCCL
     if (group->is_nccl) {
-      pf::wait_nccl(*group);
+      // Without a bucket there is nothing to wait for.
+      auto since = std::exchange(reducer->launched.device, std::nullopt);
+      reducer->waited_s = since.has_value() ? pf::wait_nccl(*group, *since) : 0;
     }
 #else
     (void)group;

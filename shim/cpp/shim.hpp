@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -17,6 +18,7 @@
 #include <vector>
 
 #include <ATen/ATen.h>
+#include <c10/core/Event.h>
 #include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
 #include <torch/csrc/distributed/c10d/Store.hpp>
 
@@ -88,16 +90,25 @@ struct Group {
   c10::intrusive_ptr<c10d::Backend> backend;
   std::chrono::milliseconds timeout;
   bool is_nccl;
+  // NCCL: the GPU.
+  int device;
+  // Seconds from the start of operations to their results, all added up; on a GPU by its own clock, its own work before an
+  // operation not counted.
+  double waited_s = 0;
 
-  // Blocks until `work` is done, within the timeout; throws its exception.
-  void wait(const c10::intrusive_ptr<c10d::Work>& work);
+  using Launch = std::function<c10::intrusive_ptr<c10d::Work>()>;
+
+  // Launches an operation and blocks until it is done, within the timeout; throws its exception.
+  void run(const Launch& launch);
 
   // Gloo: a future of `work` that `end` can fail. Gloo itself forgets a send that it wrote into a socket just closed
   // (its exception reaches the queue before the send does), and would wait for it until the timeout.
   c10::intrusive_ptr<c10::ivalue::Future> track(const c10::intrusive_ptr<c10d::Work>& work);
 
-  // Fails everything in flight and everything to come.
+  // Fails everything in flight and everything to come. Waits for nobody.
   void end(const std::string& why);
+  // NCCL: takes the communicator down, which may take as long as the timeout. Gloo has no such thing.
+  void abort();
   bool has_ended();
 
  private:
@@ -106,11 +117,21 @@ struct Group {
   std::vector<std::shared_ptr<Operation>> running_;
 };
 
+// Gives the process the settings that it needs, unless a user has. The first call counts.
+void settle_environment();
+
 #ifdef USE_C10D_NCCL
 c10::intrusive_ptr<c10d::Backend> make_nccl(
     const c10::intrusive_ptr<c10d::Store>& store, int rank, int world, std::chrono::milliseconds timeout, int device);
-// Waits on the host until the current stream is idle, looking for failed communicators meanwhile.
-void wait_nccl(Group& group);
+// Makes the communicator and proves that it works; `Group::end` ends that too.
+void connect_nccl(Group& group);
+// See `Group::run`.
+void run_nccl(Group& group, const Group::Launch& launch);
+// A moment on the current stream.
+c10::Event timed_event(Group& group);
+// Waits on the host until the current stream is idle, looking for failed communicators meanwhile and once more after it;
+// the seconds since `since` on the GPU's clock.
+double wait_nccl(Group& group, const c10::Event& since);
 #endif
 
 } // namespace pf

@@ -11,6 +11,7 @@ use tch::{Device, Tensor};
 use crate::{CxxTensor, Failure, HAS_NCCL, Message, WITHOUT_NCCL, check, own_tensor, tensor_ptr};
 
 unsafe extern "C" {
+    fn pf_set_device(device: c_int) -> Message;
     fn pf_stream_new(device: c_int, out: *mut Packed) -> Message;
     fn pf_stream_swap(stream: *const Packed, before: *mut Packed) -> Message;
     fn pf_event_record(device: c_int, out: *mut *mut c_void) -> Message;
@@ -26,6 +27,16 @@ unsafe extern "C" {
 #[must_use]
 pub fn is_available() -> bool {
     HAS_NCCL && tch::Cuda::is_available()
+}
+
+/// Makes a GPU this thread's current one, which is what calls that name none mean.
+///
+/// # Errors
+/// [`WITHOUT_NCCL`], or a device that is no GPU or not there.
+pub fn set_current(device: Device) -> Result<(), Failure> {
+    let index = index_of(device, "a current GPU")?;
+    // SAFETY: a number.
+    check(unsafe { pf_set_device(index) })
 }
 
 /// A copy of `host` in page-locked memory, from which the GPU copies without blocking.

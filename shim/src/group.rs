@@ -55,6 +55,9 @@ struct Plain {
 unsafe extern "C" {
     fn pf_group_new(calls: *const Calls, config: *const Plain, out: *mut *mut c_void) -> Message;
     fn pf_group_free(group: *mut c_void) -> Message;
+    fn pf_group_connect(group: *mut c_void) -> Message;
+    fn pf_group_waited_s(group: *const c_void) -> f64;
+    fn pf_group_abort(group: *mut c_void) -> Message;
     fn pf_group_end(group: *mut c_void, why: *const c_char) -> Message;
     fn pf_all_gather(group: *mut c_void, output: *const CxxTensor, own: *const CxxTensor) -> Message;
     fn pf_all_reduce_sum(group: *mut c_void, tensor: *const CxxTensor) -> Message;
@@ -78,7 +81,7 @@ unsafe impl Sync for RawGroup {}
 
 impl RawGroup {
     /// Joins the ranks that meet in `store`. Gloo connects them here and may take five timeouts where one came and went;
-    /// NCCL does so in the first operation.
+    /// NCCL does so in [`connect`](Self::connect).
     ///
     /// # Errors
     /// A peer or the store failed; or [`Transport::Gpu`] in a build without the `nccl` feature.
@@ -104,15 +107,43 @@ impl RawGroup {
         Ok(Self { ptr, world: i64::from(config.world) })
     }
 
-    /// Fails every operation, in flight or to come, with the words `why`, from any thread. The first end counts. NCCL: its
-    /// communicators are aborted. Gloo's connections stay open, and its peers learn nothing.
+    /// Connects the ranks, and proves it by an operation. NCCL's part, which [`end`](Self::end) ends from another thread;
+    /// Gloo's ranks are connected already.
     ///
     /// # Errors
-    /// The backend's abort threw; operations fail all the same.
+    /// As [`all_gather`](Self::all_gather).
+    pub fn connect(&self) -> Result<(), Failure> {
+        // SAFETY: a live group.
+        check(unsafe { pf_group_connect(self.ptr()) })
+    }
+
+    /// Fails every operation, in flight or to come, with the words `why`, from any thread, and waits for nobody. The first
+    /// end counts. The connections stay open, and peers learn nothing: see [`abort`](Self::abort).
+    ///
+    /// # Errors
+    /// None is known.
     pub fn end(&self, why: &str) -> Result<(), Failure> {
         let why = CString::new(why).unwrap_or_default();
         // SAFETY: a live group and a string that lives for the call.
         check(unsafe { pf_group_end(self.ptr(), why.as_ptr()) })
+    }
+
+    /// NCCL: takes the communicators down, which ends their kernels and what peers wait for. That may take as long as the
+    /// group's timeout: not for a thread that others count on. Nothing for Gloo.
+    ///
+    /// # Errors
+    /// The backend's abort threw.
+    pub fn abort(&self) -> Result<(), Failure> {
+        // SAFETY: a live group.
+        check(unsafe { pf_group_abort(self.ptr()) })
+    }
+
+    /// Seconds that operations have taken from their start to their result, all added up. On a GPU by its own clock, and
+    /// without the work that was ahead of them in its queue. For the thread that runs the operations.
+    #[must_use]
+    pub fn waited_s(&self) -> f64 {
+        // SAFETY: a live group, read only.
+        unsafe { pf_group_waited_s(self.ptr()) }
     }
 
     /// Every rank's `own`, stacked: `[W, ...own's shape]`.

@@ -14,6 +14,7 @@ pub mod group;
 pub mod kernels;
 pub mod lists;
 pub mod reducer;
+pub mod settings;
 pub mod sockets;
 pub mod store;
 

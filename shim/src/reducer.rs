@@ -89,7 +89,8 @@ impl RawReducer {
         check(unsafe { pf_reducer_finish(self.ptr.as_ptr(), self.group.ptr()) })
     }
 
-    /// Seconds from the start of the last bucket to the last [`finish`](Self::finish). Gloo only; 0 on CUDA.
+    /// Seconds from the start of the last bucket to the last [`finish`](Self::finish); on CUDA by the GPU's clock, its own
+    /// backward being over.
     #[must_use]
     pub fn waited_s(&self) -> f64 {
         // SAFETY: a live reducer, read only.

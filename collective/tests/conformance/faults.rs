@@ -4,6 +4,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use crate::counting::{CountingStore, counting};
 use crate::fleet::{Fleet, PATIENCE, Rank};
 use pixfleet_cluster::fault::Class;
 use pixfleet_collective::{
@@ -173,6 +174,52 @@ fn the_wait_for_a_slow_rank_is_told_by_the_others_and_not_by_itself() {
 }
 
 #[test]
+fn the_wait_in_a_gather_is_told_by_the_others_and_not_by_the_slow_rank() {
+    pair(1, PATIENCE, |group| {
+        group.barrier().unwrap();
+        if group.rank() == 1 {
+            std::thread::sleep(LATE);
+        }
+        let before = group.waited_s();
+        drop(group.all_gather(&Tensor::from_slice(&[1f32])).unwrap());
+        let waited = Duration::from_secs_f64(group.waited_s() - before);
+        assert_eq!(waited > LATE / 2, group.rank() == 0, "rank {} waited {waited:?}", group.rank());
+        group.finish().unwrap();
+    });
+}
+
+#[test]
+fn healthy_operations_ask_the_store_for_nothing() {
+    let store = counting();
+    std::thread::scope(|scope| {
+        for rank in 0..2 {
+            let store = Arc::clone(&store);
+            scope.spawn(move || {
+                let config = GroupConfig::loopback(rank, 2, 1);
+                let group = Group::new(Backend::Gloo, Arc::<CountingStore>::clone(&store), config).unwrap();
+                // Both have formed, and nobody leaves yet.
+                group.barrier().unwrap();
+                let formed = store.asked();
+                assert!(formed > 0, "ranks meet in the store");
+                let mut sum = Tensor::from_slice(&[1f32]);
+                for _ in 0..100 {
+                    group.all_reduce_sum(&mut sum).unwrap();
+                }
+                assert_eq!(store.asked(), formed);
+                group.finish().unwrap();
+            });
+        }
+    });
+}
+
+/// Whoever aborts has others to answer to.
+fn at_once(act: impl FnOnce()) {
+    let began = Instant::now();
+    act();
+    assert!(began.elapsed() < Duration::from_millis(100), "it took {:?}", began.elapsed());
+}
+
+#[test]
 fn an_abort_ends_a_blocked_operation_and_all_later_ones() {
     let (done, wait) = mpsc::channel();
     let wait = std::sync::Mutex::new(wait);
@@ -183,7 +230,7 @@ fn an_abort_ends_a_blocked_operation_and_all_later_ones() {
             return;
         }
         let handle = group.abort_handle();
-        let thread = std::thread::spawn(move || handle.abort());
+        let thread = std::thread::spawn(move || at_once(|| handle.abort()));
         let error = group.barrier().unwrap_err();
         assert!(matches!(error, CollectiveError::Aborted { operation: "barrier" }), "{error:?}");
         thread.join().unwrap();
@@ -262,7 +309,7 @@ fn an_abort_ends_the_forming_of_a_group() {
         scope.spawn(|| {
             // Once this rank's address is there, it waits for the other's, which never comes.
             store.get("g1/0/0", PATIENCE).unwrap();
-            abort.abort();
+            at_once(|| abort.abort());
         });
         let config = GroupConfig { timeout: Duration::from_secs(8), ..GroupConfig::loopback(0, 2, 1) };
         let store = Arc::<HashStore>::clone(&store);

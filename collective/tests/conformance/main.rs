@@ -7,6 +7,7 @@
     reason = "helpers of tests fail where they unwrap, and children report by printing"
 )]
 
+mod counting;
 mod faults;
 mod fleet;
 mod operations;

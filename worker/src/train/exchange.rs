@@ -2,7 +2,6 @@
 //! gather, so every rank learns of the highest wish in the same step.
 
 use std::ops::Range;
-use std::time::Instant;
 
 use pixfleet_cluster::{LaneMap, Rank};
 use pixfleet_collective::Group;
@@ -44,7 +43,7 @@ impl<'g> Peers<'g> {
         self.wish.unwrap_or_default()
     }
 
-    /// Seconds spent in gathers.
+    /// Seconds that this rank has waited in gathers.
     pub(crate) fn seconds(&self) -> f64 {
         self.seconds
     }
@@ -54,10 +53,10 @@ impl Exchange for Peers<'_> {
     type Error = TrainError;
 
     fn all_gather_rows(&mut self, own: &Tensor) -> Result<Tensor, TrainError> {
-        let started = Instant::now();
-        let all = self.group.all_gather_rows(own, &self.rows);
-        self.seconds += started.elapsed().as_secs_f64();
-        Ok(all?)
+        let before = self.group.waited_s();
+        let all = self.group.all_gather_rows(own, &self.rows)?;
+        self.seconds += self.group.waited_s() - before;
+        Ok(all)
     }
 
     fn aside(&self) -> u8 {

@@ -77,6 +77,8 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
+    // While this process has one thread: others might read the environment meanwhile.
+    pixfleet_shim::settings::settle_environment().context("cannot settle the environment of libtorch")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("control")

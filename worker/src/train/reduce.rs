@@ -4,8 +4,6 @@
 //! the tree of lanes (`pixfleet_cluster::lane_sum`), and after backward gathers what each rank could add and adds the
 //! rest: the same additions in the same order whatever the world size.
 
-use std::time::Instant;
-
 use pixfleet_cluster::lane_sum::{LaneSum, complete, partial_count};
 use pixfleet_cluster::spec::Reduce;
 use pixfleet_cluster::{LaneMap, Rank};
@@ -100,9 +98,9 @@ impl Exact {
             let piece = PIECE.min(length - start);
             let cut = own.iter().map(|sum| sum.f_narrow(0, start, piece)).collect::<Result<Vec<_>, _>>();
             let cut = cut.and_then(|cut| Tensor::f_stack(&cut, 0)).map_err(torch)?;
-            let began = Instant::now();
+            let before = group.waited_s();
             let all = group.all_gather_rows(&cut, &rows)?;
-            self.waited_s += began.elapsed().as_secs_f64();
+            self.waited_s += group.waited_s() - before;
             let sums = (0..all.size()[0]).map(|row| all.f_select(0, row)).collect::<Result<Vec<_>, _>>();
             let sum = complete((0..map.world()).map(lanes), sums.map_err(torch)?, add)?;
             whole.f_narrow(0, start, piece).and_then(|mut at| at.f_copy_(&sum)).map_err(torch)?;
