@@ -41,6 +41,7 @@ fn the_plan_that_is_printed_is_a_run_file() {
     for line in spec.ladder().to_string().lines() {
         assert!(plan.contains(&format!("# {line}\n")), "missing: {line}\nin: {plan}");
     }
+    assert!(plan.contains("# What train.reduce promises:\n# fast: "), "{plan}");
 }
 
 #[test]

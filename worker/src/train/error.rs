@@ -46,6 +46,25 @@ pub(crate) enum TrainError {
         /// Its own words.
         source: tch::TchError,
     },
+    /// The device does not do what training asks of it.
+    #[error("cannot compute on {device}")]
+    Device {
+        /// As `--device` has it.
+        device: String,
+        /// libtorch's own words.
+        source: pixfleet_shim::Failure,
+    },
+    /// `train.reduce = "exact"` cannot keep its promise here.
+    #[error(
+        "train.reduce = \"exact\" needs deterministic kernels, and libtorch has none for {operation} on this device; \
+         train on CPUs, or with train.reduce = \"fast\""
+    )]
+    NotDeterministic {
+        /// Which.
+        operation: String,
+        /// As it was met.
+        source: Box<TrainError>,
+    },
     /// A checkpoint of another model.
     #[error(
         "the checkpoint's `{name}` is {found}, the model's is {expected}; was the run started with another [model]?"
@@ -157,6 +176,8 @@ impl TrainError {
             Self::Fleet(e) => e.class(),
             Self::Feed(e) => e.class(),
             Self::Torch { .. }
+            | Self::Device { .. }
+            | Self::NotDeterministic { .. }
             | Self::State { .. }
             | Self::Spec(_)
             | Self::SpecDigest { .. }

@@ -9,6 +9,7 @@ mod dial;
 mod digest;
 mod error;
 mod events;
+mod exact;
 mod exchange;
 mod fault;
 mod feed;

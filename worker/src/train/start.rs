@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use super::Args;
 use super::cut_log::CutLog;
 use super::error::TrainError;
+use super::exact;
 use super::fault::Faults;
 use super::feed::{FeedError, FeedSource};
 use super::initial::initial_weights;
@@ -104,6 +105,8 @@ fn threads(args: &Args, reduce: Reduce) -> usize {
 pub(crate) fn trainer(setting: Setting) -> Result<Trainer, TrainError> {
     let threads = threads(&setting.args, setting.contract.known.spec.train.reduce);
     tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
+
+    exact::prepare(setting.device, setting.contract.known.spec.train.reduce)?;
 
     let known = setting.contract.known.clone();
     let source = Arc::new(setting.runtime.block_on(source(&known, &setting.args))?);

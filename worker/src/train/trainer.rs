@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 
 use super::error::TrainError;
 use super::events::Events;
+use super::exact;
 use super::feed::{Feed, FeedRange, FeedSource, StepBatches};
 use super::reduce::Reduction;
 use super::rendezvous::FleetStore;
@@ -254,7 +255,7 @@ impl Trainer {
                 }
                 let (batches, waited) = self.channels.wait(generation, "waiting for samples", feed.next(step))?;
                 let wish = self.channels.switches.asked_of(generation);
-                let stepped = self.core.step(&mut peering, &batches.lanes, step, wish)?;
+                let stepped = self.core.step(&mut peering, &batches.lanes, step, wish).map_err(exact::told)?;
                 let asked = stepped.asked;
                 self.committed(form, step, &batches, (stepped, started, waited))?;
                 started = Instant::now();
