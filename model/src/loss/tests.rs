@@ -2,6 +2,7 @@
 //! tiles and scales.
 
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
 use tch::{Device, Kind, Tensor};
@@ -21,10 +22,14 @@ fn nce(scale: f64, smoothing: f64, tile: Tile) -> InfoNce {
     InfoNce { scale, smoothing, tile }
 }
 
+fn one_lane(rows: Range<i64>) -> [Range<i64>; 1] {
+    [rows]
+}
+
 /// Both halves at world size 1: mean loss and gradients.
 fn whole(nce: &InfoNce, a: &Tensor, b: &Tensor) -> (f64, PairGrad) {
     let (a, b) = (PairFeatures::of(a).unwrap(), PairFeatures::of(b).unwrap());
-    let whole = [0..a.count()];
+    let whole = one_lane(0..a.count());
     let stats = nce.stats(&a, &b, &whole).unwrap();
     let grad = nce.grad([&a, &b], [&stats.lse_ab, &stats.lse_ba], &whole).unwrap();
     (stats.loss.mean(Kind::Double).double_value(&[]), grad)
@@ -38,13 +43,13 @@ fn peak(a: &Tensor) -> f64 {
     a.abs().max().double_value(&[])
 }
 
-/// Tolerance: losses to 1e-5 relative, gradients to 1e-5 of the largest element. The golden is float64 on inputs that
-/// are exact in fp32; at scale 100 one rounding of a logit is 4e-6.
 /// In f64.
 fn sum(rows: &Tensor) -> f64 {
     rows.sum(Kind::Double).double_value(&[])
 }
 
+/// Tolerance: losses to 1e-5 relative, gradients to 1e-5 of the largest element. The golden is float64 on inputs that
+/// are exact in fp32; at scale 100 one rounding of a logit is 4e-6.
 #[test]
 fn equals_open_clips_clip_loss() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/info_nce.json");
@@ -174,7 +179,7 @@ fn hits_count_nearest_targets() {
     let a = rows("ka", 6, 8);
     let swapped = Tensor::from_slice(&[1i64, 0, 2, 3, 4, 5]);
     let (b, a) = (PairFeatures::of(&a.index_select(0, &swapped)).unwrap(), PairFeatures::of(&a).unwrap());
-    let stats = nce(1.0, 0.0, Tile::new(4, 4)).stats(&a, &b, &[0..6]).unwrap();
+    let stats = nce(1.0, 0.0, Tile::new(4, 4)).stats(&a, &b, &one_lane(0..6)).unwrap();
     let want = Tensor::from_slice(&[0f32, 0.0, 1.0, 1.0, 1.0, 1.0]);
     assert_eq!(stats.hit_ab, want);
     assert_eq!(stats.hit_ba, want);
@@ -195,11 +200,11 @@ fn operands_may_be_columns_of_a_wider_matrix() {
 fn operands_that_do_not_fit_are_refused() {
     let loss = nce(1.0, 0.0, Tile::new(8, 8));
     let [a, b] = [rows("fa", 4, 8), rows("fb", 5, 8)].map(|side| PairFeatures::of(&side).unwrap());
-    let error = loss.stats(&a, &b, &[0..4]).unwrap_err();
+    let error = loss.stats(&a, &b, &one_lane(0..4)).unwrap_err();
     let want = "second operand of a contrastive term: expected shape that of the first, [rows, width] = [4, 8], \
                 found [5, 8]";
     assert_eq!(error.to_string(), want);
-    let error = loss.stats(&a, &a, &[2..6]).unwrap_err();
+    let error = loss.stats(&a, &a, &one_lane(2..6)).unwrap_err();
     assert!(error.to_string().contains("expected shape [at least 6, width], found [4, 8]"), "{error}");
 }
 

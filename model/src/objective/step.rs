@@ -88,7 +88,7 @@ impl<'a> Step<'a> {
                     Scope::Lane => {
                         let of_lane = |[a, b]: [Tensor; 2]| {
                             let (a, b) = (PairFeatures::of(&a)?, PairFeatures::of(&b)?);
-                            nce.stats(&a, &b, &[0..a.count()])
+                            nce.stats(&a, &b, std::slice::from_ref(&(0..a.count())))
                         };
                         self.by_lane(pairs, [a, b], of_lane)?
                     }
@@ -222,7 +222,7 @@ impl<'a> Step<'a> {
             let lse = [&ab, &ba].map(|lse| lse.narrow(0, lane.start, lane.end - lane.start));
             let n = lane.end - lane.start;
             let (a, b) = (PairFeatures::of(&a)?, PairFeatures::of(&b)?);
-            let mut grad = nce.grad([&a, &b], [&lse[0], &lse[1]], &[0..n])?;
+            let mut grad = nce.grad([&a, &b], [&lse[0], &lse[1]], std::slice::from_ref(&(0..n)))?;
             for part in [&mut grad.a, &mut grad.b, &mut grad.log_scale] {
                 let _ = part.f_mul_scalar_(n as f64 / pairs.count as f64)?;
             }
