@@ -61,6 +61,9 @@ fn main() {
     if nccl {
         println!("cargo:rustc-link-lib=torch_cuda");
         println!("cargo:rustc-link-lib=c10_cuda");
+        // torch's headers call CUDA's runtime inline; its wheel lies beside torch and has no unversioned name.
+        println!("cargo:rustc-link-search=native={}", beside(&libtorch, "cu13/lib").display());
+        println!("cargo:rustc-link-lib=dylib:+verbatim=libcudart.so.13");
     }
 }
 
@@ -125,11 +128,15 @@ fn forwarding_headers() -> PathBuf {
     root
 }
 
+/// A folder of NVIDIA's wheels, which lie beside torch in the same site-packages.
+fn beside(libtorch: &Path, folder: &str) -> PathBuf {
+    let real = libtorch.canonicalize().expect("LIBTORCH exists");
+    real.parent().expect("torch lies in site-packages").join("nvidia").join(folder)
+}
+
 /// The folders of CUDA and NCCL headers, beside torch in the same site-packages.
 fn cuda_headers(libtorch: &Path) -> Vec<PathBuf> {
-    let real = libtorch.canonicalize().expect("LIBTORCH exists");
-    let nvidia = real.parent().expect("torch lies in site-packages").join("nvidia");
-    let folders = [nvidia.join("cu13/include"), nvidia.join("cu13/include/cccl"), nvidia.join("nccl/include")];
+    let folders = ["cu13/include", "cu13/include/cccl", "nccl/include"].map(|folder| beside(libtorch, folder));
     for (folder, header) in folders.iter().zip(["cuda_runtime_api.h", "cuda", "nccl.h"]) {
         assert!(
             folder.join(header).exists(),
