@@ -10,11 +10,12 @@ use pixfleet_cluster::RunSpec;
 const OBJECT: &str = "run.toml";
 
 /// Keys that may change between two starts of one run.
-const NEUTRAL: [&str; 20] = [
+const NEUTRAL: [&str; 21] = [
     "run.store",
     "run.store_patience_ms",
     "data.url",
     "train.cache",
+    "train.recompute",
     "train.prefetch_steps",
     "train.min_workers",
     "train.max_workers",

@@ -10,7 +10,7 @@ pub use text::TextTower;
 pub use vision::{VisionSizes, VisionTower};
 
 use pixfleet_cluster::spec::terms::{Set, Temperature};
-use pixfleet_cluster::spec::{ModelSpec, Needs, PatchMapMask, Pool, PoolOrder};
+use pixfleet_cluster::spec::{ModelSpec, Needs, PatchMapMask, Pool, PoolOrder, Recompute};
 use tch::{Device, Kind, Tensor};
 
 use crate::error::ModelError;
@@ -176,6 +176,12 @@ pub struct CastModel<'m> {
 }
 
 impl CastModel<'_> {
+    /// The same, keeping of the towers' own blocks what `recompute` says.
+    #[must_use]
+    pub fn recomputing(self, recompute: Recompute) -> Self {
+        Self { own: self.own.recomputing(recompute), ..self }
+    }
+
     /// The features that a run needs, with the graph that it needs and no more: a crop that only teaches runs without
     /// one, and a map is made only if a region is pooled from it.
     ///

@@ -3,6 +3,7 @@
 #include "fused.cpp"
 #include "group.cpp"
 #include "lists.cpp"
+#include "recompute.cpp"
 #include "reducer.cpp"
 #include "settings.cpp"
 #include "store.cpp"

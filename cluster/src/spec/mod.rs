@@ -27,7 +27,7 @@ pub use model::{
 pub use needs::Needs;
 pub use optimizer::{OptimizerSpec, ScheduleSpec};
 pub use parse::{Problem, SpecError};
-pub use run::{Cache, CheckpointSpec, Precision, Reduce, RunSection, TrainSpec};
+pub use run::{Cache, CheckpointSpec, Precision, Recompute, Reduce, RunSection, TrainSpec};
 pub use spot::{SpotProvider, SpotSpec};
 
 use serde::{Deserialize, Serialize};

@@ -56,6 +56,17 @@ pub enum Cache {
     Graphs,
 }
 
+/// What of a tower's forward is made anew in backward. Losses and gradients are the same bits either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recompute {
+    /// Nothing.
+    None,
+    /// Every block but the last one, from its input, which alone is kept: a third more arithmetic, and the memory of one
+    /// block instead of all.
+    Blocks,
+}
+
 /// `[train]`: batch, lanes and membership.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -72,6 +83,8 @@ pub struct TrainSpec {
     pub gather: Precision,
     /// What a rank keeps of its lanes between forward and backward.
     pub cache: Cache,
+    /// What of the towers is made anew in backward.
+    pub recompute: Recompute,
     /// Steps that the feed reads ahead.
     pub prefetch_steps: u32,
     /// Fewer members than this do not train: the run checkpoints and waits.
@@ -112,6 +125,7 @@ impl Default for TrainSpec {
             reduce: Reduce::Fast,
             gather: Precision::Fp32,
             cache: Cache::Auto,
+            recompute: Recompute::None,
             prefetch_steps: 2,
             min_workers: 1,
             max_workers: 0,

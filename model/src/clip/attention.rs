@@ -18,7 +18,7 @@ pub(super) enum Sight {
 }
 
 /// Parameters of one block's attention.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Attention {
     head_width: i64,
     sight: Sight,

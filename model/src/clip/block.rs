@@ -10,7 +10,7 @@ use crate::layers::{LayerNorm, Linear, LinearInit};
 use crate::params::{Builder, Weights};
 
 /// Parameters of one block.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Block {
     norm1: LayerNorm,
     attention: Attention,

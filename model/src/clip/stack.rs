@@ -29,6 +29,10 @@ impl Stack {
 
     /// `x` [B, T, C] through all blocks but the last, and the last.
     pub(super) fn run(&self, w: &Weights<'_>, x: Tensor) -> (Tensor, &Block) {
-        (self.before.iter().fold(x, |x, block| block.forward(w, &x)), &self.last)
+        let through = |x: Tensor, block: &Block| {
+            let block = block.clone();
+            w.segment(&x, move |w, x| block.forward(w, x))
+        };
+        (self.before.iter().fold(x, through), &self.last)
     }
 }

@@ -10,7 +10,7 @@ use crate::layers::{LayerNorm, Linear, LinearInit};
 use crate::params::{Builder, Weights};
 
 /// Parameters of one block's attention. `k_proj` has no bias.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Attention {
     head_width: i64,
     q: Linear,

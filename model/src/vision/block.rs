@@ -10,7 +10,7 @@ use crate::layers::LayerNorm;
 use crate::params::{Builder, Weights};
 
 /// Parameters of one block.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Block {
     norm1: LayerNorm,
     attention: Attention,

@@ -8,7 +8,7 @@ use crate::layers::{LayerNorm, Linear, LinearInit};
 use crate::params::{Builder, Weights};
 
 /// Parameters of one block's MLP.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct SwiGlu {
     w1: Linear,
     w2: Linear,

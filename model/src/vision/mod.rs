@@ -75,7 +75,8 @@ impl Vision {
         let mut x = self.embed.forward(w, pixels, mask);
         let (last, before) = self.blocks.split_last().expect("a tower has at least one block");
         for block in before {
-            x = block.forward(w, &x, &self.rope);
+            let (block, rope) = (block.clone(), self.rope.shallow_clone());
+            x = w.segment(&x, move |w, x| block.forward(w, x, &rope));
         }
         let (class, map) = match (want_map, self.config.last_block) {
             (false, _) => (self.norm.forward(w, &last.forward_class(w, &x, &self.rope)), None),

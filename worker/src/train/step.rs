@@ -121,11 +121,12 @@ impl Core {
         step: Step,
         (scales, peers, clock): (Scales, &mut Peers<'_>, &mut Clock),
     ) -> Result<StepLoss, TrainError> {
-        let cast = self.model.cast(Compute::from(self.spec.train.precision));
+        let train = &self.spec.train;
+        let cast = self.model.cast(Compute::from(train.precision)).recomputing(train.recompute);
         let forward = |batch: &Batch| -> Result<Features, TrainError> {
             Ok(cast.encode(&inputs(batch, &self.needs, self.device)?, &self.needs)?)
         };
-        let mut cache = GraphCache::new(self.spec.train.cache, self.device, lanes.len());
+        let mut cache = GraphCache::new(train.cache, self.device, lanes.len());
         let mut features = Vec::with_capacity(lanes.len());
         for batch in lanes {
             features.push(if cache.keeps_another() { forward(batch)? } else { tch::no_grad(|| forward(batch))? });

@@ -254,6 +254,19 @@ fn features_and_graphs_are_the_same_bits() {
     }
 }
 
+/// Blocks that run twice likewise, in both towers and both arithmetics.
+#[test]
+fn recomputed_and_kept_blocks_are_the_same_bits() {
+    for precision in ["train.precision=fp32", "train.precision=bf16"] {
+        for preset in [&["loss.preset=\"default\""][..], &fgclip("loss.region=global")] {
+            let of = |recompute: &'static str| trained(2, &[preset, &[precision, recompute]].concat());
+            let kept = of("train.recompute=none");
+            assert!(kept[0].0[4] != kept[0].0[0], "five steps change something: {:?}", kept[0].0);
+            assert!(of("train.recompute=blocks") == kept, "{preset:?} {precision}");
+        }
+    }
+}
+
 /// Which slots hold an item, and what the step came to. The first step also reads the temperatures.
 #[test]
 fn a_step_reads_the_device_twice() {
