@@ -116,9 +116,12 @@ fn vector_kernels(include: &Path) {
     }
 }
 
-/// Writes the forwarding headers and returns their folder.
+/// Writes the forwarding headers, and the kernels of GPUs as a string; returns their folder.
 fn forwarding_headers() -> PathBuf {
     let root = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("forwarding");
+    fs::create_dir_all(&root).expect("OUT_DIR is writable");
+    let source = fs::read_to_string("cpp/kernels/gpu.cu").expect("the kernels are there");
+    fs::write(root.join("gpu_source.inc"), format!("R\"cuda({source})cuda\"\n")).expect("OUT_DIR is writable");
     for (header, ours) in FORWARDED {
         let path = root.join(header);
         let folder = path.parent().expect("a header lies in a folder");

@@ -1,5 +1,5 @@
-//! Elementwise chains of the towers: one pass on a CPU, where the shim has a kernel, and the composition of libtorch's
-//! operations that it equals everywhere else. Sums, roots and products within a chain are fp32.
+//! Elementwise chains of the towers: one pass where the shim has a kernel, on CPUs and newer GPUs, and the composition of
+//! libtorch's operations that it equals everywhere else. Sums, roots and products within a chain are fp32.
 
 use pixfleet_shim::Failure;
 use pixfleet_shim::kernels::{self, Heads};
@@ -16,36 +16,36 @@ pub(crate) type NormLeaves<'a> = [&'a Tensor; 2];
 
 /// Layer norm over the last dimension of `x` [.., width], any float dtype -> the same shape in `dtype`.
 pub(crate) fn norm(w: &Weights<'_>, x: &Tensor, leaves: NormLeaves<'_>, eps: f64, dtype: Kind) -> Tensor {
-    if w.device().is_cuda() {
-        return composed::norm(x, leaves, eps, dtype);
+    if kernels::run_on(w.device()) {
+        return done(kernels::norm(x, leaves, eps, dtype == Kind::BFloat16));
     }
-    done(kernels::norm(x, leaves, eps, dtype == Kind::BFloat16))
+    composed::norm(x, leaves, eps, dtype)
 }
 
 /// `gated` [.., 2 stride] holds gates and values of `width` numbers, filled up to `stride` -> the layer norm of
 /// `silu(gate) value` [.., stride], zeros behind `width`.
 pub(crate) fn swiglu_norm(w: &Weights<'_>, gated: &Tensor, leaves: NormLeaves<'_>, eps: f64) -> Tensor {
-    if w.device().is_cuda() {
-        return composed::swiglu_norm(gated, leaves, eps);
+    if kernels::run_on(w.device()) {
+        return done(kernels::swiglu_norm(gated, leaves, eps));
     }
-    done(kernels::swiglu_norm(gated, leaves, eps))
+    composed::swiglu_norm(gated, leaves, eps)
 }
 
 /// `x` [B, T, parts heads width] -> its parts, each [B, heads, T, width] in attention's dtype; the first `turned` of them
 /// rotated by `factors` ([`rope::factors`]).
 pub(crate) fn heads(w: &Weights<'_>, x: &Tensor, heads: Heads, factors: Option<&Tensor>) -> Vec<Tensor> {
     let dtype = w.attention_dtype();
-    let parts = if w.device().is_cuda() {
-        composed::heads(x, heads, factors, dtype)
-    } else {
+    let parts = if kernels::run_on(w.device()) {
         done(kernels::split_heads(x, factors, heads, dtype == Kind::BFloat16))
+    } else {
+        composed::heads(x, heads, factors, dtype)
     };
     parts.iter().map(|part| part.transpose(1, 2)).collect()
 }
 
 /// `x sigmoid(1.702 x)`.
 pub(crate) fn quick_gelu(w: &Weights<'_>, x: &Tensor) -> Tensor {
-    if w.device().is_cuda() { composed::quick_gelu(x) } else { done(kernels::quick_gelu(x)) }
+    if kernels::run_on(w.device()) { done(kernels::quick_gelu(x)) } else { composed::quick_gelu(x) }
 }
 
 /// As tch's own operations do: shapes were checked where tensors came in, and what is left is a device that fails.

@@ -158,6 +158,19 @@ pub enum TextItems {
     Tokens(TokenIds),
 }
 
+impl TextItems {
+    /// The same numbers once more.
+    #[must_use]
+    pub fn shallow_clone(&self) -> Self {
+        match self {
+            Self::Vectors(vectors) => Self::Vectors(vectors.shallow_clone()),
+            Self::Tokens(TokenIds { ids, lengths }) => {
+                Self::Tokens(TokenIds { ids: ids.shallow_clone(), lengths: lengths.clone() })
+            }
+        }
+    }
+}
+
 /// [k, L] token ids on the host, i64, each row filled up behind its end; and how many of a row count.
 #[derive(Debug)]
 pub struct TokenIds {

@@ -7,6 +7,7 @@
 pub mod bert;
 pub mod clip;
 pub mod error;
+pub mod flops;
 mod fused;
 pub mod host;
 pub mod items;
@@ -23,6 +24,7 @@ pub mod towers;
 pub mod vision;
 
 pub use error::ModelError;
+pub use flops::Flops;
 pub use items::{BySet, Features, Inputs, Items, Slots, TextItems, TokenIds};
 pub use layers::{LayerNorm, Linear, l2_normalize};
 pub use params::{Compute, ParamId, Params, Weights};

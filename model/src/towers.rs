@@ -7,6 +7,7 @@ mod vision;
 mod tests;
 
 pub use text::TextTower;
+pub(crate) use text::text_is_frozen;
 pub use vision::{VisionSizes, VisionTower};
 
 use pixfleet_cluster::spec::terms::{Set, Temperature};
@@ -14,7 +15,7 @@ use pixfleet_cluster::spec::{ModelSpec, Needs, PatchMapMask, Pool, PoolOrder, Re
 use tch::{Device, Kind, Tensor};
 
 use crate::error::ModelError;
-use crate::host::read;
+use crate::host::{put, read};
 use crate::items::{BySet, Features, Inputs, Items, Slots};
 use crate::layers::l2_normalize;
 use crate::objective::Scales;
@@ -60,7 +61,7 @@ impl Model {
         let text = TextTower::new(spec, needs, sizes.embed(), &mut root);
         params.set_trainable(|role| match role.group {
             ParamGroup::Temperature => scale.trainable,
-            ParamGroup::Text => !text::frozen(spec),
+            ParamGroup::Text => !text_is_frozen(spec),
             ParamGroup::Vision { .. } | ParamGroup::Alpha => true,
         });
         Self { params, teacher: None, vision, text, temperatures, spec: spec.clone() }
@@ -212,7 +213,7 @@ impl CastModel<'_> {
         *sets.entry(Set::Image) = Some(Items { features: main.image, slots: Slots::all(rows, 1) });
         if let Some(map) = &map {
             let slots = slots_of(inputs, Set::Region)?.clone();
-            let features = self.regions(map, (inputs, &slots), needs);
+            let features = self.regions(map, (inputs, &slots), needs)?;
             *sets.entry(Set::Region) = Some(Items { features, slots });
         }
         for set in needs.texts() {
@@ -229,7 +230,7 @@ impl CastModel<'_> {
     fn crop(&self, w: &Weights<'_>, inputs: &Inputs, set: Set, image: &Tensor) -> Result<Items, ModelError> {
         let slots = slots_of(inputs, set)?.clone();
         let pixels = inputs.crop_pixels.as_ref().ok_or(missing_crop())?;
-        let valid = Tensor::from_slice(slots.valid()).f_to_device(pixels.device())?;
+        let valid = put(&Tensor::from_slice(slots.valid()), pixels.device())?;
         let counting =
             |all: &Tensor| if slots.is_full() { Ok(all.shallow_clone()) } else { all.f_index_select(0, &valid) };
         let features = if slots.count() == 0 {
@@ -242,11 +243,11 @@ impl CastModel<'_> {
     }
 
     /// v_r [regions, D] from the map [n, C, h, w] of the images that own them.
-    fn regions(&self, map: &Tensor, (inputs, slots): (&Inputs, &Slots), needs: &Needs) -> Tensor {
+    fn regions(&self, map: &Tensor, (inputs, slots): (&Inputs, &Slots), needs: &Needs) -> Result<Tensor, ModelError> {
         let (vision, w) = (&self.model.vision, &self.own);
         let (h, width) = (map.size()[2], map.size()[3]);
         let every = slots.is_full() && slots.per_row() == 1;
-        let owners = (!every).then(|| Tensor::from_slice(&slots.owners()).to_device(map.device()));
+        let owners = (!every).then(|| put(&Tensor::from_slice(&slots.owners()), map.device())).transpose()?;
         let of_owners = |rows: &Tensor| match &owners {
             Some(owners) => rows.index_select(0, owners),
             None => rows.shallow_clone(),
@@ -258,13 +259,13 @@ impl CastModel<'_> {
                 mask_weights(&of_owners(&mask), h, width)
             }
         };
-        match needs.pool_order {
+        Ok(match needs.pool_order {
             PoolOrder::PoolThenHead => vision.head_norm(w, &weighted_sum(&of_owners(&map.flatten(2, 3)), &weights)),
             PoolOrder::HeadThenPool => {
                 let patches = vision.head_norm(w, &map.flatten(2, 3).transpose(1, 2));
                 l2_normalize(&weighted_sum(&of_owners(&patches.transpose(1, 2)), &weights))
             }
-        }
+        })
     }
 }
 

@@ -1,10 +1,17 @@
-// CUDA streams, events and copies through c10's device-neutral guard: no CUDA header, no call into the runtime of ours.
-// So this compiles for CPUs too; there every function but the copy throws.
+// CUDA streams, events, copies and memory through c10's device-neutral interfaces, which compile for CPUs too: there every
+// function but the copy throws. What only CUDA's own headers have stands at the end.
 
 #include <memory>
+#include <stdexcept>
 
+#include <c10/core/CachingDeviceAllocator.h>
 #include <c10/core/Event.h>
 #include <c10/core/impl/VirtualGuardImpl.h>
+#ifdef USE_C10D_NCCL
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAFunctions.h>
+#include <cuda_runtime_api.h>
+#endif
 
 #include "shim.hpp"
 
@@ -36,6 +43,16 @@ static pf_stream packed(const c10::Stream& stream) {
 
 char* pf_set_device(int device) {
   return pf::guarded([&] { guard().setDevice(cuda(device)); });
+}
+
+// The most bytes that tensors held since the last call.
+char* pf_take_peak_memory(int device, int64_t* out) {
+  return pf::guarded([&] {
+    auto* allocator = c10::getDeviceAllocator(c10::DeviceType::CUDA);
+    const auto index = static_cast<c10::DeviceIndex>(device);
+    *out = allocator->getDeviceStats(index).allocated_bytes[0].peak;
+    allocator->resetPeakStats(index);
+  });
 }
 
 char* pf_stream_new(int device, pf_stream* out) {
@@ -85,6 +102,31 @@ char* pf_pinned_copy(const at::Tensor* host, at::Tensor** out) {
   return pf::guarded([&] {
     at::NoGradGuard no_grad;
     *out = new at::Tensor(host->detach().contiguous().pin_memory());
+  });
+}
+
+// Writes at most `len` characters.
+char* pf_device_name(int device, char* out, size_t len) {
+  return pf::guarded([&] {
+#ifdef USE_C10D_NCCL
+    cudaDeviceProp facts{};
+    C10_CUDA_CHECK(cudaGetDeviceProperties(&facts, device));
+    std::strncpy(out, facts.name, len);
+#else
+    (void)device, (void)out, (void)len;
+    throw std::runtime_error("built without CUDA");
+#endif
+  });
+}
+
+// From now on every wait for a GPU is a warning on standard error.
+char* pf_tell_waits() {
+  return pf::guarded([] {
+#ifdef USE_C10D_NCCL
+    c10::cuda::warning_state().set_sync_debug_mode(c10::cuda::SyncDebugMode::L_WARN);
+#else
+    throw std::runtime_error("built without CUDA");
+#endif
   });
 }
 

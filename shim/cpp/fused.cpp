@@ -1,4 +1,4 @@
-// The kernels of kernels.hpp on tensors, as autograd functions. CPU tensors of fp32 or bf16.
+// The kernels of kernels.hpp, and of gpu.hpp, on tensors, as autograd functions. Tensors are fp32 or bf16.
 //
 // Gradients of a norm's weight and bias are summed by blocks of rows whose borders depend on the number of rows alone: the
 // same bits with any number of threads.
@@ -7,6 +7,7 @@
 #include <ATen/Version.h>
 #include <torch/csrc/autograd/custom_function.h>
 
+#include "gpu.hpp"
 #include "kernels/kernels.hpp"
 #include "shim.hpp"
 
@@ -39,10 +40,25 @@ const pf::kernels::Table& table() {
   return chosen;
 }
 
+// What a build without CUDA leaves out is not compiled in: nothing calls it.
+template <class OnGpu, class OnCpu>
+auto where(const at::Tensor& x, const OnGpu& on_gpu, const OnCpu& on_cpu) {
+#ifdef USE_C10D_NCCL
+  if (x.is_cuda()) {
+    return on_gpu();
+  }
+#endif
+  return on_cpu();
+}
+
+bool has_kernels(const at::Tensor& x) {
+  return where(x, [&] { return pf::gpu::can(x.get_device()); }, [&] { return x.is_cpu(); });
+}
+
 at::Tensor checked(const at::Tensor& x, const char* what) {
   TORCH_CHECK(
-      x.is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16), what,
-      ": expected fp32 or bf16 on the CPU, found ", x.scalar_type(), " on ", x.device());
+      has_kernels(x) && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kBFloat16), what,
+      ": expected fp32 or bf16 on a CPU or a GPU with kernels, found ", x.scalar_type(), " on ", x.device());
   return x.contiguous();
 }
 
@@ -66,7 +82,7 @@ struct Rows {
   int64_t count;
 
   Rows(at::Tensor weight_, at::Tensor bias_, int64_t count_, double eps)
-      : Rows(weight_, bias_, at::empty({count_}, at::kFloat), at::empty({count_}, at::kFloat), eps) {}
+      : Rows(weight_, bias_, at::empty({count_}, weight_.options()), at::empty({count_}, weight_.options()), eps) {}
 
   Rows(at::Tensor weight_, at::Tensor bias_, at::Tensor mean_, at::Tensor rstd_, double eps)
       : weight(std::move(weight_)), bias(std::move(bias_)), mean(std::move(mean_)), rstd(std::move(rstd_)) {
@@ -77,6 +93,10 @@ struct Rows {
     norm = {weight.numel(), eps, weight.const_data_ptr<float>(), bias.const_data_ptr<float>(),
             mean.mutable_data_ptr<float>(), rstd.mutable_data_ptr<float>()};
     count = mean.numel();
+  }
+
+  pf::gpu::Norm on_gpu() const {
+    return {weight, bias, mean, rstd, norm.eps};
   }
 
   // Calls body(sums, first, end) for blocks of rows; the sums of all blocks, [2, width].
@@ -102,8 +122,10 @@ struct FusedNorm : Function<FusedNorm> {
     const auto x = checked(input, "norm");
     TORCH_CHECK(x.dim() > 0 && x.size(-1) == weight.numel(), "norm: the last dimension of ", x.sizes(), " is not that of ", weight.sizes());
     Rows rows(weight, bias, x.numel() / std::max<int64_t>(1, weight.numel()), eps);
-    auto y = at::empty(x.sizes(), bf16 ? at::kBFloat16 : at::kFloat);
-    by_rows(rows.count, rows.norm.width, [&](int64_t first, int64_t end) { table().norm(rows.norm, in(x), out(y), first, end); });
+    auto y = at::empty(x.sizes(), x.options().dtype(bf16 ? at::kBFloat16 : at::kFloat));
+    where(x, [&] { pf::gpu::norm(rows.on_gpu(), x, y); }, [&] {
+      by_rows(rows.count, rows.norm.width, [&](int64_t first, int64_t end) { table().norm(rows.norm, in(x), out(y), first, end); });
+    });
     context->save_for_backward({x, weight, bias, rows.mean, rows.rstd});
     context->saved_data["eps"] = eps;
     return y;
@@ -114,8 +136,10 @@ struct FusedNorm : Function<FusedNorm> {
     const auto &x = saved[0], dy = grads[0].contiguous();
     const Rows rows(saved[1], saved[2], saved[3], saved[4], context->saved_data["eps"].toDouble());
     auto dx = at::empty_like(x);
-    const auto sums = rows.summed([&](pf::kernels::NormSums sums, int64_t first, int64_t end) {
-      table().norm_back(rows.norm, in(x), in(dy), out(dx), sums, first, end);
+    const auto sums = where(x, [&] { return pf::gpu::norm_back(rows.on_gpu(), x, dy, dx); }, [&] {
+      return rows.summed([&](pf::kernels::NormSums sums, int64_t first, int64_t end) {
+        table().norm_back(rows.norm, in(x), in(dy), out(dx), sums, first, end);
+      });
     });
     return {dx, sums[0], sums[1], {}, {}};
   }
@@ -133,8 +157,10 @@ struct SwigluNorm : Function<SwigluNorm> {
     auto sizes = gated.sizes().vec();
     sizes.back() = stride;
     auto y = at::empty(sizes, gated.options());
-    by_rows(rows.count, 2 * stride, [&](int64_t first, int64_t end) {
-      table().swiglu_norm(rows.norm, stride, in(gated), out(y), first, end);
+    where(gated, [&] { pf::gpu::swiglu_norm(rows.on_gpu(), gated, y); }, [&] {
+      by_rows(rows.count, 2 * stride, [&](int64_t first, int64_t end) {
+        table().swiglu_norm(rows.norm, stride, in(gated), out(y), first, end);
+      });
     });
     context->save_for_backward({gated, weight, bias, rows.mean, rows.rstd});
     context->saved_data["eps"] = eps;
@@ -146,8 +172,10 @@ struct SwigluNorm : Function<SwigluNorm> {
     const auto &gated = saved[0], dy = grads[0].contiguous();
     const Rows rows(saved[1], saved[2], saved[3], saved[4], context->saved_data["eps"].toDouble());
     auto dgated = at::empty_like(gated);
-    const auto sums = rows.summed([&](pf::kernels::NormSums sums, int64_t first, int64_t end) {
-      table().swiglu_norm_back(rows.norm, dy.size(-1), in(gated), in(dy), out(dgated), sums, first, end);
+    const auto sums = where(gated, [&] { return pf::gpu::swiglu_norm_back(rows.on_gpu(), gated, dy, dgated); }, [&] {
+      return rows.summed([&](pf::kernels::NormSums sums, int64_t first, int64_t end) {
+        table().swiglu_norm_back(rows.norm, dy.size(-1), in(gated), in(dy), out(dgated), sums, first, end);
+      });
     });
     return {dgated, sums[0], sums[1], {}};
   }
@@ -168,13 +196,15 @@ struct SplitHeads : Function<SplitHeads> {
     const int64_t heads = x.size(2) / (parts * width);
     variable_list split(parts);
     for (auto& part : split) {
-      part = at::empty({x.size(0), x.size(1), heads, width}, bf16 ? at::kBFloat16 : at::kFloat);
+      part = at::empty({x.size(0), x.size(1), heads, width}, x.options().dtype(bf16 ? at::kBFloat16 : at::kFloat));
     }
-    const auto layout = layout_of(turn, {x.size(1), parts, heads, width, turned, nullptr});
-    Out to[pf::kernels::kMostParts];
-    std::transform(split.begin(), split.end(), to, out);
-    by_rows(x.size(0) * x.size(1), x.size(2), [&](int64_t first, int64_t end) {
-      table().split(layout, in(x), to, first, end);
+    where(x, [&] { pf::gpu::split(x, split, turn, turned); }, [&] {
+      const auto layout = layout_of(turn, {x.size(1), parts, heads, width, turned, nullptr});
+      Out to[pf::kernels::kMostParts];
+      std::transform(split.begin(), split.end(), to, out);
+      by_rows(x.size(0) * x.size(1), x.size(2), [&](int64_t first, int64_t end) {
+        table().split(layout, in(x), to, first, end);
+      });
     });
     context->save_for_backward({turn});
     context->saved_data["turned"] = turned;
@@ -187,13 +217,16 @@ struct SplitHeads : Function<SplitHeads> {
     const auto dtype = static_cast<at::ScalarType>(context->saved_data["dtype"].toInt());
     const auto parts = static_cast<int64_t>(grads.size());
     const auto sizes = grads[0].sizes();
-    const auto layout = layout_of(turn, {sizes[1], parts, sizes[2], sizes[3], context->saved_data["turned"].toInt(), nullptr});
-    auto dx = at::empty({sizes[0], sizes[1], parts * sizes[2] * sizes[3]}, dtype);
-    In from[pf::kernels::kMostParts];
+    const int64_t turned = context->saved_data["turned"].toInt();
+    auto dx = at::empty({sizes[0], sizes[1], parts * sizes[2] * sizes[3]}, grads[0].options().dtype(dtype));
     std::transform(grads.begin(), grads.end(), grads.begin(), [](const auto& grad) { return grad.contiguous(); });
-    std::transform(grads.begin(), grads.end(), from, in);
-    by_rows(sizes[0] * sizes[1], dx.size(2), [&](int64_t first, int64_t end) {
-      table().join(layout, from, out(dx), first, end);
+    where(dx, [&] { pf::gpu::join(dx, grads, turn, turned); }, [&] {
+      const auto layout = layout_of(turn, {sizes[1], parts, sizes[2], sizes[3], turned, nullptr});
+      In from[pf::kernels::kMostParts];
+      std::transform(grads.begin(), grads.end(), from, in);
+      by_rows(sizes[0] * sizes[1], dx.size(2), [&](int64_t first, int64_t end) {
+        table().join(layout, from, out(dx), first, end);
+      });
     });
     return {dx, {}, {}, {}, {}, {}};
   }
@@ -210,7 +243,9 @@ struct QuickGelu : Function<QuickGelu> {
   static at::Tensor forward(AutogradContext* context, const at::Tensor& input) {
     const auto x = checked(input, "quick_gelu");
     auto y = at::empty_like(x);
-    at::parallel_for(0, x.numel(), kGrain, [&](int64_t first, int64_t end) { table().quick_gelu(in(x), out(y), first, end); });
+    where(x, [&] { pf::gpu::quick_gelu(x, y); }, [&] {
+      at::parallel_for(0, x.numel(), kGrain, [&](int64_t first, int64_t end) { table().quick_gelu(in(x), out(y), first, end); });
+    });
     context->save_for_backward({x});
     return y;
   }
@@ -218,8 +253,10 @@ struct QuickGelu : Function<QuickGelu> {
   static variable_list backward(AutogradContext* context, variable_list grads) {
     const auto x = context->get_saved_variables()[0], dy = grads[0].contiguous();
     auto dx = at::empty_like(x);
-    at::parallel_for(0, x.numel(), kGrain, [&](int64_t first, int64_t end) {
-      table().quick_gelu_back(in(x), in(dy), out(dx), first, end);
+    where(x, [&] { pf::gpu::quick_gelu_back(x, dy, dx); }, [&] {
+      at::parallel_for(0, x.numel(), kGrain, [&](int64_t first, int64_t end) {
+        table().quick_gelu_back(in(x), in(dy), out(dx), first, end);
+      });
     });
     return {dx};
   }
@@ -256,6 +293,16 @@ char* pf_split_heads(
 // x sigmoid(1.702 x).
 char* pf_quick_gelu(const at::Tensor* x, at::Tensor** out) {
   return pf::guarded([&] { *out = new at::Tensor(QuickGelu::apply(*x)); });
+}
+
+// Whether a GPU has kernels for all of these.
+void pf_has_kernels(int device, int* has) {
+#ifdef USE_C10D_NCCL
+  *has = pf::gpu::can(device) ? 1 : 0;
+#else
+  (void)device;
+  *has = 0;
+#endif
 }
 
 } // extern "C"

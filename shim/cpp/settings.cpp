@@ -62,4 +62,9 @@ char* pf_deterministic(int on) {
   });
 }
 
+// cuDNN's attention makes a plan for every shape that is new to it.
+char* pf_attention_without_plans() {
+  return pf::guarded([] { at::globalContext().setSDPUseCuDNN(false); });
+}
+
 } // extern "C"

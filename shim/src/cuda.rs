@@ -1,8 +1,9 @@
-//! CUDA helpers that tch lacks, over `cpp/cuda.cpp`: pinned memory, copies that do not block, side streams and events.
+//! CUDA helpers that tch lacks, over `cpp/cuda.cpp`: pinned memory, copies that do not block, side streams and events, what a
+//! GPU is called and how much of its memory was in use.
 //!
 //! Invariant: without the `nccl` feature the same names exist and refuse; nothing silently runs on the CPU.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::marker::PhantomData;
 use std::ptr::NonNull;
 
@@ -12,6 +13,9 @@ use crate::{CxxTensor, Failure, HAS_NCCL, Message, WITHOUT_NCCL, check, own_tens
 
 unsafe extern "C" {
     fn pf_set_device(device: c_int) -> Message;
+    fn pf_device_name(device: c_int, out: *mut c_char, len: usize) -> Message;
+    fn pf_take_peak_memory(device: c_int, out: *mut i64) -> Message;
+    fn pf_tell_waits() -> Message;
     fn pf_stream_new(device: c_int, out: *mut Packed) -> Message;
     fn pf_stream_swap(stream: *const Packed, before: *mut Packed) -> Message;
     fn pf_event_record(device: c_int, out: *mut *mut c_void) -> Message;
@@ -37,6 +41,41 @@ pub fn set_current(device: Device) -> Result<(), Failure> {
     let index = index_of(device, "a current GPU")?;
     // SAFETY: a number.
     check(unsafe { pf_set_device(index) })
+}
+
+/// What a GPU calls itself.
+///
+/// # Errors
+/// [`WITHOUT_NCCL`], or a device that is no GPU or not there.
+pub fn name(device: Device) -> Result<String, Failure> {
+    let index = index_of(device, "a GPU's name")?;
+    let mut name: [c_char; 256] = [0; 256];
+    // SAFETY: room for so many characters, which lives for the call; the last one stays NUL.
+    check(unsafe { pf_device_name(index, name.as_mut_ptr(), name.len() - 1) })?;
+    // SAFETY: NUL-terminated, see above.
+    Ok(unsafe { CStr::from_ptr(name.as_ptr()) }.to_string_lossy().into_owned())
+}
+
+/// The most bytes that tensors held on a GPU since the last call.
+///
+/// # Errors
+/// [`WITHOUT_NCCL`], or a device that is no GPU or not there.
+pub fn take_peak_memory(device: Device) -> Result<u64, Failure> {
+    let index = index_of(device, "a GPU's memory")?;
+    let mut bytes = 0;
+    // SAFETY: an out-pointer that lives for the call.
+    check(unsafe { pf_take_peak_memory(index, &raw mut bytes) })?;
+    Ok(u64::try_from(bytes).unwrap_or(0))
+}
+
+/// Has libtorch write a warning to standard error whenever the host waits for a GPU: to find out where.
+///
+/// # Errors
+/// [`WITHOUT_NCCL`].
+pub fn tell_waits() -> Result<(), Failure> {
+    needs_nccl("telling of waits")?;
+    // SAFETY: no argument.
+    check(unsafe { pf_tell_waits() })
 }
 
 /// A copy of `host` in page-locked memory, from which the GPU copies without blocking.

@@ -1,9 +1,12 @@
-//! Elementwise chains of the towers in one pass each, over `cpp/fused.cpp`, as autograd functions on the CPU: fp32 or bf16
+//! Elementwise chains of the towers in one pass each, over `cpp/fused.cpp`, as autograd functions on CPUs and GPUs: fp32 or bf16
 //! in and out, sums and roots in fp32. What they compute is stated where they are used, by the composition that they
 //! replace and are tested against (`pixfleet_model::fused`).
 
-use tch::Tensor;
+use std::ffi::c_int;
 
+use tch::{Device, Tensor};
+
+use crate::cuda::gpu_number;
 use crate::{CxxTensor, Failure, Message, check, own_tensor, tensor_ptr};
 
 unsafe extern "C" {
@@ -31,7 +34,25 @@ unsafe extern "C" {
         bf16: i32,
         out: *mut *mut CxxTensor,
     ) -> Message;
+    fn pf_has_kernels(device: c_int, has: *mut c_int);
     fn pf_quick_gelu(x: *const CxxTensor, out: *mut *mut CxxTensor) -> Message;
+}
+
+/// Whether there are kernels for tensors on `device`: on every CPU, and on GPUs from compute capability 8.0 on.
+#[must_use]
+pub fn run_on(device: Device) -> bool {
+    match device {
+        Device::Cpu => true,
+        Device::Cuda(index) => {
+            let mut has = 0;
+            // SAFETY: a number, and an out-pointer that lives for the call.
+            gpu_number(index).is_ok_and(|index| unsafe {
+                pf_has_kernels(index, &raw mut has);
+                has != 0
+            })
+        }
+        _ => false,
+    }
 }
 
 /// Layer norm of `x` [.., width] by `weight` and `bias`, fp32 [width]: [.., width], bf16 if asked, else fp32.

@@ -13,6 +13,7 @@ pub mod cuda;
 pub mod group;
 pub mod kernels;
 pub mod lists;
+pub mod profile;
 pub mod recompute;
 pub mod reducer;
 pub mod settings;

@@ -7,6 +7,7 @@ use crate::{Failure, Message, check};
 unsafe extern "C" {
     fn pf_settle_environment() -> Message;
     fn pf_deterministic(on: c_int) -> Message;
+    fn pf_attention_without_plans() -> Message;
 }
 
 /// Gives the process the settings of c10d that its groups need, each unless the environment has it already. Groups do so
@@ -27,6 +28,16 @@ pub fn settle_environment() -> Result<(), Failure> {
 pub fn deterministic(on: bool) -> Result<(), Failure> {
     // SAFETY: a number.
     check(unsafe { pf_deterministic(c_int::from(on)) })
+}
+
+/// Attention on GPUs by kernels that take any shape at once. cuDNN's made a plan for every new one, in about 100 ms forward and
+/// as much backward (LOG.md), and a step's crops and texts are seldom as many as the last one's.
+///
+/// # Errors
+/// None is known.
+pub fn attention_without_plans() -> Result<(), Failure> {
+    // SAFETY: no arguments.
+    check(unsafe { pf_attention_without_plans() })
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use tch::{Device, Kind, Tensor};
 
 use super::config::ClipTextConfig;
 use crate::error::ModelError;
+use crate::host::put;
 
 /// Checked texts.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ impl CheckedIds {
         if facts[2] == 0 {
             return Err(ModelError::NoEndOfText { row: first(&has_end.logical_not()), eot: config.eot });
         }
-        Ok(Self { ids: ids.narrow(1, 0, facts[3] + 1).to_device(device), ends: ends.to_device(device) })
+        Ok(Self { ids: put(&ids.narrow(1, 0, facts[3] + 1), device)?, ends: put(&ends, device)? })
     }
 
     /// No text is well; a text without tokens has no end.

@@ -1,16 +1,23 @@
 //! Each kernel against its composition, values and gradients: 1e-5 in fp32, 1e-2 in bf16 (of the largest element), at the
-//! towers' widths and at some that fill no vector.
+//! towers' widths and at some that fill no vector; on the CPU, and on a GPU where there is one (`make gpu-check`).
 
 use tch::{Device, Kind, Tensor};
 
 use super::*;
 use crate::testing::hash_fill;
 
+/// Every device that has kernels.
+fn devices() -> Vec<Device> {
+    let gpu = pixfleet_shim::cuda::is_available().then_some(Device::Cuda(0));
+    std::iter::once(Device::Cpu).chain(gpu).filter(|device| kernels::run_on(*device)).collect()
+}
+
 /// Values of `run` and gradients on `inputs` under a pull that differs from number to number.
 fn run(inputs: &[Tensor], run: impl Fn(&[Tensor]) -> Vec<Tensor>) -> (Vec<Tensor>, Vec<Tensor>) {
     let leaves: Vec<Tensor> = inputs.iter().map(|t| t.detach().copy().set_requires_grad(true)).collect();
     let out = run(&leaves);
-    let pulled = out.iter().map(|t| (t.to_kind(Kind::Float) * hash_fill("pull", &t.size(), 1.0)).sum(Kind::Float));
+    let pull = |t: &Tensor| hash_fill("pull", &t.size(), 1.0).to_device(t.device());
+    let pulled = out.iter().map(|t| (t.to_kind(Kind::Float) * pull(t)).sum(Kind::Float));
     pulled.sum::<Tensor>().backward();
     (out.iter().map(Tensor::detach).collect(), leaves.iter().map(Tensor::grad).collect())
 }
@@ -23,13 +30,17 @@ fn assert_same(
     composed: impl Fn(&[Tensor]) -> Vec<Tensor>,
 ) {
     let most = if dtype == Kind::Float { 1e-5 } else { 1e-2 };
-    let (got, want) = (run(inputs, fused), run(inputs, composed));
-    let pairs = got.0.iter().zip(&want.0).chain(got.1.iter().zip(&want.1));
-    for (at, (got, want)) in pairs.enumerate() {
-        assert_eq!((got.kind(), got.size()), (want.kind(), want.size()), "{what} {dtype:?}: tensor {at}");
-        let [got, want] = [got, want].map(|t| t.to_kind(Kind::Double));
-        let (gap, peak) = ((got - &want).abs().max().double_value(&[]), want.abs().max().double_value(&[]));
-        assert!(peak > 0.0 && gap <= most * peak, "{what} {dtype:?}: tensor {at} differs by {gap} of {peak}");
+    for device in devices() {
+        let inputs: Vec<Tensor> = inputs.iter().map(|t| t.to_device(device)).collect();
+        let (got, want) = (run(&inputs, &fused), run(&inputs, &composed));
+        let pairs = got.0.iter().zip(&want.0).chain(got.1.iter().zip(&want.1));
+        for (at, (got, want)) in pairs.enumerate() {
+            let what = format!("{what} {dtype:?} on {device:?}: tensor {at}");
+            assert_eq!((got.kind(), got.size()), (want.kind(), want.size()), "{what}");
+            let [got, want] = [got, want].map(|t| t.to_kind(Kind::Double));
+            let (gap, peak) = ((got - &want).abs().max().double_value(&[]), want.abs().max().double_value(&[]));
+            assert!(peak > 0.0 && gap <= most * peak, "{what} differs by {gap} of {peak}");
+        }
     }
 }
 
@@ -83,13 +94,13 @@ fn heads_are_their_composition() {
         for dtype in DTYPES {
             let heads = Heads { parts, width: 64, turned };
             let x = hash_fill("x", &[2, 37, 64 * 3 * parts as i64], 1.0).to_kind(dtype);
-            let factors = (turned > 0).then_some(&factors);
+            let factors = |t: &Tensor| (turned > 0).then(|| factors.to_device(t.device()));
             assert_same(
                 &format!("{heads:?}"),
                 dtype,
                 &[x],
-                |t| done(kernels::split_heads(&t[0], factors, heads, false)),
-                |t| composed::heads(&t[0], heads, factors, Kind::Float),
+                |t| done(kernels::split_heads(&t[0], factors(&t[0]).as_ref(), heads, false)),
+                |t| composed::heads(&t[0], heads, factors(&t[0]).as_ref(), Kind::Float),
             );
         }
     }
@@ -132,7 +143,7 @@ fn what_does_not_fit_is_refused() {
     let error = refused(kernels::norm(&x.narrow(1, 0, 7), [&weight, &bias], 1e-6, false));
     assert!(error.contains("norm: the last dimension of [2, 7] is not that of [8]"), "{error}");
     let error = refused(kernels::norm(&x.to_kind(Kind::Double), [&weight, &bias], 1e-6, false));
-    assert!(error.contains("norm: expected fp32 or bf16 on the CPU, found Double"), "{error}");
+    assert!(error.contains("norm: expected fp32 or bf16 on a CPU or a GPU with kernels, found Double"), "{error}");
     let error = refused(kernels::swiglu_norm(&x, [&weight, &bias], 1e-6));
     assert!(error.contains("gates and values of 8 numbers do not fit into [2, 8]"), "{error}");
     let heads = Heads { parts: 2, width: 3, turned: 0 };

@@ -8,7 +8,7 @@ use tch::{Device, Kind as Dtype, Tensor};
 use super::Leaves;
 use super::pairs::Pairs;
 use crate::ModelError;
-use crate::host::read;
+use crate::host::{put, read};
 use crate::items::BySet;
 use crate::loss::PairFeatures;
 
@@ -91,7 +91,7 @@ fn dense(leaves: &Leaves, set: Set) -> Result<Tensor, ModelError> {
         feature
     } else {
         let mut rows = Tensor::f_zeros([slots.rows() * slots.per_row(), d], (Dtype::Float, feature.device()))?;
-        let index = Tensor::from_slice(slots.valid()).f_to_device(feature.device())?;
+        let index = put(&Tensor::from_slice(slots.valid()), feature.device())?;
         rows.f_index_copy_(0, &index, &feature)?
     };
     Ok(rows.f_reshape([slots.rows(), slots.per_row() * d])?)
@@ -105,7 +105,7 @@ fn flagged(leaves: &Leaves, set: Set) -> Result<Tensor, ModelError> {
     for &slot in slots.valid() {
         flags[slot as usize] = 1.0;
     }
-    let flags = Tensor::from_slice(&flags).f_to_device(items.features.device())?;
+    let flags = put(&Tensor::from_slice(&flags), items.features.device())?;
     Ok(flags.f_reshape([slots.rows(), slots.per_row()])?)
 }
 

@@ -8,6 +8,7 @@ use tch::{Device, Kind as Dtype, Tensor};
 
 use super::Leaves;
 use crate::ModelError;
+use crate::host::put;
 
 /// See the module. A *pair* is a slot that is valid in both sets; pairs are in global order.
 #[derive(Debug)]
@@ -51,7 +52,7 @@ impl Pairs {
         let lanes = lanes.collect();
         let index = |chosen: Vec<i64>, of: i64| -> Result<Option<Tensor>, ModelError> {
             let every = chosen.len() as i64 == of;
-            Ok(if every { None } else { Some(Tensor::from_slice(&chosen).f_to_device(device)?) })
+            Ok(if every { None } else { Some(put(&Tensor::from_slice(&chosen), device)?) })
         };
         let places = |slots: &[i64]| -> Vec<i64> {
             own_slots.iter().filter_map(|slot| slots.binary_search(slot).ok()).map(|i| i as i64).collect()

@@ -7,6 +7,7 @@ use tch::{Kind, Tensor};
 
 use crate::clip::{ClipText, ClipTextConfig, TextPath};
 use crate::error::ModelError;
+use crate::host::put;
 use crate::items::{TextItems, TokenIds};
 use crate::params::{Builder, ParamGroup, Weights};
 use crate::text_proj::TextProj;
@@ -91,7 +92,7 @@ fn by_length(clip: &ClipText, w: &Weights<'_>, texts: &TokenIds, path: TextPath)
     let buckets = order.chunk_by(|&a, &b| (lengths[a as usize] - 1) / BUCKET == (lengths[b as usize] - 1) / BUCKET);
     let cut = |bucket: &[i64]| {
         let longest = bucket.iter().map(|&i| lengths[i as usize]).max().unwrap_or(1);
-        let index = Tensor::from_slice(bucket).f_to_device(texts.ids.device())?;
+        let index = Tensor::from_slice(bucket);
         texts.ids.f_index_select(0, &index)?.f_narrow(1, 0, longest)
     };
     let buckets = buckets.map(cut).collect::<Result<Vec<_>, _>>()?;
@@ -106,11 +107,11 @@ fn by_length(clip: &ClipText, w: &Weights<'_>, texts: &TokenIds, path: TextPath)
         places[text as usize] = place;
     }
     let features = Tensor::f_cat(&features, 0)?;
-    Ok(features.f_index_select(0, &Tensor::from_slice(&places).f_to_device(features.device())?)?)
+    Ok(features.f_index_select(0, &put(&Tensor::from_slice(&places), features.device())?)?)
 }
 
 /// Whether the text tower is frozen in this run.
-pub(super) fn frozen(spec: &ModelSpec) -> bool {
+pub(crate) fn text_is_frozen(spec: &ModelSpec) -> bool {
     match spec.text {
         TextPreset::Adapter => spec.text_proj.frozen,
         TextPreset::TinyClip | TextPreset::ClipB16 | TextPreset::ClipL14 => spec.text_clip.frozen,

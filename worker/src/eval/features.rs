@@ -6,6 +6,7 @@ use crate::pixels;
 use crate::train::inputs::text_items;
 use anyhow::{Result, anyhow};
 use pixfleet_cluster::spec::terms::Set;
+use pixfleet_model::host::put;
 use pixfleet_model::{Compute, Model, TextItems, Weights};
 use pixfleet_shards::batch::BatchTexts;
 use pixfleet_shards::sample::{RegionView, SampleConfig, TextSource, Views, views};
@@ -101,7 +102,7 @@ impl FeatureJob<'_> {
             let w = model.params.weights(Compute::FP32);
             let views = || chunk.iter().map(|r| &r.seen);
             let bytes: Vec<u8> = views().flat_map(|v| v.pixels.iter().copied()).collect();
-            let pixels = pixels::images(&bytes, s, device)?;
+            let pixels = pixels::images(&put(&pixels::planes(&bytes, 3, s)?, device)?)?;
             let full = self.config.data.full_mask_value;
             let ones = Tensor::full([pixels.size()[0], 1, s, s], full, (Kind::Float, device));
             let full = rows_of(&image_features(model, &w, &pixels, &ones)?)?;
@@ -109,7 +110,7 @@ impl FeatureJob<'_> {
             let owner = Tensor::from_slice(&owner).to_device(device);
             let shown = |of: fn(&RegionView) -> &Vec<u8>| -> Result<Vec<Vec<f32>>> {
                 let bytes: Vec<u8> = views().flat_map(|v| &v.regions).flat_map(|r| of(r).iter().copied()).collect();
-                let masks = pixels::masks(&bytes, &[], s, device)?;
+                let masks = pixels::masks(&put(&pixels::planes(&bytes, 1, s)?, device)?, &[])?;
                 rows_of(&image_features(model, &w, &pixels.index_select(0, &owner), &masks)?)
             };
             let mut masked = shown(|r| &r.mask)?.into_iter();

@@ -118,6 +118,16 @@ pub(crate) enum TrainError {
     /// A fault for tests that cannot be planned.
     #[error(transparent)]
     Fault(#[from] super::fault::BadFault),
+    /// A variable of the environment that cannot be read.
+    #[error("{name}={value}: expected {expected}")]
+    Variable {
+        /// Its name.
+        name: &'static str,
+        /// What it holds.
+        value: String,
+        /// What it should be.
+        expected: &'static str,
+    },
     /// The coordinator's order and what this rank holds contradict each other.
     #[error("ordered to start at step {ordered}, but this rank holds the state of step {held}")]
     OutOfStep {
@@ -186,6 +196,7 @@ impl TrainError {
             | Self::Weights { .. }
             | Self::Threads(_)
             | Self::Fault(_)
+            | Self::Variable { .. }
             | Self::OutOfStep { .. }
             | Self::TooManyRanks { .. }
             | Self::UploadCancelled(_)

@@ -1,4 +1,5 @@
-//! What `train.reduce = "exact"` asks of a device, and how an operation that cannot give it is told.
+//! What a device is told before anything is computed on it: above all what `train.reduce = "exact"` asks of it, and how an
+//! operation that cannot give that is told.
 
 use pixfleet_cluster::spec::Reduce;
 use pixfleet_shim::{cuda, settings};
@@ -12,6 +13,9 @@ const NONE: &str = " does not have a deterministic implementation";
 /// (`Context::alertCuBLASConfigNotDeterministic`).
 const WORKSPACE: &str = "this operation is not deterministic because it uses CuBLAS";
 
+/// Set to anything, it has every wait of the host for a GPU written to standard error.
+const WAITS_VARIABLE: &str = "PIXFLEET_TELL_WAITS";
+
 /// Readies `device` for this thread, before anything is computed on it. Kernels of the CPU give the same bits every time as
 /// it is; those of GPUs must be asked to.
 ///
@@ -21,6 +25,10 @@ pub(crate) fn prepare(device: Device, reduce: Reduce) -> Result<(), TrainError> 
     let Device::Cuda(_) = device else { return Ok(()) };
     let failed = |source| TrainError::Device { device: super::start::device_name(device), source };
     cuda::set_current(device).map_err(failed)?;
+    settings::attention_without_plans().map_err(failed)?;
+    if std::env::var_os(WAITS_VARIABLE).is_some() {
+        cuda::tell_waits().map_err(failed)?;
+    }
     match reduce {
         Reduce::Exact => settings::deterministic(true).map_err(failed),
         Reduce::Fast => Ok(()),

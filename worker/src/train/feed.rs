@@ -135,6 +135,11 @@ impl Feed {
         assert_eq!(batches.step, step, "the feed deals steps in order");
         Ok((batches, started.elapsed()))
     }
+
+    /// What [`Self::next`] would yield, if it need not be waited for. `None` is no end: `next` tells.
+    pub(crate) fn ready(&mut self) -> Option<Result<StepBatches, FeedError>> {
+        self.ready.try_recv().ok()
+    }
 }
 
 impl Drop for Feed {

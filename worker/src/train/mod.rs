@@ -4,6 +4,7 @@
 //! the trainer, owns every tensor. They meet at two bounded queues and a few switches; neither waits for the other but
 //! where the river of samples does.
 
+mod ahead;
 mod cut_log;
 mod dial;
 mod digest;
@@ -13,6 +14,7 @@ mod exact;
 mod exchange;
 mod fault;
 mod feed;
+mod gauges;
 mod gpu;
 mod graph_cache;
 mod initial;
@@ -27,6 +29,7 @@ mod state;
 mod step;
 mod step_log;
 mod switches;
+mod trace;
 mod trainer;
 
 use std::path::PathBuf;

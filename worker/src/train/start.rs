@@ -31,6 +31,7 @@ use super::state::Numbers;
 use super::step::Core;
 use super::step_log::StepLog;
 use super::switches::{Command, Switches};
+use super::trace::Trace;
 use super::trainer::{Channels, Trainer};
 
 /// The variable that stands in for `--dump-gradients`.
@@ -114,9 +115,10 @@ pub(crate) fn trainer(setting: Setting) -> Result<Trainer, TrainError> {
     let core = core(known.spec, &setting, weights)?;
     let Contract { orders, words, switches, way, .. } = setting.contract;
     let step_log = StepLog::from_env(&setting.args.name)?;
+    let trace = Trace::from_env(&setting.args.name)?;
     let channels =
         Channels { runtime: setting.runtime, orders, words, switches, way, run: known.folder, host: setting.args.host };
-    Ok(Trainer::new(core, source, channels, step_log))
+    Ok(Trainer::new(core, source, channels, (step_log, trace)))
 }
 
 async fn source(known: &Known, args: &Args) -> Result<FeedSource, TrainError> {
@@ -180,6 +182,7 @@ fn core(spec: RunSpec, setting: &Setting, weights: Option<Vec<u8>>) -> Result<Co
         device: setting.device,
         name: setting.args.name.clone(),
         faults,
+        clock_waits: false,
         dump_gradients: dump,
     })
 }

@@ -14,20 +14,19 @@ use pixfleet_cluster::ledger;
 use pixfleet_cluster::spec::{Needs, RunSpec, Teacher};
 use pixfleet_cluster::{LaneMap, Rank, Step};
 use pixfleet_collective::Group;
-use pixfleet_model::host::read;
+use pixfleet_model::host::{read, reads};
 use pixfleet_model::objective::{Leaves, Objective, Scales, StepLoss, Told};
 use pixfleet_model::optim::{AdamW, OptimizerStep, clamp_logit_scale};
 use pixfleet_model::params::save_tensors;
 use pixfleet_model::step::{Pull, backward};
-use pixfleet_model::{Compute, Features, Model, ModelError};
-use pixfleet_shards::batch::Batch;
-use tch::{Device, Tensor};
+use pixfleet_model::{Compute, Features, Flops, Model, ModelError};
+use tch::{Device, Tensor, no_grad};
 
 use super::error::TrainError;
 use super::exchange::Peers;
 use super::fault::{Faults, Point};
 use super::graph_cache::GraphCache;
-use super::inputs::inputs;
+use super::inputs::{Staged, StagedStep};
 use super::reduce::Reduction;
 use super::switches::Wish;
 
@@ -47,6 +46,8 @@ pub(crate) struct Core {
     /// The worker's name, by which faults are addressed.
     pub(crate) name: String,
     pub(crate) faults: Faults,
+    /// Whether a phase ends when the device is done with it, and not when it is queued; the step takes longer then.
+    pub(crate) clock_waits: bool,
     /// Where rank 0 writes the averaged gradients of step 0, before clipping.
     pub(crate) dump_gradients: Option<PathBuf>,
 }
@@ -70,28 +71,31 @@ pub(crate) struct Stepped {
 }
 
 impl Core {
-    /// Runs `step` on this rank's lanes. On success the optimizer has run: the step is committed.
+    /// Runs `step` on this rank's lanes. On success the optimizer has run: the step is committed. `meanwhile` is called once
+    /// all of the step's work is queued on the device, and before it is waited for.
     ///
     /// # Errors
     /// A collective's error leaves the parameters as they were before the step.
     pub(crate) fn step(
         &mut self,
         peering: &mut Peering<'_>,
-        lanes: &[Batch],
-        step: Step,
-        own_wish: Wish,
+        lanes: &StagedStep,
+        (step, own_wish): (Step, Wish),
+        meanwhile: impl FnOnce(),
     ) -> Result<Stepped, TrainError> {
         self.strike(step, Point::Feed);
-        let mut clock = Clock::start();
+        let reads_before = reads();
+        let mut clock = Clock::start(self.clock_waits.then_some(self.device));
         self.model.params.zero_grad()?;
         let scales = self.scales.take().map_or_else(|| self.model.scales(), Ok)?;
         let mut peers = Peers::new(peering.group, &peering.lanes, own_wish);
-        let loss = self.differentiate(peering, lanes, step, (scales, &mut peers, &mut clock))?;
+        let (loss, flops) = self.differentiate(peering, lanes.lanes()?, step, (scales, &mut peers, &mut clock))?;
 
         self.dump(peering.group, step)?;
         let factor = self.spec.schedule.factor(step.0);
         let norm = self.optimizer.launch(&self.model.params, factor)?;
         self.clamp_temperatures()?;
+        meanwhile();
         let (told, optimized) = self.read(&loss, &norm)?;
         self.follow_with_teacher()?;
         clock.lap("optimizer_s");
@@ -102,6 +106,8 @@ impl Core {
         metrics.insert("gather_s".into(), peers.seconds());
         metrics.insert("reduce_wait_s".into(), reduce_wait_s);
         metrics.insert("grad_norm".into(), optimized.grad_norm);
+        metrics.insert("flops".into(), flops.total());
+        metrics.insert("device_reads".into(), (reads() - reads_before) as f64);
         metrics.extend(self.loss_metrics(&told, scales));
         let lr = self.spec.optimizer.lr * factor;
         Ok(Stepped {
@@ -117,19 +123,28 @@ impl Core {
     fn differentiate(
         &self,
         peering: &mut Peering<'_>,
-        lanes: &[Batch],
+        lanes: &[Staged],
         step: Step,
         (scales, peers, clock): (Scales, &mut Peers<'_>, &mut Clock),
-    ) -> Result<StepLoss, TrainError> {
+    ) -> Result<(StepLoss, Flops), TrainError> {
         let train = &self.spec.train;
         let cast = self.model.cast(Compute::from(train.precision)).recomputing(train.recompute);
-        let forward = |batch: &Batch| -> Result<Features, TrainError> {
-            Ok(cast.encode(&inputs(batch, &self.needs, self.device)?, &self.needs)?)
+        let mut flops = Flops::default();
+        let mut forward = |lane: &Staged, again: bool| -> Result<Features, TrainError> {
+            let inputs = lane.inputs()?;
+            if !again {
+                flops += self.model.flops(&inputs, &self.needs);
+            }
+            Ok(cast.encode(&inputs, &self.needs)?)
         };
         let mut cache = GraphCache::new(train.cache, self.device, lanes.len());
         let mut features = Vec::with_capacity(lanes.len());
-        for batch in lanes {
-            features.push(if cache.keeps_another() { forward(batch)? } else { tch::no_grad(|| forward(batch))? });
+        for lane in lanes {
+            features.push(if cache.keeps_another() {
+                forward(lane, false)?
+            } else {
+                no_grad(|| forward(lane, false))?
+            });
         }
         clock.lap("forward_s");
         self.strike(step, Point::Forward);
@@ -140,11 +155,11 @@ impl Core {
         self.strike(step, Point::Exchange);
 
         let mut graphs = features.into_iter().take(cache.kept());
-        let graph = |i: usize| graphs.next().map_or_else(|| forward(&lanes[i]), Ok);
+        let graph = |i: usize| graphs.next().map_or_else(|| forward(&lanes[i], true), Ok);
         self.backward(peering, (&leaves, &loss), graph)?;
         clock.lap("backward_s");
         self.strike(step, Point::Backward);
-        Ok(loss)
+        Ok((loss, flops))
     }
 
     /// What the step came to, in one read: the losses, whether the optimizer could step, the temperatures of the next step.
@@ -234,14 +249,19 @@ impl Core {
 struct Clock {
     last: Instant,
     laps: BTreeMap<String, f64>,
+    /// Waited for at the end of a phase.
+    device: Option<Device>,
 }
 
 impl Clock {
-    fn start() -> Self {
-        Self { last: Instant::now(), laps: BTreeMap::new() }
+    fn start(device: Option<Device>) -> Self {
+        Self { last: Instant::now(), laps: BTreeMap::new(), device }
     }
 
     fn lap(&mut self, name: &str) {
+        if let Some(Device::Cuda(index)) = self.device {
+            tch::Cuda::synchronize(index as i64);
+        }
         let now = Instant::now();
         self.laps.insert(name.into(), (now - self.last).as_secs_f64());
         self.last = now;

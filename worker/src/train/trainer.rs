@@ -20,10 +20,12 @@ use tch::Device;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
+use super::ahead::{Ahead, StagedBatches};
 use super::error::TrainError;
 use super::events::Events;
 use super::exact;
-use super::feed::{Feed, FeedRange, FeedSource, StepBatches};
+use super::feed::{Feed, FeedRange, FeedSource};
+use super::gauges::Gauges;
 use super::reduce::Reduction;
 use super::rendezvous::FleetStore;
 use super::snapshot::{Snapshot, Upload};
@@ -31,6 +33,7 @@ use super::state;
 use super::step::{Core, Peering, Stepped};
 use super::step_log::StepLog;
 use super::switches::{Command, Switches, Wish};
+use super::trace::Trace;
 
 /// The trainer's ways to the outside.
 pub(crate) struct Channels {
@@ -81,6 +84,7 @@ pub(crate) struct Trainer {
     core: Core,
     source: Arc<FeedSource>,
     channels: Channels,
+    gauges: Gauges,
     /// The step that the held state runs next; `None`: no state, or a torn one.
     held: Option<Step>,
     /// The generation that this rank is part of.
@@ -88,11 +92,18 @@ pub(crate) struct Trainer {
     upload: Option<Upload>,
     events: Option<Events>,
     step_log: Option<StepLog>,
+    trace: Option<Trace>,
 }
 
 impl Trainer {
-    pub(crate) fn new(core: Core, source: Arc<FeedSource>, channels: Channels, step_log: Option<StepLog>) -> Self {
-        Self { core, source, channels, held: None, current: None, upload: None, events: None, step_log }
+    pub(crate) fn new(
+        core: Core,
+        source: Arc<FeedSource>,
+        channels: Channels,
+        (step_log, trace): (Option<StepLog>, Option<Trace>),
+    ) -> Self {
+        let gauges = Gauges::new(core.device, core.spec.train.precision);
+        Self { core, source, channels, gauges, held: None, current: None, upload: None, events: None, step_log, trace }
     }
 
     /// Follows orders until the run is over.
@@ -247,15 +258,21 @@ impl Trainer {
         // A checkpoint that was due when the last generation ended may have been cut off.
         let mut written = if form.source.is_some() { None } else { Some(step) };
         let mut started = Instant::now();
-        if let Some(mut feed) = feed {
+        if let Some(feed) = feed {
+            let mut ahead = Ahead::of(feed, &self.core)?;
             while step.0 < self.core.spec.schedule.steps {
                 if self.is_due(step) && written != Some(step) {
                     self.checkpoint(form, step)?;
                     written = Some(step);
                 }
-                let (batches, waited) = self.channels.wait(generation, "waiting for samples", feed.next(step))?;
+                let (batches, waited) = self.channels.wait(generation, "waiting for samples", ahead.next(step))?;
                 let wish = self.channels.switches.asked_of(generation);
-                let stepped = self.core.step(&mut peering, &batches.lanes, step, wish).map_err(exact::told)?;
+                let stage_another = || ahead.stage_another();
+                let (trace, device) = (self.trace.as_ref(), self.core.device);
+                let stepped = Trace::around(trace, (step, device), || {
+                    self.core.step(&mut peering, &batches.staged, (step, wish), stage_another)
+                });
+                let stepped = stepped.map_err(exact::told)?;
                 let asked = stepped.asked;
                 self.committed(form, step, &batches, (stepped, started, waited))?;
                 started = Instant::now();
@@ -284,8 +301,8 @@ impl Trainer {
         &mut self,
         form: &Form,
         step: Step,
-        batches: &StepBatches,
-        (stepped, started, waited): (Stepped, Instant, Duration),
+        batches: &StagedBatches,
+        (mut stepped, started, waited): (Stepped, Instant, Duration),
     ) -> Result<(), TrainError> {
         self.held = Some(step.next());
         if let Some(log) = &mut self.step_log {
@@ -295,13 +312,15 @@ impl Trainer {
         let compared = every > 0 && step.next().0.is_multiple_of(every);
         let digest = compared.then(|| state::digest(&mut self.core)).transpose()?;
         let substitutions = batches.lanes.iter().flat_map(|batch| &batch.substitutions).cloned();
+        let seconds = started.elapsed().as_secs_f64();
+        self.gauges.add(&mut stepped.metrics, seconds);
         let report = StepReport {
             generation: form.generation,
             step,
             losses: stepped.losses,
             lr: stepped.lr,
             samples: u64::from(self.core.spec.train.global_batch),
-            seconds: started.elapsed().as_secs_f64(),
+            seconds,
             data_wait_s: waited.as_secs_f64(),
             collective_wait_s: stepped.collective_s,
             substitutions: substitutions.collect(),
@@ -331,7 +350,9 @@ impl Trainer {
     fn checkpoint(&mut self, form: &Form, step: Step) -> Result<(), TrainError> {
         self.wait_for_upload(form.generation)?;
         let key = PartKey { step, generation: form.generation, rank: form.rank, world: form.world() };
+        let taken = Instant::now();
         let snapshot = Snapshot::take(key, &state::named(&mut self.core))?;
+        self.gauges.stalled(taken.elapsed());
         self.upload = Some(snapshot.upload(&self.channels, self.patience()));
         Ok(())
     }

@@ -6,7 +6,7 @@ use super::hard::Choice;
 use crate::eval::features::{ImageFeatures, RegionFeatures, Text, rows_of};
 use crate::eval::feed::{SplitFeed, SplitRow};
 use crate::eval::subject::Subject;
-use crate::train::inputs::inputs;
+use crate::train::inputs::Staged;
 use anyhow::{Context, Result};
 use pixfleet_cluster::SampleId;
 use pixfleet_cluster::spec::Needs;
@@ -185,8 +185,9 @@ impl SplitFeatures {
             self.cuts.merge(&seen.cuts);
             samples.push((SampleId { epoch: 0, row_group, row }, seen));
         }
-        let batch = assemble(&samples, &needs, Vec::new())?;
-        let lane = subject.model.encode(&inputs(&batch, &needs, subject.device)?, &needs, Compute::FP32)?;
+        let mut batch = assemble(&samples, &needs, Vec::new())?;
+        let inputs = Staged::of(&mut batch, &needs, subject.device)?.inputs()?;
+        let lane = subject.model.encode(&inputs, &needs, Compute::FP32)?;
         self.append(&lane, (first_image, first_region))
     }
 

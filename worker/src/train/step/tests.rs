@@ -1,6 +1,7 @@
 //! Ranks as threads, towers of a few thousand parameters: the result must not depend on the number of ranks.
 
 use super::*;
+use crate::train::inputs::Stager;
 use crate::train::snapshot::Snapshot;
 use crate::train::state;
 use pixfleet_checkpoint::{HostTensor, PartKey};
@@ -11,7 +12,7 @@ use pixfleet_collective::{Backend, GroupConfig, HashStore, RendezvousStore};
 use pixfleet_model::VisionSizes;
 use pixfleet_model::clip::ClipVisionConfig;
 use pixfleet_model::vision::VisionConfig;
-use pixfleet_shards::batch::BatchTexts;
+use pixfleet_shards::batch::{Batch, BatchTexts};
 use std::sync::Arc;
 use tch::Tensor;
 
@@ -100,6 +101,7 @@ fn core(overrides: &[&str]) -> Core {
         device: Device::Cpu,
         name: "w0".into(),
         faults: Faults::default(),
+        clock_waits: false,
         dump_gradients: None,
     }
 }
@@ -173,6 +175,16 @@ fn batch_of(core: &Core, step: u64, lane: u32) -> Batch {
     if core.needs.draws_region() { batch(step, lane) } else { captioned(step, lane) }
 }
 
+/// One step, staged as the trainer stages it.
+fn one_step(core: &mut Core, peering: &mut Peering<'_>, mut own: Vec<Batch>, step: u64) -> Stepped {
+    let staged =
+        Stager::new(&core.needs, core.device).and_then(|stager| stager.stage(&mut own)).expect("a staged step");
+    let mut called = 0;
+    let stepped = core.step(peering, &staged, (Step(step), Wish::Nothing), || called += 1).expect("a step");
+    assert_eq!(called, 1, "the next step is staged while this one runs");
+    stepped
+}
+
 type Losses = Vec<f64>;
 
 /// Five steps on `world` ranks: losses by step, and the state's values at the end, of every rank.
@@ -186,7 +198,7 @@ fn trained(world: u32, overrides: &[&str]) -> Vec<(Losses, Vec<Vec<f32>>)> {
         let mut peering = Peering { group: &group, reduction, lanes };
         let losses = (0..5).map(|step| {
             let own: Vec<Batch> = lanes.lanes_of(Rank(rank)).map(|lane| batch_of(&core, step, lane)).collect();
-            core.step(&mut peering, &own, Step(step), Wish::Nothing).expect("a step").losses.total
+            one_step(&mut core, &mut peering, own, step).losses.total
         });
         let losses: Losses = losses.collect();
         drop(peering);
@@ -310,7 +322,7 @@ fn stepped(core: &mut Core, steps: std::ops::Range<u64>) -> Losses {
     let mut peering = Peering { group: &group, reduction, lanes };
     let run = |step| {
         let own: Vec<Batch> = (0..LANES).map(|lane| batch_of(core, step, lane)).collect();
-        core.step(&mut peering, &own, Step(step), Wish::Nothing).expect("a step").losses.total
+        one_step(core, &mut peering, own, step).losses.total
     };
     steps.map(run).collect()
 }
