@@ -3,10 +3,12 @@
 # demo on a GPU through NCCL (one rank), in bf16. Fails where there is no GPU: a check that passes without what it checks
 # would say nothing. What needs two GPUs says so where there is one.
 #
-#   make gpu-check                         builds here
+#   make gpu-check                         builds here; beside PyTorch too, where python3 has what tests/peers needs
 #   PIXFLEET_BIN=DIR scripts/gpu-check.sh  takes programs that were built elsewhere with --features pixfleet-worker/nccl, and
 #                                          as DIR/nccl-tests the test of that name of pixfleet-collective;
-#                                          LD_LIBRARY_PATH must then lead to the torch/lib of torch 2.11 with CUDA 13
+#                                          LD_LIBRARY_PATH must then lead to the torch/lib of torch 2.11 with CUDA 13, and to
+#                                          the cu13/lib beside it
+#   ... scripts/gpu-check.sh devices peer  only these: devices groups demo ranks bits figures peer
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,6 +20,7 @@ bin=${PIXFLEET_BIN:-}
 if [ -z "$bin" ]; then
     # The CUDA libraries that the wheel of torch names as its own dependencies.
     .cache/venv/bin/pip install --quiet torch==2.11.0
+    export LD_LIBRARY_PATH=$PWD/.cache/libtorch/lib:$PWD/.cache/libtorch/../nvidia/cu13/lib
     cargo build --bins --workspace --features pixfleet-worker/nccl --target-dir target/gpu
     bin=target/gpu/debug
     built=$(cargo test --package pixfleet-collective --features nccl --test nccl --no-run --target-dir target/gpu --message-format=json |
@@ -27,6 +30,8 @@ for line in sys.stdin:
     if said.get("executable") and said["target"]["name"] == "nccl": print(said["executable"])')
     ln -sf "$built" "$bin/nccl-tests"
 fi
+# Vectors that lie beside data which was brought along, or those that the demo makes.
+vectors=${VECTORS:-minilm_bf16-plain-256}
 out=$(realpath -m "${OUT:-target}/gpu-demo")
 mkdir -p "$out"
 gpus=$(nvidia-smi --list-gpus | wc -l)
@@ -84,7 +89,7 @@ train() {
     shift 2
     rm -rf "$out/runs/$name"
     RUST_LOG=info "$bin/pixfleet" train "$out/demo.toml" --workers "$workers" --device cuda --log json \
-        --set "run.name=$name" --set "run.store=file://$out/runs" --set "data.url=file://$out/data" \
+        --set "data.vectors=$vectors" --set "run.name=$name" --set "run.store=file://$out/runs" --set "data.url=file://$out/data" \
         --set schedule.steps=30 --set schedule.warmup=5 "$@" >"$out/$name.jsonl" 2>"$out/$name.err"
 }
 
@@ -147,12 +152,35 @@ groups() {
     if [ "$found" = 0 ]; then row "nccl: tests of groups" FAILED "$(tail -n 1 "$out/nccl-tests.log")"; fi
 }
 
-devices
-groups
-demo
-ranks
-exact 1 1
-if [ "$gpus" -ge 2 ]; then exact 1 2; else row "exact: the same bits twice, with 1 and 2 workers" - "needs two GPUs"; fi
+# Memory, reads, stalls and healing of EVA02-B/16 over the demo's data.
+figures() {
+    local name result value
+    while IFS=$'\t' read -r name result value; do row "$name" "$result" "$value"; done < <(
+        python3 scripts/gpu-figures.py --program "$bin/pixfleet" --data "file://$out/data" --vectors "$vectors" --out "$out"
+    )
+}
+
+# pixfleet with reading and decoding against PyTorch, eager and compiled, on this GPU.
+peer() {
+    local python=python3
+    [ ! -x .cache/peers/bin/python ] || python=.cache/peers/bin/python
+    if "$python" tests/peers/bench_peer.py --device cuda --program "$bin/pixfleet" --data "file://$out/data" --out "$out/peer" \
+        --vectors "$vectors" --rounds "${ROUNDS:-5}" >"$out/peer.txt"; then
+        while read -r line; do row "beside PyTorch" ok "$line"; done < <(grep -E 'times the better peer|^  mfu|^  .*mfu' "$out/peer.txt")
+    else
+        row "beside PyTorch" FAILED "$(tail -n 1 "$out/peer.txt")"
+    fi
+    cat "$out/peer.txt"
+}
+
+bits() {
+    exact 1 1
+    if [ "$gpus" -ge 2 ]; then exact 1 2; else row "exact: the same bits twice, with 1 and 2 workers" - "needs two GPUs"; fi
+}
+
+checks=("$@")
+[ ${#checks[@]} -gt 0 ] || checks=(devices groups demo ranks bits figures peer)
+for check in "${checks[@]}"; do "$check"; done
 
 printf '\ngpu-check, %s GPU(s): %s\n' "$gpus" "$(nvidia-smi --query-gpu=name --format=csv,noheader | head -n 1)"
 printf '%s\n' "${rows[@]}"

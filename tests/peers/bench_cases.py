@@ -5,7 +5,7 @@ A system is towers and losses of a peer: `encode(model, batch)` gives features a
 parallelism and torch.compile wrap; `losses(features, everybody, first)` the terms, with everybody's features gathered.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import fgclip_probe
 import torch
@@ -20,6 +20,7 @@ class PixClipSystem:
 
     preset: str
     image: int = 224
+    patch: int = 16
     embed: int = 1280
     text: int = 384
     sizes: dict = field(default_factory=dict)
@@ -28,7 +29,7 @@ class PixClipSystem:
     of_one_rank = ()
 
     def model(self):
-        return PixClip(self.text, 2 * self.text, 1, self.embed, {"image": self.image} | self.sizes)
+        return PixClip(self.text, 2 * self.text, 1, self.embed, {"image": self.image, "patch": self.patch} | self.sizes)
 
     def inputs(self, batch, _):
         generator = torch.Generator().manual_seed(7)
@@ -44,7 +45,7 @@ class PixClipSystem:
         return {name: tensor[at] for name, tensor in inputs.items()}
 
     def prepared(self, inputs):
-        grid = self.image // 16
+        grid = self.image // self.patch
         return {**inputs, "cells": torch.stack([roi_cells(box, grid) for box in inputs["boxes"]])}
 
     def encode(self, model, batch):
@@ -100,6 +101,10 @@ class FgClipSystem:
         return fgclip_probe.losses(f, everybody, first)
 
 
+# A GPU compiles and loads kernels for each new shape, so more steps come first.
+GPU_STEPS = {"ours_warm": 20, "ours_steps": 20, "peer_warm": 4, "peer_steps": 12}
+
+
 @dataclass(frozen=True)
 class Case:
     """One line of the comparison. Steps are those that are timed in a round, after those that are not."""
@@ -116,6 +121,10 @@ class Case:
     peer_warm: int = 1
     sets: dict = field(default_factory=dict)
 
+    def on_gpu(self, batch):
+        """The same on a GPU, as one lane, since the peer runs the batch as one."""
+        return replace(self, batch=batch, sets=self.sets | {"train.lanes": 1}, **GPU_STEPS)
+
 
 VECTORS = "minilm-plain-256"
 ADAPTER = {"data.vectors": VECTORS, "model.text_proj.width": 384, "model.text_proj.hidden": 768, "model.text_proj.layers": 1}
@@ -125,7 +134,7 @@ CASES = {
         recipe="recipes/pixclip-tiny.toml",
         batch=128,
         goal=2.0,
-        system=PixClipSystem("tiny", 96, 256, sizes={"width": 256, "hidden": 672, "depth": 4}),
+        system=PixClipSystem("tiny", 96, embed=256, sizes={"width": 256, "hidden": 672, "depth": 4}),
         clip_norm=1.0,
         weight_decay=0.05,
         ours_steps=8,
@@ -156,4 +165,11 @@ CASES = {
         # The authors contrast the regions of one GPU.
         sets={"model.weights": "", "train.lanes": 2, "loss.region": "lane"},
     ),
+}
+
+L14 = PixClipSystem("eva02-l14-336", 336, 14, sizes={"width": 1024, "hidden": 2730, "depth": 24})
+GPU_CASES = {
+    "eva02-b16": CASES["eva02-b16"].on_gpu(128),
+    "eva02-l14-336": replace(CASES["eva02-b16"], recipe="recipes/pixclip-l14-336.toml", goal=1.15, system=L14).on_gpu(16),
+    "fgclip-b16": CASES["fgclip-b16"].on_gpu(16),
 }

@@ -54,7 +54,7 @@ def pooled(dense, cells):
 
 def contrast(a, b, scale, everybody=lambda own: own, first=0):
     """Symmetric InfoNCE of own rows, the first of them number `first`, against everybody's."""
-    labels = torch.arange(len(a)) + first
+    labels = torch.arange(len(a), device=a.device) + first
     return (F.cross_entropy(scale * a @ everybody(b).T, labels) + F.cross_entropy(scale * b @ everybody(a).T, labels)) / 2
 
 
@@ -100,7 +100,7 @@ def losses(f, everybody=lambda own: own, first=0):
         "long": contrast(f["image"], f["text_long"], f["logit_scale"], everybody, first),
         "short": contrast(f["image"], f["text_short"], f["logit_scale"], everybody, first),
         "region": contrast(f["region"], f["text_region"], f["logit_scale_finegraind"]),
-        "hard": F.cross_entropy(z, torch.zeros(len(z), dtype=torch.long)),
+        "hard": F.cross_entropy(z, torch.zeros(len(z), dtype=torch.long, device=z.device)),
     }
 
 

@@ -113,7 +113,7 @@ class FgClip1(nn.Module):
         e = self.text_model.embeddings
         length = ids.shape[1]
         if long:
-            early = (torch.arange(length) < KEEP)[:, None]
+            early = (torch.arange(length, device=ids.device) < KEEP)[:, None]
             positions = torch.where(early, e.position_embedding_ori.weight[:length], e.position_embedding_res.weight[:length])
         else:
             positions = e.position_embedding.weight[:length]
@@ -121,7 +121,7 @@ class FgClip1(nn.Module):
         for block in self.text_model.encoder.layers:
             x = block(x, True)
         ends = (ids == END).int().argmax(1)
-        pooled = self.text_model.final_layer_norm(x)[torch.arange(len(ids)), ends]
+        pooled = self.text_model.final_layer_norm(x)[torch.arange(len(ids), device=ids.device), ends]
         return F.normalize((self.text_filip_projection if long else self.text_projection)(pooled), dim=-1)
 
     def features(self, inputs):
