@@ -51,6 +51,21 @@ pub(crate) fn rows(file: &str, batch: RecordBatch, columns: Columns) -> Result<V
         .collect())
 }
 
+/// What [`rows`] makes of all batches of a read.
+pub(crate) fn all_rows(
+    file: &str,
+    columns: Columns,
+) -> impl FnOnce(Vec<RecordBatch>) -> Result<Vec<Decoded>, ShardError> + Send + use<> {
+    let file = file.to_owned();
+    move |batches| {
+        let mut all = Vec::new();
+        for batch in batches {
+            all.extend(rows(&file, batch, columns)?);
+        }
+        Ok(all)
+    }
+}
+
 /// f16 values, little-endian; `None` for an odd number of bytes.
 pub(crate) fn f16_values(bytes: &[u8]) -> Option<Vec<f32>> {
     let pairs = bytes.chunks_exact(2);

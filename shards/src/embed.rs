@@ -3,8 +3,9 @@
 //! A file whose vectors are there and current is skipped, so an interrupted run goes on where it was; a text that is
 //! in any vectors file of the same key is not encoded again.
 
+use crate::access::Access;
 use crate::error::{FieldFault, Place, ShardError};
-use crate::file::{Fetched, ShardFile};
+use crate::file::ShardFile;
 use crate::reader::RowGroupReader;
 use crate::row::ImageRow;
 use crate::schema::Columns;
@@ -14,7 +15,6 @@ use futures::TryStreamExt;
 use object_store::ObjectStore;
 use pixfleet_cluster::index::{DatasetIndex, FileIndex};
 use std::collections::HashMap;
-use std::sync::Arc;
 
 /// Texts that an encoder gets at once: enough to sort by length, little enough to show progress.
 const TEXTS_AT_ONCE: usize = 2048;
@@ -70,16 +70,16 @@ pub async fn embed_split<E: std::error::Error + 'static>(
     encode: &mut (dyn FnMut(&[String]) -> Result<Vec<Vec<f32>>, E> + Send),
     progress: &mut (dyn FnMut(EmbedProgress) + Send),
 ) -> Result<EmbedProgress, EmbedError<E>> {
-    let fetched = Arc::new(Fetched::default());
+    let access = Access::new(job.location.clone());
     let reader = RowGroupReader::new(job.location.clone(), job.index, job.split, None)?.with_cache_bytes(0);
-    let mut cache = Cache::load(job.location, job.key, &fetched).await?;
+    let mut cache = Cache::load(&access, job.key).await?;
     let mut done = EmbedProgress { rows_total: reader.split().rows(), ..EmbedProgress::default() };
     let mut first_group = 0;
     for file in &reader.split().files {
         let groups = first_group..first_group + file.row_groups.len() as u32;
         first_group = groups.end;
         let rows: u64 = file.row_groups.iter().map(|g| u64::from(g.rows)).sum();
-        let there = text_vectors::find(job.location, job.key, file, &fetched).await.ok().flatten();
+        let there = text_vectors::find(&access, job.key, file).await.ok().flatten();
         if there.is_some_and(|there| text_vectors::is_current(&there, file)) {
             done.files_skipped += 1;
         } else {
@@ -177,8 +177,8 @@ struct Cache {
 
 impl Cache {
     /// The vectors of all files of `key` that can be read, up to the bound.
-    async fn load(location: &Location, key: &str, fetched: &Arc<Fetched>) -> Result<Self, ShardError> {
-        let mut cache = Self::default();
+    async fn load(access: &Access, key: &str) -> Result<Self, ShardError> {
+        let (location, mut cache) = (&access.location, Self::default());
         let folder = location.path(&text_vectors::vectors_path(key, ""));
         let failed = |source| ShardError::store(location.url_of("vectors"), "list", source);
         let found: Vec<_> = location.store().list(Some(&folder)).try_collect().await.map_err(failed)?;
@@ -192,7 +192,7 @@ impl Cache {
                 row_groups: Vec::new(),
             };
             // A damaged vectors file is no cache; it is written again.
-            let Ok(opened) = ShardFile::open(location, &file, fetched).await else { continue };
+            let Ok(opened) = ShardFile::open(access, &file).await else { continue };
             cache.load_file(&opened, &path).await;
         }
         Ok(cache)
@@ -200,7 +200,7 @@ impl Cache {
 
     async fn load_file(&mut self, file: &ShardFile, path: &str) {
         for group in 0..file.footer().num_row_groups() as u32 {
-            let Ok(rows) = text_vectors::read(file, path, group, None).await else { return };
+            let Ok(rows) = text_vectors::read(file, path, group, None, true).await else { return };
             for vector in rows.into_iter().flat_map(|r| r.short.into_iter().chain(r.long).chain([r.image])) {
                 if let (Some(hash), Some(values)) = (vector.hash, vector.values)
                     && values.iter().all(|x| x.is_finite())

@@ -2,9 +2,10 @@
 //!
 //! An index is an immutable object `index/<digest>.json`; `index/latest.json` names the newest.
 
+use crate::access::Access;
 use crate::decode;
 use crate::error::{Change, ShardError};
-use crate::file::{Fetched, ShardFile};
+use crate::file::ShardFile;
 use crate::reader;
 use crate::schema::{CONTENT_KEY, Columns, IMAGE_BYTES, REGIONS_KEY, VERSION, leaf_name};
 use crate::store::Location;
@@ -12,7 +13,6 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, ObjectStore};
 pub use pixfleet_cluster::index::{DatasetIndex, FileIndex, LATEST, Latest, RowGroupIndex, SplitIndex};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// Footers that are read at the same time.
 const PARALLEL: usize = 16;
@@ -130,7 +130,7 @@ pub(crate) async fn data_files(location: &Location) -> Result<Vec<FileIndex>, Sh
 }
 
 async fn file(location: &Location, mut index: FileIndex) -> Result<FileIndex, ShardError> {
-    let opened = reader::open(location, &index, &Arc::new(Fetched::default())).await?;
+    let opened = reader::open(&Access::new(location.clone()), &index).await?;
     if !describe(&opened, &mut index) {
         for i in 0..index.row_groups.len() {
             index.row_groups[i].regions = count_regions(&opened, &index.path, i as u32).await?;
@@ -160,10 +160,7 @@ pub(crate) fn describe(file: &ShardFile, index: &mut FileIndex) -> bool {
 
 /// Counts the regions of a row group that another program wrote.
 async fn count_regions(file: &ShardFile, path: &str, row_group: u32) -> Result<u32, ShardError> {
-    let mut regions = 0;
-    for batch in file.read(row_group, None, |leaf| leaf == "regions.bbox").await? {
-        let rows = decode::rows(path, batch, Columns { geometry: true, ..Columns::default() })?;
-        regions += rows.iter().map(|r| r.row.regions.len() as u32).sum::<u32>();
-    }
-    Ok(regions)
+    let decode = decode::all_rows(path, Columns { geometry: true, ..Columns::default() });
+    let rows = file.read(row_group, None, |leaf| leaf == "regions.bbox", decode).await?;
+    Ok(rows.iter().map(|r| r.row.regions.len() as u32).sum())
 }

@@ -1,7 +1,9 @@
 //! LongGRIT on object storage: Parquet schema, writing, index, ranged reads, pixels, samples and batches; and
 //! mini-LongGRIT, a dataset composed from drawings. Knows no tensors.
 
+mod access;
 pub mod batch;
+mod cache;
 mod decode;
 pub mod embed;
 mod encode;
@@ -17,6 +19,7 @@ pub mod reader;
 pub mod row;
 pub mod sample;
 pub mod schema;
+mod source;
 pub mod store;
 pub mod text_vectors;
 pub mod token_report;
@@ -24,8 +27,8 @@ pub mod tokens;
 pub mod verify;
 pub mod writer;
 
+pub use access::{Fetched, Gate};
 pub use error::{FieldFault, Place, ShardError};
-pub use file::Fetched;
 pub use hard_neg::{HardNegCounts, HardNegKind};
 pub use reader::RowGroupReader;
 pub use row::{ImageRow, ImageSource, Region};

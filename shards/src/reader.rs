@@ -1,12 +1,14 @@
 //! Reads rows of a split by row group, only the columns that are needed, by ranged GETs.
 //!
 //! Narrow columns (captions, boxes, masks) are fetched for a whole row group at once and kept; pictures and vectors,
-//! which make up nearly all bytes, are fetched for the asked rows alone. Decoded row groups are kept up to a bound of
-//! bytes, the least recently used ones leave first. A bad row is an error of its own and leaves its neighbours alone.
+//! which make up nearly all bytes, are fetched for the asked rows alone, all of it in one round. What was decoded is kept up
+//! to a bound of bytes ([`crate::cache`]). A bad row is an error of its own and leaves its neighbours alone.
 
-use crate::decode::{self, Decoded};
+use crate::access::{Access, Fetched, Gate};
+use crate::cache::{Cache, Narrow};
+use crate::decode;
 use crate::error::{FieldFault, Place, ShardError};
-use crate::file::{Fetched, ShardFile, check_version};
+use crate::file::{ShardFile, check_version};
 use crate::row::{ImageRow, Region};
 use crate::schema::{self, Columns, IMAGE_BYTES};
 use crate::store::Location;
@@ -14,39 +16,21 @@ use crate::text_vectors::{self, RowVectors};
 use bytes::Bytes;
 use pixfleet_cluster::index::{DatasetIndex, FileIndex, SplitIndex};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Bytes of decoded row groups that are kept unless the caller says otherwise.
 pub const CACHE_BYTES: usize = 256 << 20;
 
 /// Reads one split of a dataset. Shared by reference among tasks.
 pub struct RowGroupReader {
-    location: Location,
+    access: Access,
     split: SplitIndex,
     vectors_key: Option<String>,
-    cache_bytes: usize,
-    fetched: Arc<Fetched>,
-    state: Mutex<State>,
+    cache: Cache,
 }
 
-#[derive(Default)]
-struct State {
-    data: HashMap<String, ShardFile>,
-    vectors: HashMap<String, ShardFile>,
-    groups: HashMap<u32, Group>,
-    bytes: usize,
-    clock: u64,
-}
-
-/// What is kept of one row group.
-#[derive(Default)]
-struct Group {
-    narrow: Option<(Columns, Arc<Vec<Decoded>>)>,
-    images: HashMap<u32, Option<Bytes>>,
-    vectors: HashMap<u32, Arc<RowVectors>>,
-    bytes: usize,
-    used: u64,
-}
+/// A row's picture, or in words what is wrong with it.
+type Picture = Result<Option<Bytes>, String>;
 
 impl RowGroupReader {
     /// A reader of `split`; with a `vectors_key`, `Columns::vectors` reads the text vectors of that key.
@@ -67,17 +51,15 @@ impl RowGroupReader {
         Ok(Self {
             split: found.clone(),
             vectors_key: vectors_key.map(Into::into),
-            location,
-            cache_bytes: CACHE_BYTES,
-            fetched: Arc::default(),
-            state: Mutex::default(),
+            access: Access::new(location),
+            cache: Cache::new(CACHE_BYTES),
         })
     }
 
     /// Keeps at most about this many bytes of decoded row groups.
     #[must_use]
     pub fn with_cache_bytes(mut self, bytes: usize) -> Self {
-        self.cache_bytes = bytes;
+        self.cache = Cache::new(bytes);
         self
     }
 
@@ -90,13 +72,19 @@ impl RowGroupReader {
     /// Counts of what was fetched.
     #[must_use]
     pub fn fetched(&self) -> &Fetched {
-        &self.fetched
+        &self.access.fetched
+    }
+
+    /// How many requests may be under way.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.access.gate
     }
 
     /// Bytes of decoded row groups that are kept now.
     #[must_use]
     pub fn cached_bytes(&self) -> usize {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).bytes
+        self.cache.bytes()
     }
 
     /// Where a row is, for messages: `row_group` counts over all files of the split.
@@ -126,6 +114,59 @@ impl RowGroupReader {
         rows: &[u32],
         columns: Columns,
     ) -> Result<Vec<Result<ImageRow, ShardError>>, ShardError> {
+        let at = self.at(row_group, rows)?;
+        let (data, beside) = self.open(&at, columns).await?;
+        // All three are waited for before any fault is told, so that the same one is told each time.
+        let (narrow, images, vectors) = tokio::join!(
+            self.narrow(&data, &at, columns.narrow()),
+            self.images(&data, &at, rows, columns),
+            self.vectors(beside.as_ref(), &at, rows, columns),
+        );
+        let (narrow, images, vectors) = (narrow?, images?, vectors?);
+        self.access.fetched.use_bytes(used(&data, beside.as_ref(), &at, rows, columns));
+        let row = |&row: &u32| {
+            let place = || self.place(row_group, row);
+            let decoded = narrow
+                .get(row as usize)
+                .ok_or_else(|| ShardError::Beyond { place: Box::new(place()), limit: narrow.len() as u64 })?;
+            if let Some((field, fault)) = decoded.faults.first() {
+                return Err(ShardError::field(place().field(field), Arc::clone(fault)));
+            }
+            let mut out = decoded.row.clone();
+            match images.get(&row) {
+                Some(Ok(bytes)) => out.image.bytes.clone_from(bytes),
+                Some(Err(source)) => {
+                    let source = parquet::errors::ParquetError::General(source.clone());
+                    return Err(ShardError::Parquet { place: Box::new(place().field(IMAGE_BYTES)), source });
+                }
+                None => {}
+            }
+            if beside.is_some() {
+                attach(&mut out, &vectors[&row], columns)
+                    .map_err(|(field, fault)| ShardError::field(place().field(field), fault))?;
+            }
+            Ok(out)
+        };
+        Ok(rows.iter().map(row).collect())
+    }
+
+    /// Opens the files of a row group ahead of its rows, unless they are open.
+    ///
+    /// # Errors
+    /// Whatever keeps a file from being opened.
+    pub async fn prepare(&self, row_group: u32, columns: Columns) -> Result<(), ShardError> {
+        self.open(&self.at(row_group, &[])?, columns).await.map(drop)
+    }
+
+    /// Bytes that a row of `row_group` takes on the store on average, by the index alone: its picture and its share of all
+    /// columns of the data file.
+    #[must_use]
+    pub fn row_bytes(&self, row_group: u32) -> u64 {
+        let group = self.split.locate_row_group(row_group).map(|(file, inner)| &file.row_groups[inner as usize]);
+        group.map_or(0, |group| (group.end - group.start) / u64::from(group.rows.max(1)))
+    }
+
+    fn at(&self, row_group: u32, rows: &[u32]) -> Result<At<'_>, ShardError> {
         let (file, inner) = self.split.locate_row_group(row_group).ok_or_else(|| ShardError::Beyond {
             place: Box::new(self.place(row_group, 0)),
             limit: self.split.row_groups().count() as u64,
@@ -134,80 +175,44 @@ impl RowGroupReader {
         if let Some(&row) = rows.iter().find(|&&r| r >= total) {
             return Err(ShardError::Beyond { place: Box::new(self.place(row_group, row)), limit: total.into() });
         }
-        let at = At { file, inner, row_group };
-        let narrow = self.narrow(&at, columns.narrow()).await?;
-        let images = if columns.image { self.images(&at, rows).await? } else { HashMap::new() };
-        let vectors = match &self.vectors_key {
-            Some(key) if columns.vectors => Some(self.vectors(&at, rows, key).await?),
-            _ => None,
-        };
-        Ok(rows
-            .iter()
-            .map(|&row| {
-                let place = || self.place(row_group, row);
-                let decoded = narrow
-                    .get(row as usize)
-                    .ok_or_else(|| ShardError::Beyond { place: Box::new(place()), limit: narrow.len() as u64 })?;
-                if let Some((field, fault)) = decoded.faults.first() {
-                    return Err(ShardError::field(place().field(field), Arc::clone(fault)));
-                }
-                let mut out = decoded.row.clone();
-                match images.get(&row) {
-                    Some(Ok(bytes)) => out.image.bytes.clone_from(bytes),
-                    Some(Err(source)) => {
-                        let source = parquet::errors::ParquetError::General(source.clone());
-                        return Err(ShardError::Parquet { place: Box::new(place().field(IMAGE_BYTES)), source });
-                    }
-                    None => {}
-                }
-                if let Some(vectors) = &vectors {
-                    attach(&mut out, &vectors[&row], columns)
-                        .map_err(|(field, fault)| ShardError::field(place().field(field), fault))?;
-                }
-                Ok(out)
-            })
-            .collect())
+        Ok(At { file, inner, row_group })
     }
 
     /// All rows of a row group but pictures and vectors, decoded.
-    async fn narrow(&self, at: &At<'_>, columns: Columns) -> Result<Arc<Vec<Decoded>>, ShardError> {
-        let kept = self.with_group(at.row_group, |g| {
-            g.narrow.as_ref().filter(|(c, _)| *c == columns).map(|(_, rows)| Arc::clone(rows))
-        });
-        if let Some(rows) = kept {
-            return Ok(rows);
-        }
-        let file = self.open(at.file).await?;
-        let batches = file.read(at.inner, None, |leaf| columns.holds(leaf)).await?;
-        let mut rows = Vec::new();
-        for batch in batches {
-            rows.extend(decode::rows(&at.file.path, batch, columns)?);
-        }
-        let rows = Arc::new(rows);
-        let bytes = rows.iter().map(weight).sum();
-        self.keep(at.row_group, bytes, |g| g.narrow = Some((columns, Arc::clone(&rows))));
-        Ok(rows)
+    async fn narrow(&self, file: &ShardFile, at: &At<'_>, columns: Columns) -> Result<Narrow, ShardError> {
+        let cell = self.cache.narrow(at.row_group, columns);
+        let fetch = async || {
+            let decode = decode::all_rows(file.path(), columns);
+            let rows = file.read(at.inner, None, |leaf| columns.holds(leaf), decode).await?;
+            self.cache.narrowed(at.row_group, columns, rows.iter().map(|d| d.row.weight()).sum());
+            Ok(Arc::new(rows))
+        };
+        cell.get_or_try_init(fetch).await.cloned()
     }
 
     /// The pictures of `rows`; damage is told row by row.
     async fn images(
         &self,
+        file: &ShardFile,
         at: &At<'_>,
         rows: &[u32],
-    ) -> Result<HashMap<u32, Result<Option<Bytes>, String>>, ShardError> {
-        let mut out: HashMap<u32, Result<Option<Bytes>, String>> = self.with_group(at.row_group, |g| {
-            rows.iter().filter_map(|r| Some((*r, Ok(g.images.get(r)?.clone())))).collect()
+        columns: Columns,
+    ) -> Result<HashMap<u32, Picture>, ShardError> {
+        if !columns.image {
+            return Ok(HashMap::new());
+        }
+        let mut out: HashMap<u32, Picture> = self.cache.find(at.row_group, |kept| {
+            rows.iter().filter_map(|r| Some((*r, Ok(kept.images.get(r)?.clone())))).collect()
         });
         let missing = missing(rows, |r| out.contains_key(&r));
         if missing.is_empty() {
             return Ok(out);
         }
-        let file = self.open(at.file).await?;
-        match self.fetch_images(&file, at, &missing).await {
+        match self.fetch_images(file, at, &missing).await {
             Ok(found) => out.extend(missing.iter().copied().zip(found.into_iter().map(Ok))),
             Err(error) if error.is_bad_data() => {
                 for &row in &missing {
-                    let one = match self.fetch_images(&file, at, &[row]).await {
+                    let one = match self.fetch_images(file, at, &[row]).await {
                         Ok(found) => Ok(found.into_iter().next().flatten()),
                         Err(error) if error.is_bad_data() => Err(error.to_string()),
                         Err(error) => return Err(error),
@@ -226,80 +231,80 @@ impl RowGroupReader {
         at: &At<'_>,
         rows: &[u32],
     ) -> Result<Vec<Option<Bytes>>, ShardError> {
-        let batches = file.read(at.inner, Some(rows), |leaf| leaf == IMAGE_BYTES).await?;
-        let only = Columns { image: true, ..Columns::default() };
-        let mut found = Vec::with_capacity(rows.len());
-        for batch in batches {
-            found.extend(decode::rows(&at.file.path, batch, only)?.into_iter().map(|d| d.row.image.bytes));
-        }
+        let decode = decode::all_rows(file.path(), Columns { image: true, ..Columns::default() });
+        let decoded = file.read(at.inner, Some(rows), |leaf| leaf == IMAGE_BYTES, decode).await?;
+        let mut found: Vec<Option<Bytes>> = decoded.into_iter().map(|d| d.row.image.bytes).collect();
         found.resize(rows.len(), None);
         let bytes = found.iter().flatten().map(Bytes::len).sum();
-        self.keep(at.row_group, bytes, |g| g.images.extend(rows.iter().copied().zip(found.iter().cloned())));
+        self.cache
+            .keep(at.row_group, bytes, |kept| kept.images.extend(rows.iter().copied().zip(found.iter().cloned())));
         Ok(found)
     }
 
-    async fn vectors(&self, at: &At<'_>, rows: &[u32], key: &str) -> Result<HashMap<u32, Arc<RowVectors>>, ShardError> {
-        let mut out: HashMap<u32, Arc<RowVectors>> = self.with_group(at.row_group, |g| {
-            rows.iter().filter_map(|r| Some((*r, Arc::clone(g.vectors.get(r)?)))).collect()
+    /// The vectors of `rows`; none without a file of vectors.
+    async fn vectors(
+        &self,
+        file: Option<&ShardFile>,
+        at: &At<'_>,
+        rows: &[u32],
+        columns: Columns,
+    ) -> Result<HashMap<u32, Arc<RowVectors>>, ShardError> {
+        let Some(file) = file else { return Ok(HashMap::new()) };
+        // Where there are captions to compare them with.
+        let hashes = columns.captions;
+        let mut out: HashMap<u32, Arc<RowVectors>> = self.cache.find(at.row_group, |kept| {
+            rows.iter().filter_map(|&r| Some((r, Arc::clone(kept.vectors.get(&(r, hashes))?)))).collect()
         });
-        let missing = missing(rows, |r| out.contains_key(&r));
+        let mut missing = missing(rows, |r| out.contains_key(&r));
         if missing.is_empty() {
             return Ok(out);
         }
-        let kept = self.state.lock().unwrap_or_else(PoisonError::into_inner).vectors.get(&at.file.path).cloned();
-        let file = match kept {
-            Some(file) => file,
-            None => {
-                let file = text_vectors::open(&self.location, key, at.file, &self.fetched).await?;
-                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-                state.vectors.insert(at.file.path.clone(), file.clone());
-                file
-            }
-        };
-        let found = text_vectors::read(&file, &at.file.path, at.inner, Some(&missing)).await?;
+        if !file.keeps_rows_apart(at.inner, |leaf| text_vectors::is_read(leaf, false)) {
+            // Earlier versions wrote all vectors of a row group into a dictionary, which every row needs.
+            missing = (0..at.file.row_groups[at.inner as usize].rows).collect();
+        }
+        let found = text_vectors::read(file, &at.file.path, at.inner, Some(&missing), hashes).await?;
         let found: Vec<Arc<RowVectors>> = found.into_iter().map(Arc::new).collect();
         let bytes = found.iter().map(|v| v.weight()).sum();
-        self.keep(at.row_group, bytes, |g| g.vectors.extend(missing.iter().copied().zip(found.iter().cloned())));
+        let kept = missing.iter().map(|&row| (row, hashes)).zip(found.iter().cloned());
+        self.cache.keep(at.row_group, bytes, |rows| rows.vectors.extend(kept));
         out.extend(missing.into_iter().zip(found));
         Ok(out)
     }
 
-    async fn open(&self, file: &FileIndex) -> Result<ShardFile, ShardError> {
-        let kept = self.state.lock().unwrap_or_else(PoisonError::into_inner).data.get(&file.path).cloned();
-        if let Some(opened) = kept {
-            return Ok(opened);
-        }
-        let opened = open(&self.location, file, &self.fetched).await?;
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.data.insert(file.path.clone(), opened.clone());
-        Ok(opened)
+    /// The data file of a row group, and the vectors beside it where `columns` have them.
+    async fn open(&self, at: &At<'_>, columns: Columns) -> Result<(ShardFile, Option<ShardFile>), ShardError> {
+        let path = &at.file.path;
+        let data = self.opened(path, async || open(&self.access, at.file).await);
+        let Some(key) = self.vectors_key.as_ref().filter(|_| columns.vectors) else { return Ok((data.await?, None)) };
+        let beside = text_vectors::vectors_path(key, path);
+        let vectors = self.opened(&beside, async || text_vectors::open(&self.access, key, at.file).await);
+        let (data, vectors) = tokio::join!(data, vectors);
+        Ok((data?, Some(vectors?)))
     }
 
-    fn with_group<T: Default>(&self, row_group: u32, look: impl FnOnce(&Group) -> T) -> T {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.clock += 1;
-        let now = state.clock;
-        let Some(group) = state.groups.get_mut(&row_group) else { return T::default() };
-        group.used = now;
-        look(group)
+    /// The file at `path`, opened by one of those who ask for it.
+    async fn opened(
+        &self,
+        path: &str,
+        open: impl AsyncFnOnce() -> Result<ShardFile, ShardError>,
+    ) -> Result<ShardFile, ShardError> {
+        let cell = self.cache.file(path);
+        let fetch = async || {
+            let file = open().await?;
+            self.cache.opened(path, &file);
+            Ok(file)
+        };
+        cell.get_or_try_init(fetch).await.cloned()
     }
+}
 
-    /// Keeps something of `bytes` with a row group; others leave while there are too many bytes.
-    fn keep(&self, row_group: u32, bytes: usize, put: impl FnOnce(&mut Group)) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.clock += 1;
-        let now = state.clock;
-        let group = state.groups.entry(row_group).or_default();
-        group.used = now;
-        group.bytes += bytes;
-        put(group);
-        state.bytes += bytes;
-        while state.bytes > self.cache_bytes {
-            let Some((&oldest, _)) = state.groups.iter().min_by_key(|(_, g)| g.used) else { break };
-            let gone = state.groups.remove(&oldest).map_or(0, |g| g.bytes);
-            state.bytes -= gone;
-        }
-    }
+/// Bytes on the store that `rows` account for.
+fn used(data: &ShardFile, beside: Option<&ShardFile>, at: &At<'_>, rows: &[u32], columns: Columns) -> u64 {
+    let vectors = |row| {
+        beside.map_or(0, |file| file.bytes_of(at.inner, row, |leaf| text_vectors::is_read(leaf, columns.captions)))
+    };
+    rows.iter().map(|&row| data.bytes_of(at.inner, row, |leaf| columns.holds(leaf)) + vectors(row)).sum()
 }
 
 /// A row group of a file.
@@ -312,12 +317,8 @@ struct At<'a> {
 }
 
 /// A data file with its schema checked.
-pub(crate) async fn open(
-    location: &Location,
-    file: &FileIndex,
-    fetched: &Arc<Fetched>,
-) -> Result<ShardFile, ShardError> {
-    let opened = ShardFile::open(location, file, fetched).await?;
+pub(crate) async fn open(access: &Access, file: &FileIndex) -> Result<ShardFile, ShardError> {
+    let opened = ShardFile::open(access, file).await?;
     check_version(&opened)?;
     schema::check(&file.path, opened.footer().file_metadata().schema_descr())?;
     Ok(opened)
@@ -361,27 +362,4 @@ pub(crate) fn attach(row: &mut ImageRow, vectors: &RowVectors, columns: Columns)
         Some(fault) => Err(fault),
         None => Ok(()),
     }
-}
-
-/// About how many bytes a decoded row takes.
-fn weight(decoded: &Decoded) -> usize {
-    let row = &decoded.row;
-    let text = |t: &Option<String>| t.as_ref().map_or(0, String::len);
-    let region = |r: &Region| {
-        size_of::<Region>()
-            + r.mask.as_ref().map_or(0, |m| 4 * m.counts.len())
-            + [&r.category, &r.caption_object, &r.caption_context, &r.caption_merged, &r.short_expr, &r.long_expr]
-                .into_iter()
-                .map(text)
-                .sum::<usize>()
-            + r.hard_negs.iter().map(|t| t.len() + size_of::<String>()).sum::<usize>()
-            + r.hard_neg_kinds.len()
-            + r.text_emb.as_ref().map_or(0, |v| 4 * v.len())
-    };
-    size_of::<Decoded>()
-        + row.image.bytes.as_ref().map_or(0, Bytes::len)
-        + text(&row.caption_long)
-        + text(&row.caption_short)
-        + [&row.caption_long_emb, &row.caption_short_emb].into_iter().flatten().map(|v| 4 * v.len()).sum::<usize>()
-        + row.regions.iter().map(region).sum::<usize>()
 }

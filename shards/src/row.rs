@@ -106,6 +106,24 @@ impl Region {
         self.caption_merged.as_deref().or(self.long_expr.as_deref())
     }
 
+    fn weight(&self) -> usize {
+        let texts = [
+            &self.category,
+            &self.caption_object,
+            &self.caption_context,
+            &self.caption_merged,
+            &self.short_expr,
+            &self.long_expr,
+        ];
+        let vectors = [&self.text_emb, &self.short_vector, &self.long_vector];
+        size_of::<Self>()
+            + self.mask.as_ref().map_or(0, |m| 4 * m.counts.len())
+            + texts.into_iter().flatten().map(String::len).sum::<usize>()
+            + self.hard_negs.iter().map(|t| t.len() + size_of::<String>()).sum::<usize>()
+            + self.hard_neg_kinds.len()
+            + vectors.into_iter().flatten().map(|v| 4 * v.len()).sum::<usize>()
+    }
+
     fn faults(&self, index: usize, out: &mut Vec<(String, FieldFault)>) {
         let name = |field: &str| format!("regions[{index}].{field}");
         let [x1, y1, x2, y2] = self.bbox;
@@ -149,6 +167,19 @@ impl ImageRow {
     pub fn image_text(&self) -> Option<&str> {
         let summary = self.caption_long.as_deref().map(|t| t.split_once("\n\n").map_or(t, |(first, _)| first));
         summary.or(self.caption_short.as_deref())
+    }
+
+    /// About how many bytes the row takes in memory.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let text = |t: &Option<String>| t.as_ref().map_or(0, String::len);
+        let vectors = [&self.caption_long_emb, &self.caption_short_emb, &self.image_vector];
+        size_of::<Self>()
+            + self.image.bytes.as_ref().map_or(0, Bytes::len)
+            + text(&self.caption_long)
+            + text(&self.caption_short)
+            + vectors.into_iter().flatten().map(|v| 4 * v.len()).sum::<usize>()
+            + self.regions.iter().map(Region::weight).sum::<usize>()
     }
 
     /// Every broken rule, with the field's path (`regions[2].bbox`). Pixels are not decoded here.

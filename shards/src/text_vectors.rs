@@ -8,13 +8,13 @@
 //!
 //! A null stands for a text that is not there. The key names what vectors depend on: model, template, length. The
 //! hashes make each file a cache, so that a text is encoded once per key, whatever row it stands in, and they tell
-//! whether a vector is still that of its text.
+//! whether a vector is still that of its text. The vectors of a row are pages of their own.
 
+use crate::access::Access;
 use crate::decode::f16_values;
 use crate::encode::f16_bytes;
 use crate::error::ShardError;
-use crate::file::{Fetched, ShardFile, check_version};
-use crate::store::Location;
+use crate::file::{ShardFile, check_version};
 use crate::writer::{arrow_error, finish_file, properties, write_error};
 use arrow_array::builder::{FixedSizeBinaryBuilder, ListBuilder};
 use arrow_array::{Array, ArrayRef, FixedSizeBinaryArray, ListArray, RecordBatch};
@@ -58,7 +58,7 @@ pub fn vectors_path(key: &str, data_file: &str) -> String {
 /// The vector of one text; both `None` where there is no text.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TextVector {
-    /// Hash of the text.
+    /// Hash of the text, where hashes were read.
     pub hash: Option<TextHash>,
     /// The vector.
     pub values: Option<Vec<f32>>,
@@ -99,7 +99,8 @@ impl VectorsWriter {
     pub fn new(key: &str, data: &FileIndex, dim: usize) -> Result<Self, ShardError> {
         let file = vectors_path(key, &data.path);
         let schema = schema(dim);
-        let wide: &[&[&str]] = &[&["short", "list", "element"], &["long", "list", "element"], &["image"]];
+        // Arrow calls the leaf of a list `item`.
+        let wide: &[&[&str]] = &[&["short", "list", "item"], &["long", "list", "item"], &["image"]];
         let arrow = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties(wide).build()))
             .map_err(write_error(&file))?;
         let keys = vec![(KEY_KEY, key.to_owned()), (DATA_KEY, version(data).to_owned()), (DIM_KEY, dim.to_string())];
@@ -194,12 +195,8 @@ pub(crate) fn version(data: &FileIndex) -> &str {
 }
 
 /// The vectors file beside `data`, if it is there: its footer is read, its version not yet held against the data.
-pub(crate) async fn find(
-    location: &Location,
-    key: &str,
-    data: &FileIndex,
-    fetched: &Arc<Fetched>,
-) -> Result<Option<ShardFile>, ShardError> {
+pub(crate) async fn find(access: &Access, key: &str, data: &FileIndex) -> Result<Option<ShardFile>, ShardError> {
+    let location = &access.location;
     let path = vectors_path(key, &data.path);
     let meta = match location.store().head(&location.path(&path)).await {
         Ok(meta) => meta,
@@ -207,7 +204,7 @@ pub(crate) async fn find(
         Err(source) => return Err(ShardError::store(location.url_of(&path), "read", source)),
     };
     let file = FileIndex { path, size: meta.size, etag: meta.e_tag, content: None, row_groups: Vec::new() };
-    let opened = ShardFile::open(location, &file, fetched).await?;
+    let opened = ShardFile::open(access, &file).await?;
     check_version(&opened)?;
     Ok(Some(opened))
 }
@@ -218,14 +215,9 @@ pub(crate) fn is_current(file: &ShardFile, data: &FileIndex) -> bool {
 }
 
 /// The vectors file beside `data`, made for this version of it.
-pub(crate) async fn open(
-    location: &Location,
-    key: &str,
-    data: &FileIndex,
-    fetched: &Arc<Fetched>,
-) -> Result<ShardFile, ShardError> {
-    let file = find(location, key, data, fetched).await?.ok_or_else(|| ShardError::NoVectors {
-        url: location.url().into(),
+pub(crate) async fn open(access: &Access, key: &str, data: &FileIndex) -> Result<ShardFile, ShardError> {
+    let file = find(access, key, data).await?.ok_or_else(|| ShardError::NoVectors {
+        url: access.location.url().into(),
         key: key.into(),
         file: data.path.clone(),
     })?;
@@ -235,49 +227,68 @@ pub(crate) async fn open(
     Err(ShardError::VectorsStale { file: vectors_path(key, &data.path), data: data.path.clone() })
 }
 
-/// Vectors of `rows` (ascending; all if `None`) of one row group.
+/// Whether a leaf is read, with `hashes` or without.
+pub(crate) fn is_read(leaf: &str, hashes: bool) -> bool {
+    hashes || !leaf.ends_with("_hash")
+}
+
+/// Vectors of `rows` (ascending; all if `None`) of one row group of the vectors beside `path`. Hashes are fetched for the
+/// whole row group, so only who looks at them should read them.
 pub(crate) async fn read(
     file: &ShardFile,
     path: &str,
     row_group: u32,
     rows: Option<&[u32]>,
+    hashes: bool,
 ) -> Result<Vec<RowVectors>, ShardError> {
-    let mut out = Vec::new();
-    for batch in file.read(row_group, rows, |_| true).await? {
-        let list = |name: &str| Texts::list(&batch, name).ok_or_else(|| missing(path, name));
-        let (short, long) = (list("short")?, list("long")?);
-        let image = Texts::single(&batch, "image").ok_or_else(|| missing(path, "image"))?;
-        for i in 0..batch.num_rows() {
-            let one = image.get(i..i + 1).pop().unwrap_or_default();
-            out.push(RowVectors { short: short.row(i), long: long.row(i), image: one });
+    let path = path.to_owned();
+    let decode = move |batches: Vec<RecordBatch>| {
+        let mut out = Vec::new();
+        for batch in batches {
+            let list = |name: &str| Texts::list(&batch, name, hashes).ok_or_else(|| missing(&path, name));
+            let (short, long) = (list("short")?, list("long")?);
+            let image = Texts::single(&batch, "image", hashes).ok_or_else(|| missing(&path, "image"))?;
+            for i in 0..batch.num_rows() {
+                let one = image.get(i..i + 1).pop().unwrap_or_default();
+                out.push(RowVectors { short: short.row(i), long: long.row(i), image: one });
+            }
         }
-    }
-    Ok(out)
+        Ok(out)
+    };
+    file.read(row_group, rows, |leaf| is_read(leaf, hashes), decode).await
 }
 
 fn missing(path: &str, name: &str) -> ShardError {
     ShardError::MissingColumn { file: path.into(), column: format!("{name} and {name}_hash of the vectors") }
 }
 
-/// Hashes and values of one kind of text.
+/// Values of one kind of text, and its hashes where they were read.
 struct Texts<'a> {
     lists: Option<&'a ListArray>,
-    hashes: &'a FixedSizeBinaryArray,
+    hashes: Option<&'a FixedSizeBinaryArray>,
     values: &'a FixedSizeBinaryArray,
 }
 
 impl<'a> Texts<'a> {
-    fn single(batch: &'a RecordBatch, name: &str) -> Option<Self> {
+    /// `None` where a column that was read is not there, or is of another type.
+    fn single(batch: &'a RecordBatch, name: &str, hashes: bool) -> Option<Self> {
         let column = |name: &str| batch.column_by_name(name)?.as_any().downcast_ref::<FixedSizeBinaryArray>();
-        Some(Self { lists: None, hashes: column(&format!("{name}_hash"))?, values: column(name)? })
+        let hashes = if hashes { Some(column(&format!("{name}_hash"))?) } else { None };
+        Some(Self { lists: None, hashes, values: column(name)? })
     }
 
-    fn list(batch: &'a RecordBatch, name: &str) -> Option<Self> {
+    fn list(batch: &'a RecordBatch, name: &str, hashes: bool) -> Option<Self> {
         let column = |name: &str| batch.column_by_name(name)?.as_any().downcast_ref::<ListArray>();
-        let (hashes, values) = (column(&format!("{name}_hash"))?, column(name)?);
         let of = |list: &'a ListArray| list.values().as_any().downcast_ref::<FixedSizeBinaryArray>();
-        (hashes.value_offsets() == values.value_offsets()).then_some(())?;
-        Some(Self { lists: Some(values), hashes: of(hashes)?, values: of(values)? })
+        let values = column(name)?;
+        let hashes = if hashes {
+            let hashes = column(&format!("{name}_hash"))?;
+            (hashes.value_offsets() == values.value_offsets()).then_some(())?;
+            Some(of(hashes)?)
+        } else {
+            None
+        };
+        Some(Self { lists: Some(values), hashes, values: of(values)? })
     }
 
     fn row(&self, i: usize) -> Vec<TextVector> {
@@ -289,7 +300,7 @@ impl<'a> Texts<'a> {
         let of = |column: &'a FixedSizeBinaryArray, i: usize| column.is_valid(i).then(|| column.value(i));
         range
             .map(|i| TextVector {
-                hash: of(self.hashes, i).and_then(|h| h.try_into().ok()),
+                hash: self.hashes.and_then(|hashes| of(hashes, i)).and_then(|h| h.try_into().ok()),
                 values: of(self.values, i).and_then(f16_values),
             })
             .collect()

@@ -2,9 +2,10 @@
 //!
 //! It trusts no index: it lists the files that are there, and holds the index against them as one more check.
 
+use crate::access::Access;
 use crate::decode::{self, Decoded};
 use crate::error::{FieldFault, Place, ShardError};
-use crate::file::{Fetched, ShardFile};
+use crate::file::ShardFile;
 use crate::index::{self, FileIndex};
 use crate::pixels::decode as picture;
 use crate::reader;
@@ -82,7 +83,7 @@ pub async fn verify_with(
     progress: &mut (dyn FnMut(VerifyProgress) + Send),
 ) -> Result<VerifyReport, ShardError> {
     let mut report = VerifyReport::default();
-    let fetched = Arc::new(Fetched::default());
+    let access = Access::new(location.clone());
     let files = index::data_files(location).await?;
     if files.is_empty() {
         return Err(ShardError::NoFiles { url: location.url().into() });
@@ -91,7 +92,7 @@ pub async fn verify_with(
     let mut at = VerifyProgress::default();
     for mut file in files {
         report.files += 1;
-        let opened = match reader::open(location, &file, &fetched).await {
+        let opened = match reader::open(&access, &file).await {
             Ok(opened) => opened,
             Err(error) => {
                 report.fault(data_fault(error)?);
@@ -100,7 +101,7 @@ pub async fn verify_with(
         };
         index::describe(&opened, &mut file);
         at.row_groups_total += file.row_groups.len() as u64;
-        let vectors = vectors_of(&file, (location, &keys), &fetched, &mut report).await?;
+        let vectors = vectors_of(&file, (&access, &keys), &mut report).await?;
         let before = report.faults_total;
         let job = Arc::new(Job { file, opened, vectors, tokenizer: tokenizer.cloned() });
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -136,7 +137,7 @@ pub async fn verify_with(
         Err(ShardError::NoIndex { .. }) => {}
         Err(error) => report.fault(data_fault(error)?),
     }
-    report.bytes = fetched.bytes();
+    report.bytes = access.fetched.bytes();
     Ok(report)
 }
 
@@ -151,13 +152,12 @@ fn data_fault(error: ShardError) -> Result<ShardError, ShardError> {
 /// The vectors files beside `file`; those that cannot be opened are faults.
 async fn vectors_of(
     file: &FileIndex,
-    (location, keys): (&Location, &[String]),
-    fetched: &Arc<Fetched>,
+    (access, keys): (&Access, &[String]),
     report: &mut VerifyReport,
 ) -> Result<Vec<ShardFile>, ShardError> {
     let mut vectors = Vec::new();
     for key in keys {
-        match text_vectors::open(location, key, file, fetched).await {
+        match text_vectors::open(access, key, file).await {
             Ok(found) => vectors.push(found),
             // Vectors of another split need not be there for this one.
             Err(ShardError::NoVectors { .. }) => {}
@@ -213,7 +213,7 @@ async fn row_group(job: Arc<Job>, group: u32) -> Result<GroupFindings, ShardErro
     };
     let mut vectors = Vec::new();
     for file in &job.vectors {
-        match text_vectors::read(file, "vectors", group, None).await {
+        match text_vectors::read(file, "vectors", group, None, true).await {
             Ok(rows) => vectors.push(rows),
             Err(error) => found.faults.push(data_fault(error)?),
         }
@@ -236,11 +236,8 @@ async fn row_group(job: Arc<Job>, group: u32) -> Result<GroupFindings, ShardErro
 }
 
 async fn read(job: &Job, group: u32, rows: Option<&[u32]>) -> Result<Vec<Decoded>, ShardError> {
-    let mut out = Vec::new();
-    for batch in job.opened.read(group, rows, |leaf| Columns::ROWS.holds(leaf)).await? {
-        out.extend(decode::rows(&job.file.path, batch, Columns::ROWS)?);
-    }
-    Ok(out)
+    let decode = decode::all_rows(&job.file.path, Columns::ROWS);
+    job.opened.read(group, rows, |leaf| Columns::ROWS.holds(leaf), decode).await
 }
 
 /// The rows of a damaged row group that can be read; `None` if none can.

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod embed;
+mod fetching;
 mod hard_negatives;
 mod reading;
 mod stores;
