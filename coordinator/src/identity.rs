@@ -10,13 +10,14 @@ use pixfleet_cluster::RunSpec;
 const OBJECT: &str = "run.toml";
 
 /// Keys that may change between two starts of one run.
-const NEUTRAL: [&str; 21] = [
+const NEUTRAL: [&str; 22] = [
     "run.store",
     "run.store_patience_ms",
     "data.url",
     "train.cache",
     "train.recompute",
     "train.prefetch_steps",
+    "train.prefetch_mib",
     "train.min_workers",
     "train.max_workers",
     "train.join_window_ms",

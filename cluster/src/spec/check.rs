@@ -149,6 +149,7 @@ fn check_train(train: &TrainSpec, bad: &mut impl Bad) {
     check_count("train.global_batch", train.global_batch, bad);
     check_count("train.lanes", train.lanes, bad);
     check_count("train.prefetch_steps", train.prefetch_steps, bad);
+    check_count("train.prefetch_mib", train.prefetch_mib, bad);
     check_count("train.min_workers", train.min_workers, bad);
     bad(
         train.max_workers == 0 || train.max_workers >= train.min_workers,

@@ -85,8 +85,10 @@ pub struct TrainSpec {
     pub cache: Cache,
     /// What of the towers is made anew in backward.
     pub recompute: Recompute,
-    /// Steps that the feed reads ahead.
+    /// Steps whose batches lie ready at most.
     pub prefetch_steps: u32,
+    /// MiB of rows, about, that each worker reads ahead of decoding; always those of one step.
+    pub prefetch_mib: u32,
     /// Fewer members than this do not train: the run checkpoints and waits.
     pub min_workers: u32,
     /// More members than this do not train: the rest stands by. 0: as many as lanes.
@@ -127,6 +129,7 @@ impl Default for TrainSpec {
             cache: Cache::Auto,
             recompute: Recompute::None,
             prefetch_steps: 2,
+            prefetch_mib: 128,
             min_workers: 1,
             max_workers: 0,
             join_window_ms: 2_000,
