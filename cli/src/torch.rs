@@ -14,6 +14,8 @@ pub(crate) enum Command {
     Eval(Passed),
     /// Write image, region and text embeddings of a split to Parquet.
     Encode(Passed),
+    /// What the parts of a run can do on this machine, each for itself.
+    Bench(Passed),
     /// One forward and backward in fp32 on given tensors, for people who port weights.
     Probe(Passed),
     /// Encode captions and write their vectors beside the rows (`pixfleet shards embed`).
@@ -38,6 +40,7 @@ pub(crate) fn main(command: Command) -> Result<ExitCode> {
         Command::Worker(p) => ("worker", p),
         Command::Eval(p) => ("eval", p),
         Command::Encode(p) => ("encode", p),
+        Command::Bench(p) => ("bench", p),
         Command::Probe(p) => ("probe", p),
         Command::Embed(p) => ("embed", p),
         Command::Export(p) => ("export", p),

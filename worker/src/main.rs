@@ -1,5 +1,6 @@
 //! `pixfleet-worker`: every command that needs torch. Parses what was typed and hands it to the room that does it.
 
+mod bench;
 mod embed;
 mod encode;
 mod eval;
@@ -27,6 +28,8 @@ enum Cli {
     Eval(eval::Args),
     /// Write image, region and text embeddings of a split to Parquet.
     Encode(encode::Args),
+    /// What the parts of a run can do on this machine.
+    Bench(bench::Args),
     /// One forward and backward in fp32 on given tensors.
     Probe(probe::Args),
     /// A checkpoint as one safetensors file.
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Cli::Embed(args) => embed::main(args),
         Cli::Eval(args) => eval::main(args),
         Cli::Encode(args) => encode::main(args),
+        Cli::Bench(args) => bench::main(args),
         Cli::Probe(args) => probe::main(args),
         Cli::Export(args) => export::main(args),
         Cli::Import(args) => import::main(args),

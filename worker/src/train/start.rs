@@ -4,28 +4,22 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pixfleet_checkpoint::{Attempts, Folder};
-use pixfleet_cluster::SampleOrder;
+use pixfleet_checkpoint::Folder;
 use pixfleet_cluster::peer::Word;
 use pixfleet_cluster::run::Welcome;
-use pixfleet_cluster::spec::{Precision, Reduce, RunSpec, Rung};
+use pixfleet_cluster::spec::{Precision, Reduce, RunSpec};
 use pixfleet_model::Compute;
-use pixfleet_model::VisionSizes;
 use pixfleet_model::objective::Objective;
 use pixfleet_proto::Way;
-use pixfleet_shards::reader::RowGroupReader;
-use pixfleet_shards::sample::{SampleConfig, TextSource};
-use pixfleet_shards::tokens::Tokenizer;
 use tch::Device;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::Args;
-use super::cut_log::CutLog;
 use super::error::TrainError;
 use super::exact;
 use super::fault::Faults;
-use super::feed::{FeedError, FeedSource};
+use super::feed::FeedSource;
 use super::initial::initial_weights;
 use super::state::Numbers;
 use super::step::Core;
@@ -110,7 +104,8 @@ pub(crate) fn trainer(setting: Setting) -> Result<Trainer, TrainError> {
     exact::prepare(setting.device, setting.contract.known.spec.train.reduce)?;
 
     let known = setting.contract.known.clone();
-    let source = Arc::new(setting.runtime.block_on(source(&known, &setting.args))?);
+    let source = FeedSource::open(&known.spec, Some(&known.dataset_digest), setting.args.decode_threads);
+    let source = Arc::new(setting.runtime.block_on(source)?);
     let weights = setting.runtime.block_on(initial_weights(&known.spec))?;
     let core = core(known.spec, &setting, weights)?;
     let Contract { orders, words, switches, way, .. } = setting.contract;
@@ -119,40 +114,6 @@ pub(crate) fn trainer(setting: Setting) -> Result<Trainer, TrainError> {
     let channels =
         Channels { runtime: setting.runtime, orders, words, switches, way, run: known.folder, host: setting.args.host };
     Ok(Trainer::new(core, source, channels, (step_log, trace)))
-}
-
-async fn source(known: &Known, args: &Args) -> Result<FeedSource, TrainError> {
-    let spec = &known.spec;
-    let location = pixfleet_shards::store::Location::parse(&spec.data.url).map_err(FeedError::from)?;
-    let patience = spec.ladder()[Rung::StorePatience];
-    let mut attempts = Attempts::lasting(patience);
-    let index = loop {
-        match pixfleet_shards::index::open(&location).await {
-            Err(error) if attempts.outlasts(&error, error.class()).await => {}
-            answer => break answer.map_err(FeedError::from)?,
-        }
-    };
-    let expected = &known.dataset_digest;
-    if index.digest != *expected {
-        return Err(TrainError::Dataset { expected: expected.clone(), found: index.digest });
-    }
-    let reader = RowGroupReader::new(location, &index, &spec.data.split, Some(&spec.data.vectors));
-    let reader = reader.map_err(FeedError::from)?;
-    let shape = reader.split().shape();
-    let order = SampleOrder::new(spec.run.seed, shape, spec.data.window_row_groups)
-        .ok_or_else(|| TrainError::NoRows { split: spec.data.split.clone() })?;
-    let texts = if spec.model.text.reads_tokens() {
-        TextSource::Tokens(Tokenizer::open(&spec.data.tokenizer).map_err(TrainError::Tokenizer)?)
-    } else {
-        TextSource::Vectors(spec.model.text_proj.width as usize)
-    };
-    let size = VisionSizes::of(&spec.model).image() as u32;
-    let config = SampleConfig { data: spec.data.clone(), size, needs: spec.needs(), texts };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = if args.decode_threads == 0 { cores.div_ceil(2) } else { args.decode_threads };
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).thread_name(|i| format!("decode-{i}"));
-    let pool = pool.build().map_err(TrainError::Threads)?;
-    Ok(FeedSource { reader, order, config, seed: spec.run.seed, patience, pool, cuts: CutLog::default() })
 }
 
 /// bf16 on a processor that must emulate it was ten times slower than fp32.

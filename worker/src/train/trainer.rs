@@ -236,8 +236,9 @@ impl Trainer {
     /// The feed of a generation; `None` if it has no step to run.
     fn feed(&self, form: &Form, map: LaneMap) -> Option<Feed> {
         let (first, steps) = (form.start_step.0, self.core.spec.schedule.steps);
-        let ahead = self.core.spec.train.prefetch_steps as usize;
-        let range = FeedRange { map, lanes: map.lanes_of(form.rank), steps: first..steps, ahead };
+        let train = &self.core.spec.train;
+        let (ahead, ahead_bytes) = (train.prefetch_steps as usize, (train.prefetch_mib as usize) << 20);
+        let range = FeedRange { map, lanes: map.lanes_of(form.rank), steps: first..steps, ahead, ahead_bytes };
         let runs = !form.checkpoint_only && first < steps;
         runs.then(|| Feed::start(&self.channels.runtime, Arc::clone(&self.source), range))
     }
