@@ -8,7 +8,7 @@ CACHE := .cache
 PIP := $(CACHE)/venv/bin/pip --disable-pip-version-check --quiet
 BIN := target/debug
 
-.PHONY: help demo test bench chaos presets hard-term lint setup setup-test setup-nccl nccl-check gpu-check setup-peers peers import-peers bench-peer healing clean-demo
+.PHONY: help demo test bench bench-feed chaos presets hard-term lint setup setup-test setup-nccl nccl-check gpu-check setup-peers peers import-peers bench-peer healing clean-demo
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
@@ -39,6 +39,10 @@ hard-term: setup ## Tiny FG-CLIP with and without the hard-negative term, three 
 
 bench: setup ## What a step's parts cost, printed; by hand, on a quiet machine
 	OMP_NUM_THREADS=1 cargo bench --profile dev -p pixfleet-model
+
+bench-feed: setup setup-test ## The feed alone, from an S3 server 40 ms away against local disk; by hand, on a quiet machine
+	cargo build --quiet --bins --workspace
+	$(BIN)/bench-feed
 
 lint: setup ## Format and clippy
 	cargo fmt --check

@@ -2,6 +2,7 @@
 
 pub mod chaos;
 pub mod dice;
+pub mod far;
 pub mod fleet;
 pub mod healing;
 pub mod hosts;

@@ -1,6 +1,10 @@
 //! A real S3 server for tests: SeaweedFS on loopback, from the wheel that `make setup-test` unpacks.
 
 use crate::{root, scratch};
+use anyhow::{Context, Result};
+use object_store::ObjectStoreExt;
+use object_store::aws::AmazonS3Builder;
+use object_store::path::Path as StorePath;
 use std::io::Read;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -66,6 +70,37 @@ impl S3 {
             ("AWS_ENDPOINT", format!("http://{address}")),
             ("AWS_ALLOW_HTTP", "true".into()),
         ]
+    }
+
+    /// Puts all files of `folder` into the bucket, under `prefix`.
+    ///
+    /// # Errors
+    /// Files that cannot be read or put.
+    pub async fn put_folder(&self, folder: &Path, prefix: &str) -> Result<()> {
+        let store = AmazonS3Builder::new()
+            .with_bucket_name("pixdata")
+            .with_region("us-east-1")
+            .with_endpoint(format!("http://{}", self.address()))
+            .with_allow_http(true)
+            .with_access_key_id("AK")
+            .with_secret_access_key("SKSKSKSKSK")
+            .build()
+            .context("the tests' S3 server")?;
+        let mut folders = vec![(folder.to_path_buf(), StorePath::from(prefix))];
+        while let Some((folder, to)) = folders.pop() {
+            let list = std::fs::read_dir(&folder).with_context(|| format!("cannot list {}", folder.display()))?;
+            for entry in list {
+                let entry = entry.with_context(|| format!("cannot list {}", folder.display()))?;
+                let (path, to) = (entry.path(), to.clone().join(entry.file_name().to_string_lossy().as_ref()));
+                if path.is_dir() {
+                    folders.push((path, to));
+                } else {
+                    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+                    store.put(&to, bytes.into()).await.with_context(|| format!("cannot put {to}"))?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Until the S3 port accepts and answers HTTP; the server says nothing when it is ready.

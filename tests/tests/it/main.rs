@@ -4,6 +4,7 @@ mod bad_input;
 mod elastic;
 mod equality;
 mod evaluation;
+mod far_feed;
 mod house;
 mod kill;
 mod local_ranks;
