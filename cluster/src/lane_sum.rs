@@ -48,6 +48,14 @@ impl<T> LaneSum<T> {
         self.push_node(Node::leaf(lane), value, add)
     }
 
+    /// As [`push`](Self::push) of `lane` and the one before it, which it [joins](joins_left): `value` is their sum.
+    ///
+    /// # Errors
+    /// Those of `add`.
+    pub fn push_pair<E>(&mut self, lane: u32, value: T, add: impl FnMut(T, T) -> Result<T, E>) -> Result<(), E> {
+        self.push_node(Node::leaf(lane).parent(), value, add)
+    }
+
     /// The sums that one rank can make of its lanes, from left to right; [`complete`] takes them.
     #[must_use]
     pub fn into_partial(self) -> Vec<T> {
@@ -76,6 +84,23 @@ fn partial(lanes: Range<u32>) -> Vec<Node> {
         let Ok(()) = sum.push(lane, (), |(), ()| Ok::<(), std::convert::Infallible>(()));
     }
     sum.nodes.into_iter().map(|(node, ())| node).collect()
+}
+
+/// Whether `lane` is added to the lane before it and to nothing else first, on a rank whose lanes begin with `first`: then
+/// whoever makes its value may add it there at once.
+#[must_use]
+pub fn joins_left(lane: u32, first: u32) -> bool {
+    lane > first && Node::leaf(lane).is_right_sibling_of(Node::leaf(lane - 1))
+}
+
+/// How many slices `rank` sends to other ranks and receives from them for the sum over all lanes to stand on every rank, where
+/// each rank adds one slice, `1 / W` of the numbers. `counts` is the [`partial_count`] of each rank: it sends its partial
+/// sums of the others' slices and receives theirs of its own, and then sends and receives finished slices, `W - 1` each.
+#[must_use]
+pub fn exchanged(counts: &[usize], rank: usize) -> usize {
+    let others = counts.len() - 1;
+    let all: usize = counts.iter().sum();
+    others * counts[rank] + (all - counts[rank]) + 2 * others
 }
 
 /// How many sums [`LaneSum::into_partial`] gives for `lanes`.
@@ -149,6 +174,36 @@ mod tests {
         assert_eq!(sum_of(&[4]), "((0+1)+(2+3))");
         assert_eq!(sum_of(&[3, 6]), "(((0+1)+(2+3))+(4+5))");
         assert_eq!(sum_of(&[2, 4, 7]), "(((0+1)+(2+3))+((4+5)+6))");
+    }
+
+    /// In units of all numbers: slices over the number of ranks.
+    fn share(lanes: u32, world: u32, rank: u32) -> f64 {
+        let map = crate::LaneMap::new(lanes, 1, world).expect("fewer ranks than lanes");
+        let counts: Vec<usize> = (0..world).map(|r| partial_count(map.lanes_of(crate::Rank(r)))).collect();
+        exchanged(&counts, rank as usize) as f64 / f64::from(world)
+    }
+
+    #[test]
+    fn with_one_sum_a_rank_the_bytes_are_those_of_a_ring_all_reduce() {
+        for (lanes, world) in [(4, 2), (4, 4), (6, 3), (12, 3), (8, 4), (64, 64)] {
+            let ring = 4.0 * f64::from(world - 1) / f64::from(world);
+            for rank in 0..world {
+                assert!((share(lanes, world, rank) - ring).abs() < 1e-9, "{lanes} lanes, rank {rank} of {world}");
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_do_not_grow_with_the_ranks_beyond_the_sums_of_one_rank() {
+        for world in 2..=64u32 {
+            for lanes in world..=4 * world {
+                // A rank of at most `n` lanes has at most 2 log2(n) + 1 sums.
+                let most = 2.0 * f64::from(lanes.div_ceil(world)).log2() + 1.0;
+                for rank in 0..world {
+                    assert!(share(lanes, world, rank) <= 2.0 * most + 2.0, "{lanes} lanes, rank {rank} of {world}");
+                }
+            }
+        }
     }
 
     proptest! {

@@ -173,6 +173,23 @@ impl Group {
         self.live.run("all_gather_rows", |raw| gather_rows(raw, own, rows))
     }
 
+    /// As [`all_gather`](Self::all_gather) of flat tensors, into `output` `[W * own's length]`.
+    ///
+    /// # Errors
+    /// As [`all_gather`](Self::all_gather).
+    pub fn all_gather_into(&self, output: &mut Tensor, own: &Tensor) -> Result<(), CollectiveError> {
+        self.live.run("all_gather", |raw| raw.all_gather_into(output, own))
+    }
+
+    /// What every rank has for this one, in rank order: of `own`, flat, the first `to[0]` numbers go to rank 0, the next
+    /// `to[1]` to rank 1; `from[r]` numbers come from rank r, which must agree with what it passes.
+    ///
+    /// # Errors
+    /// As [`all_gather`](Self::all_gather).
+    pub fn all_to_all(&self, own: &Tensor, from: &[i64], to: &[i64]) -> Result<Tensor, CollectiveError> {
+        self.live.run("all_to_all", |raw| raw.all_to_all(own, from, to))
+    }
+
     /// The sum over ranks, in place. Every rank ends with the same bits.
     ///
     /// # Errors

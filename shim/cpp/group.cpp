@@ -186,6 +186,18 @@ char* pf_all_gather(pf::Group* group, at::Tensor* output, const at::Tensor* own)
   });
 }
 
+// Flat tensors; numbers from and to each rank, in rank order.
+char* pf_all_to_all(
+    pf::Group* group, at::Tensor* output, const at::Tensor* own, const int64_t* from, const int64_t* to, size_t world) {
+  return pf::guarded([&] {
+    at::NoGradGuard no_grad;
+    auto input = own->contiguous();
+    std::vector<int64_t> received(from, from + world);
+    std::vector<int64_t> sent(to, to + world);
+    group->run([&] { return group->backend->alltoall_base(*output, input, received, sent); });
+  });
+}
+
 char* pf_all_reduce_sum(pf::Group* group, at::Tensor* tensor) {
   return pf::guarded([&] {
     at::NoGradGuard no_grad;

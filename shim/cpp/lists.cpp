@@ -51,6 +51,18 @@ char* pf_zero_all(at::Tensor* const* tensors, size_t count) {
   });
 }
 
+// Each parameter's gradient becomes the next piece of `flat`, as it stands there.
+char* pf_gradients_in(const at::Tensor* flat, at::Tensor* const* params, size_t count) {
+  return pf::guarded([&] {
+    at::NoGradGuard no_grad;
+    int64_t start = 0;
+    for (size_t i = 0; i < count; ++i) {
+      params[i]->mutable_grad() = flat->narrow(0, start, params[i]->numel()).view(params[i]->sizes());
+      start += params[i]->numel();
+    }
+  });
+}
+
 char* pf_lerp_all(at::Tensor* const* targets, at::Tensor* const* sources, size_t count, double weight) {
   return pf::guarded([&] {
     at::NoGradGuard no_grad;

@@ -60,6 +60,14 @@ unsafe extern "C" {
     fn pf_group_abort(group: *mut c_void) -> Message;
     fn pf_group_end(group: *mut c_void, why: *const c_char) -> Message;
     fn pf_all_gather(group: *mut c_void, output: *const CxxTensor, own: *const CxxTensor) -> Message;
+    fn pf_all_to_all(
+        group: *mut c_void,
+        output: *const CxxTensor,
+        own: *const CxxTensor,
+        from: *const i64,
+        to: *const i64,
+        world: usize,
+    ) -> Message;
     fn pf_all_reduce_sum(group: *mut c_void, tensor: *const CxxTensor) -> Message;
     fn pf_reduce_scatter_sum(group: *mut c_void, output: *const CxxTensor, input: *const CxxTensor) -> Message;
     fn pf_broadcast(group: *mut c_void, tensor: *const CxxTensor, source: c_int) -> Message;
@@ -161,6 +169,45 @@ impl RawGroup {
             check(unsafe { pf_all_gather(self.ptr(), tensor_ptr(&output), tensor_ptr(&flat)) })?;
         }
         Ok(output.f_view(shape.as_slice())?)
+    }
+
+    /// As [`all_gather`](Self::all_gather) of flat tensors, into `output` `[W * own's length]`, contiguous and of `own`'s
+    /// dtype. `own` may not be part of it.
+    ///
+    /// # Errors
+    /// As [`all_gather`](Self::all_gather), and an `output` that does not fit.
+    pub fn all_gather_into(&self, output: &mut Tensor, own: &Tensor) -> Result<(), Failure> {
+        let fits = output.is_contiguous() && output.kind() == own.kind() && output.device() == own.device();
+        if !fits || output.size() != [self.world * own.numel() as i64] {
+            return Err(Failure::new(format!("all_gather_into: {own:?} of {} ranks into {output:?}", self.world)));
+        }
+        if own.numel() == 0 {
+            return Ok(());
+        }
+        let flat = own.f_detach()?.f_reshape(-1)?;
+        // SAFETY: a live group; live tensors, `output` borrowed mutably.
+        check(unsafe { pf_all_gather(self.ptr(), tensor_ptr(output), tensor_ptr(&flat)) })
+    }
+
+    /// What every rank has for this one, in rank order: of `own`, flat, the first `to[0]` numbers go to rank 0, the next
+    /// `to[1]` to rank 1; `from[r]` numbers come from rank r.
+    ///
+    /// # Errors
+    /// As [`all_gather`](Self::all_gather), and counts that do not fit `own` or the world.
+    pub fn all_to_all(&self, own: &Tensor, from: &[i64], to: &[i64]) -> Result<Tensor, Failure> {
+        let world = usize::try_from(self.world).unwrap_or_default();
+        let negative = from.iter().chain(to).any(|count| *count < 0);
+        if negative || [from.len(), to.len()] != [world; 2] || own.size() != [to.iter().sum::<i64>()] {
+            return Err(Failure::new(format!("all_to_all: {own:?} cut into {to:?}, and {from:?} from {world} ranks")));
+        }
+        let flat = own.f_detach()?;
+        let output = flat_like(from.iter().sum(), own)?;
+        // SAFETY: a live group; live tensors, of which `output` is ours alone; two arrays of `world` numbers.
+        check(unsafe {
+            let (from, to) = (from.as_ptr(), to.as_ptr());
+            pf_all_to_all(self.ptr(), tensor_ptr(&output), tensor_ptr(&flat), from, to, world)
+        })?;
+        Ok(output)
     }
 
     /// The sum over ranks, in place. Every rank ends with the same bits.

@@ -19,6 +19,7 @@ unsafe extern "C" {
     ) -> Message;
     fn pf_norms(tensors: *const *const CxxTensor, count: usize, out: *mut *mut CxxTensor) -> Message;
     fn pf_zero_all(tensors: *const *const CxxTensor, count: usize) -> Message;
+    fn pf_gradients_in(flat: *const CxxTensor, params: *const *const CxxTensor, count: usize) -> Message;
     fn pf_lerp_all(
         targets: *const *const CxxTensor,
         sources: *const *const CxxTensor,
@@ -146,6 +147,22 @@ pub fn zero_all(tensors: &[Tensor]) -> Result<(), Failure> {
     let list = tensor_ptrs(tensors);
     // SAFETY: live tensors, borrowed for the call.
     check(unsafe { pf_zero_all(list.as_ptr(), list.len()) })
+}
+
+/// Lets the gradients of `params` live in `flat`, a contiguous vector: each is a view of the next piece of it, with what
+/// stands there. Backward adds to them in place.
+///
+/// # Errors
+/// A `flat` that is too short, strided, or of another dtype or device than a parameter.
+pub fn gradients_in(flat: &Tensor, params: &[Tensor]) -> Result<(), Failure> {
+    let length: usize = params.iter().map(Tensor::numel).sum();
+    let odd = params.iter().any(|param| (param.kind(), param.device()) != (flat.kind(), flat.device()));
+    if odd || !flat.is_contiguous() || flat.dim() != 1 || flat.numel() < length {
+        return Err(Failure::new(format!("gradients_in: {flat:?} for {length} numbers of {} tensors", params.len())));
+    }
+    let list = tensor_ptrs(params);
+    // SAFETY: live tensors, borrowed for the call; a parameter's gradient is a field that its own lock guards.
+    check(unsafe { pf_gradients_in(tensor_ptr(flat), list.as_ptr(), list.len()) })
 }
 
 /// `target + weight (source - target)` in every target, in place.

@@ -42,6 +42,7 @@ fn operations(group: &Group) {
     gathers(group);
     sums(group);
     copies(group);
+    exchanges(group);
     let wrong = Tensor::zeros([i64::from(group.world()) + 1, 2], (Kind::Float, group.device()));
     assert!(matches!(group.reduce_scatter_sum(&wrong), Err(CollectiveError::Shape { .. })));
     group.barrier().unwrap();
@@ -106,6 +107,26 @@ fn copies(group: &Group) {
         group.broadcast(&mut view, source).unwrap();
         assert_eq!(view.double_value(&[1, 0]), value(i64::from(source), 1) as f64);
     }
+}
+
+/// Rank `r` has `r + to + 1` numbers for rank `to`, which tell both.
+fn exchanges(group: &Group) {
+    let (rank, world, device) = (i64::from(group.rank()), i64::from(group.world()), group.device());
+    let letter = |from: i64, to: i64| vec![(10 * from + to) as f32; (from + to + 1) as usize];
+    let sent: Vec<f32> = (0..world).flat_map(|to| letter(rank, to)).collect();
+    let counts: Vec<i64> = (0..world).map(|other| rank + other + 1).collect();
+    let all = group.all_to_all(&Tensor::from_slice(&sent).to_device(device), &counts, &counts).unwrap();
+    let expected: Vec<f32> = (0..world).flat_map(|from| letter(from, rank)).collect();
+    assert_eq!(Vec::<f32>::try_from(all).unwrap(), expected);
+    let wrong = Tensor::zeros([1], (Kind::Float, device));
+    assert!(group.all_to_all(&wrong, &counts, &counts).is_err(), "more numbers than there are");
+
+    let whole = Tensor::zeros([world * 2 + 2], (Kind::Float, device));
+    group.all_gather_into(&mut whole.narrow(0, 1, world * 2), &own(rank, &[2], Kind::Float, device)).unwrap();
+    for other in 0..world {
+        assert_eq!(whole.double_value(&[2 + other * 2]), value(other, 1) as f64);
+    }
+    assert!(group.all_gather_into(&mut whole.narrow(0, 1, world), &own(rank, &[2], Kind::Float, device)).is_err());
 }
 
 /// A model of two layers whose second is over 1 MiB, so that there are several buckets.

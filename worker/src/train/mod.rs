@@ -19,6 +19,7 @@ mod gpu;
 mod graph_cache;
 mod initial;
 pub(crate) mod inputs;
+mod lane_tree;
 mod reduce;
 mod rendezvous;
 mod session;

@@ -105,6 +105,8 @@ impl Core {
         let reduce_wait_s = peering.reduction.waited_s();
         metrics.insert("gather_s".into(), peers.seconds());
         metrics.insert("reduce_wait_s".into(), reduce_wait_s);
+        let reduce_bytes = peering.reduction.bytes(peering.group, &self.model.params);
+        metrics.insert("reduce_bytes".into(), reduce_bytes as f64);
         metrics.insert("grad_norm".into(), optimized.grad_norm);
         metrics.insert("flops".into(), flops.total());
         metrics.insert("device_reads".into(), (reads() - reads_before) as f64);
