@@ -20,8 +20,21 @@ const LOSS_KNOWN: Duration = Duration::from_secs(2);
 #[test]
 fn survivors_of_a_kill_in_all_reduce_go_on_in_a_new_generation() {
     match Rank::from_environment() {
-        Some(rank) => all_reduce_until_lost(&rank),
+        Some(rank) => run_until_lost(&rank, |group| {
+            group.all_reduce_sum(&mut Tensor::ones([4 << 20], (Kind::Float, Device::Cpu)))
+        }),
         None => kill_the_last_of_three("faults::survivors_of_a_kill_in_all_reduce_go_on_in_a_new_generation"),
+    }
+}
+
+#[test]
+fn survivors_of_a_kill_in_all_to_all_go_on_in_a_new_generation() {
+    match Rank::from_environment() {
+        Some(rank) => run_until_lost(&rank, |group| {
+            let slices = Tensor::ones([3 << 20], (Kind::Float, Device::Cpu));
+            group.all_to_all(&slices, &[1 << 20; 3], &[1 << 20; 3]).map(drop)
+        }),
+        None => kill_the_last_of_three("faults::survivors_of_a_kill_in_all_to_all_go_on_in_a_new_generation"),
     }
 }
 
@@ -50,15 +63,13 @@ fn kill_the_last_of_three(name: &str) {
     fleet.all_pass();
 }
 
-fn all_reduce_until_lost(rank: &Rank) {
+fn run_until_lost(rank: &Rank, operation: impl Fn(&Group) -> Result<(), CollectiveError>) {
     let group = rank.join(1, rank.rank, 3);
-    let mut tensor = Tensor::ones([4 << 20], (Kind::Float, Device::Cpu));
     let mut rounds = 0;
     let error = loop {
-        if let Err(error) = group.all_reduce_sum(&mut tensor) {
+        if let Err(error) = operation(&group) {
             break error;
         }
-        let _ = tensor.fill_(1.0);
         rounds += 1;
         if rounds == 2 {
             rank.tell(&format!("working/{}", rank.rank), "");

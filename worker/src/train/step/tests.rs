@@ -6,7 +6,7 @@ use crate::train::snapshot::Snapshot;
 use crate::train::state;
 use pixfleet_checkpoint::{HostTensor, PartKey};
 use pixfleet_cluster::spec::terms::Set;
-use pixfleet_cluster::spec::{AlphaInit, LastBlock};
+use pixfleet_cluster::spec::{AlphaInit, LastBlock, Reduce};
 use pixfleet_cluster::{Generation, Rank, SampleId};
 use pixfleet_collective::{Backend, GroupConfig, HashStore, RendezvousStore};
 use pixfleet_model::VisionSizes;
@@ -305,6 +305,39 @@ fn an_exact_reduction_gives_the_same_bits_whatever_the_world_size() {
         }
         let fast = &trained(1, &preset)[0];
         assert_close(&alone.0, &fast.0, 1e-5, "the same sums in another order");
+    }
+}
+
+/// Counted where they are sent: those of a ring all-reduce where a rank has one partial sum, `4 (W - 1) / W` times the gradients.
+#[test]
+fn an_exact_reduction_moves_the_bytes_of_a_ring_all_reduce() {
+    for (world, one_sum) in [(1, true), (2, false), (3, true), (4, false)] {
+        let store: Arc<dyn RendezvousStore> = Arc::new(HashStore::new());
+        let of_rank = |rank: u32| {
+            let group =
+                Group::new(Backend::Gloo, Arc::clone(&store), GroupConfig::loopback(rank, world, 1)).expect("a group");
+            let mut core = core(&["train.reduce=\"exact\""]);
+            let fast = Reduction::new(Reduce::Fast, &group, &core.model.params).expect("a reducer");
+            let ring = fast.bytes(&group, &core.model.params) as f64;
+            drop(fast);
+            let lanes = LaneMap::new(LANES, LANE_SIZE, world).expect("fewer ranks than lanes");
+            let reduction = Reduction::new(Reduce::Exact, &group, &core.model.params).expect("gradients");
+            let mut peering = Peering { group: &group, reduction, lanes };
+            let own: Vec<Batch> = lanes.lanes_of(Rank(rank)).map(|lane| batch_of(&core, 0, lane)).collect();
+            let stepped = core.step(&mut peering, &own, Step(0), Wish::Nothing).expect("a step");
+            drop(peering);
+            group.finish().expect("all came");
+            (stepped.metrics["reduce_bytes"], ring)
+        };
+        let of_rank = &of_rank;
+        std::thread::scope(|scope| {
+            let ranks: Vec<_> = (0..world).map(|rank| scope.spawn(move || of_rank(rank))).collect();
+            for (bytes, ring) in ranks.into_iter().map(|thread| thread.join().expect("no panic")) {
+                // Two sums where three lanes, or the second and third, are no whole part of the tree.
+                let most = if one_sum { 1.01 } else { 1.51 };
+                assert!(ring <= bytes * 1.0001 && bytes <= most * ring, "world {world}: {bytes} of {ring}");
+            }
+        });
     }
 }
 
