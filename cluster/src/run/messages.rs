@@ -77,7 +77,9 @@ pub struct StepReport {
     pub substitutions: Vec<Substitution>,
     /// Digest of parameters and moments after the step, every so many steps: the same on every rank.
     pub digest: Option<u64>,
-    /// `grad_norm`, `logit_scale`, accuracies: whatever is worth a curve.
+    /// `grad_norm`, `logit_scale`, accuracies: whatever is worth a curve. `forward_s`, `exchange_s`, `backward_s` and
+    /// `optimizer_s` are seconds of the step's parts, `gather_s` and `reduce_wait_s` those of waiting for other ranks' features
+    /// and gradients; `reduce_bytes` are the bytes that this rank sent to others to sum the gradients.
     pub metrics: BTreeMap<String, f64>,
 }
 

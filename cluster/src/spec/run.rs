@@ -38,8 +38,9 @@ pub enum Reduce {
     Fast,
     /// Added along a fixed tree of lanes ([`crate::lane_sum`]) after backward: the same bits whatever the number of
     /// workers and whoever came and went, on the same kind of processor; each worker computes with one thread. On GPUs
-    /// with kernels that are deterministic; the first operation that has none is an error which names it. Up to
-    /// `lanes * parameters * 4` bytes reach each worker in a step.
+    /// with kernels that are deterministic; the first operation that has none is an error which names it. A worker sends
+    /// less than `2 * parameters * 4` bytes in a step, as for `fast`, where its lanes are one whole part of the tree (say four
+    /// of 16 that begin at a multiple of four), else half of that more for each further part.
     Exact,
 }
 

@@ -118,7 +118,7 @@ fn exchanges(group: &Group) {
     let all = group.all_to_all(&Tensor::from_slice(&sent).to_device(device), &counts, &counts).unwrap();
     let expected: Vec<f32> = (0..world).flat_map(|from| letter(from, rank)).collect();
     assert_eq!(Vec::<f32>::try_from(all).unwrap(), expected);
-    let wrong = Tensor::zeros([1], (Kind::Float, device));
+    let wrong = Tensor::zeros([counts.iter().sum::<i64>() + 1], (Kind::Float, device));
     assert!(group.all_to_all(&wrong, &counts, &counts).is_err(), "more numbers than there are");
 
     let whole = Tensor::zeros([world * 2 + 2], (Kind::Float, device));

@@ -65,14 +65,14 @@ impl Reduction {
         }
     }
 
-    /// Bytes of gradients that this rank of `group` sent and received in the last step, to and from other ranks: counted
-    /// for `exact`; for `fast` those of a ring all-reduce, `4 (W - 1) / W` times the gradients.
+    /// Bytes of gradients that this rank of `group` sent to other ranks in the last step: counted for `exact`; for `fast` those
+    /// of a ring all-reduce, `2 (W - 1) / W` times the gradients.
     pub(crate) fn bytes(&self, group: &Group, params: &Params) -> u64 {
         match self {
             Self::Fast(_) => {
                 let numbers: usize = params.trainable().map(|param| param.tensor().numel()).sum();
                 let world = u64::from(group.world());
-                4 * (world - 1) * (numbers * size_of::<f32>()) as u64 / world
+                2 * (world - 1) * (numbers * size_of::<f32>()) as u64 / world
             }
             Self::Exact(tree) => tree.bytes(),
         }
