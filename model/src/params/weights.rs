@@ -27,6 +27,19 @@ impl Compute {
     pub const BF16: Self = Self { dtype: Kind::BFloat16 };
 }
 
+impl Compute {
+    /// What products are multiplied in on `device`. A CPU without instructions for bf16 has libtorch's plain loops, which took 14
+    /// times as long as fp32 (Zen 2, AVX2: 4.5 against 65 GFLOP/s a core).
+    #[must_use]
+    pub fn multiplied_in(self, device: Device) -> Kind {
+        #[cfg(target_arch = "x86_64")]
+        let native = std::arch::is_x86_feature_detected!("avx512bf16");
+        #[cfg(not(target_arch = "x86_64"))]
+        let native = true;
+        if device == Device::Cpu && !native { Kind::Float } else { self.dtype }
+    }
+}
+
 impl From<Precision> for Compute {
     fn from(precision: Precision) -> Self {
         match precision {
@@ -74,18 +87,8 @@ impl Params {
     /// The view for forwards in `compute`.
     #[must_use]
     pub fn weights(&self, compute: Compute) -> Weights<'_> {
-        Weights::new(Leaves::Of(self), compute, multiplier(compute.dtype, self.device()))
+        Weights::new(Leaves::Of(self), compute, compute.multiplied_in(self.device()))
     }
-}
-
-/// What products of `dtype` are multiplied in. A CPU without instructions for bf16 has libtorch's plain loops, which took 14
-/// times as long as fp32 (Zen 2, AVX2: 4.5 against 65 GFLOP/s a core).
-fn multiplier(dtype: Kind, device: Device) -> Kind {
-    #[cfg(target_arch = "x86_64")]
-    let native = std::arch::is_x86_feature_detected!("avx512bf16");
-    #[cfg(not(target_arch = "x86_64"))]
-    let native = true;
-    if device == Device::Cpu && !native { Kind::Float } else { dtype }
 }
 
 impl<'p> Weights<'p> {

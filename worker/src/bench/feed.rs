@@ -9,7 +9,8 @@ use pixfleet_cluster::{LaneMap, Rank, Step};
 use serde::Serialize;
 use tokio::runtime::Runtime;
 
-use super::{Args, Figures};
+use super::Args;
+use super::figures::Figures;
 use crate::train::feed::{Feed, FeedRange, FeedSource};
 
 /// What one worker's feed did.
@@ -20,7 +21,7 @@ pub(super) struct FeedFigures {
     samples: u64,
     /// From the start of the feed to its last batch.
     seconds: f64,
-    samples_per_s: f64,
+    pub(super) samples_per_s: f64,
     /// From the start of the feed to its first batch.
     first_step_s: f64,
     /// Rows that were no good and were replaced.

@@ -4,32 +4,32 @@
 //! the trainer, owns every tensor. They meet at two bounded queues and a few switches; neither waits for the other but
 //! where the river of samples does.
 
-mod ahead;
+pub(crate) mod ahead;
 mod cut_log;
 mod dial;
 mod digest;
 pub(crate) mod error;
 mod events;
-mod exact;
+pub(crate) mod exact;
 mod exchange;
 mod fault;
 pub(crate) mod feed;
-mod gauges;
-mod gpu;
+pub(crate) mod gauges;
+pub(crate) mod gpu;
 mod graph_cache;
 mod initial;
 pub(crate) mod inputs;
 mod lane_tree;
-mod reduce;
+pub(crate) mod reduce;
 mod rendezvous;
 mod session;
 mod snapshot;
 mod spot;
-mod start;
+pub(crate) mod start;
 mod state;
-mod step;
+pub(crate) mod step;
 mod step_log;
-mod switches;
+pub(crate) mod switches;
 mod trace;
 mod trainer;
 

@@ -84,13 +84,22 @@ pub(crate) fn device_name(device: Device) -> String {
 
 /// Threads of libtorch on the CPU. It cuts its sums by their number, and how many cores a worker gets depends on how many
 /// workers there are: so where that must not show in the bits, there is one.
-fn threads(args: &Args, reduce: Reduce) -> usize {
+fn threads(asked: usize, reduce: Reduce) -> usize {
     let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    match (reduce, args.threads) {
+    match (reduce, asked) {
         (Reduce::Exact, _) => 1,
         (Reduce::Fast, 0) => cores(),
         (Reduce::Fast, threads) => threads,
     }
+}
+
+/// Readies this thread and `device` for computing, with `threads` as [`Args::threads`].
+///
+/// # Errors
+/// [`TrainError::Device`].
+pub(crate) fn prepare(device: Device, threads: usize, reduce: Reduce) -> Result<(), TrainError> {
+    tch::set_num_threads(i32::try_from(self::threads(threads, reduce)).unwrap_or(i32::MAX));
+    exact::prepare(device, reduce)
 }
 
 /// Opens the dataset, builds the model, and stands ready.
@@ -98,16 +107,14 @@ fn threads(args: &Args, reduce: Reduce) -> usize {
 /// # Errors
 /// What keeps this worker from taking part, in words for a person.
 pub(crate) fn trainer(setting: Setting) -> Result<Trainer, TrainError> {
-    let threads = threads(&setting.args, setting.contract.known.spec.train.reduce);
-    tch::set_num_threads(i32::try_from(threads).unwrap_or(i32::MAX));
-
-    exact::prepare(setting.device, setting.contract.known.spec.train.reduce)?;
-
+    prepare(setting.device, setting.args.threads, setting.contract.known.spec.train.reduce)?;
     let known = setting.contract.known.clone();
     let source = FeedSource::open(&known.spec, Some(&known.dataset_digest), setting.args.decode_threads);
     let source = Arc::new(setting.runtime.block_on(source)?);
     let weights = setting.runtime.block_on(initial_weights(&known.spec))?;
-    let core = core(known.spec, &setting, weights)?;
+    let core = core(known.spec, setting.device, &setting.args.name, weights)?;
+    let dump = setting.args.dump_gradients.or_else(|| std::env::var_os(DUMP_VARIABLE).map(PathBuf::from));
+    let core = Core { dump_gradients: dump, ..core };
     let Contract { orders, words, switches, way, .. } = setting.contract;
     let step_log = StepLog::from_env(&setting.args.name)?;
     let trace = Trace::from_env(&setting.args.name)?;
@@ -127,11 +134,14 @@ fn warn_of_slow_bf16(spec: &RunSpec, device: Device) {
     }
 }
 
-fn core(spec: RunSpec, setting: &Setting, weights: Option<Vec<u8>>) -> Result<Core, TrainError> {
-    warn_of_slow_bf16(&spec, setting.device);
+/// What the worker `name` computes with.
+///
+/// # Errors
+/// Weights of another model, a device that fails.
+pub(crate) fn core(spec: RunSpec, device: Device, name: &str, weights: Option<Vec<u8>>) -> Result<Core, TrainError> {
+    warn_of_slow_bf16(&spec, device);
     let faults = Faults::from_env()?;
-    let dump = setting.args.dump_gradients.clone().or_else(|| std::env::var_os(DUMP_VARIABLE).map(PathBuf::from));
-    let numbers = Numbers::initial(&spec, setting.device, weights.as_deref())?;
+    let numbers = Numbers::initial(&spec, device, weights.as_deref())?;
     Ok(Core {
         objective: Objective::new(&spec.needs(), &spec.loss).with_gathered(Compute::from(spec.train.gather).dtype),
         scales: None,
@@ -140,10 +150,10 @@ fn core(spec: RunSpec, setting: &Setting, weights: Option<Vec<u8>>) -> Result<Co
         model: numbers.model,
         optimizer: numbers.optimizer,
         weights,
-        device: setting.device,
-        name: setting.args.name.clone(),
+        device,
+        name: name.into(),
         faults,
         clock_waits: false,
-        dump_gradients: dump,
+        dump_gradients: None,
     })
 }

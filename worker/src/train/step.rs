@@ -66,6 +66,8 @@ pub(crate) struct Stepped {
     pub(crate) lr: f64,
     pub(crate) metrics: BTreeMap<String, f64>,
     pub(crate) collective_s: f64,
+    /// Of this rank's lanes.
+    pub(crate) flops: Flops,
     /// What all ranks do next.
     pub(crate) asked: Wish,
 }
@@ -117,6 +119,7 @@ impl Core {
             lr,
             metrics,
             collective_s: peers.seconds() + reduce_wait_s,
+            flops,
             asked: peers.asked(),
         })
     }

@@ -322,7 +322,7 @@ fn a_step_tells_the_bytes_that_it_sent_for_gradients() {
             let reduction = Reduction::new(reduce, &group, &core.model.params).expect("gradients");
             let mut peering = Peering { group: &group, reduction, lanes };
             let own: Vec<Batch> = lanes.lanes_of(Rank(rank)).map(|lane| batch_of(&core, 0, lane)).collect();
-            let stepped = core.step(&mut peering, &own, Step(0), Wish::Nothing).expect("a step");
+            let stepped = one_step(&mut core, &mut peering, own, 0);
             drop(peering);
             group.finish().expect("all came");
             let numbers: usize = core.model.params.trainable().map(|param| param.tensor().numel()).sum();
