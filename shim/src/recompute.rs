@@ -11,7 +11,7 @@ use tch::Tensor;
 use crate::{CxxTensor, Failure, Message, own_tensor, tensor_ptr, tensor_ptrs};
 
 /// What makes a segment's output from its inputs: a function of nothing else, called on whatever thread runs backward.
-pub type Segment = Box<dyn Fn(&[Tensor]) -> Tensor + Send>;
+pub type SegmentBody = Box<dyn Fn(&[Tensor]) -> Tensor + Send>;
 
 /// `pf_segment_calls` of recompute.cpp.
 ///
@@ -42,7 +42,7 @@ unsafe extern "C" {
 ///
 /// # Errors
 /// libtorch refuses.
-pub fn recompute(inputs: &[Tensor], output: &Tensor, segment: Segment) -> Result<Tensor, Failure> {
+pub fn recompute(inputs: &[Tensor], output: &Tensor, segment: SegmentBody) -> Result<Tensor, Failure> {
     let user = Box::into_raw(Box::new(segment)).cast();
     let (list, calls) = (tensor_ptrs(inputs), Calls { user, run, drop: drop_user });
     // SAFETY: live tensors, borrowed for the call, which stores a fresh tensor where it reports no failure. It owns `user`
@@ -58,7 +58,7 @@ unsafe extern "C" fn run(
     why: *mut c_void,
 ) -> c_int {
     // SAFETY: the promise; tch's tensors of their own share the storage.
-    let (segment, inputs): (&Segment, Vec<Tensor>) = unsafe {
+    let (segment, inputs): (&SegmentBody, Vec<Tensor>) = unsafe {
         (&*user.cast(), (0..count).map(|i| Tensor::clone_from_ptr((*inputs.add(i)).cast_mut().cast())).collect())
     };
     match catch_unwind(AssertUnwindSafe(|| segment(&inputs))) {
@@ -84,7 +84,7 @@ fn words(panic: &(dyn Any + Send)) -> &str {
 
 unsafe extern "C" fn drop_user(user: *mut c_void) {
     // SAFETY: C++ calls this once, from the segment's destructor, for the box that `recompute` leaked.
-    let user = unsafe { Box::from_raw(user.cast::<Segment>()) };
+    let user = unsafe { Box::from_raw(user.cast::<SegmentBody>()) };
     // Dropping what a closure holds may panic; the panic ends here.
     let _ = catch_unwind(AssertUnwindSafe(move || drop(user)));
 }
@@ -113,7 +113,7 @@ mod tests {
         let make = |x: &Tensor, w: &Tensor, f: &Tensor| (x * w * f).sin();
         let runs = Arc::new(AtomicUsize::new(0));
         let (counted, inputs) = (Arc::clone(&runs), [&x * 1.0, &weight * 1.0, frozen.shallow_clone()]);
-        let again: Segment = Box::new(move |inputs: &[Tensor]| {
+        let again: SegmentBody = Box::new(move |inputs: &[Tensor]| {
             counted.fetch_add(1, Ordering::Relaxed);
             make(&inputs[0], &inputs[1], &inputs[2])
         });
@@ -134,7 +134,7 @@ mod tests {
     fn a_segment_that_panics_fails_the_backward_with_its_words_and_is_dropped() {
         let held = Arc::new(());
         let (x, kept) = (numbers(&[1.0]), Arc::clone(&held));
-        let again: Segment = Box::new(move |_| {
+        let again: SegmentBody = Box::new(move |_| {
             let _held = &kept;
             panic!("no second time")
         });

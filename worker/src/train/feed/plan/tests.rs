@@ -109,7 +109,7 @@ fn reading_goes_ahead_by_twice_as_much_each_time_up_to_the_bound() {
     assert_eq!((ahead[0], &peaks[..3]), (9, &[19, 39, 39][..]), "{ahead:?}");
     assert!(ahead.iter().all(|&steps| steps < 40), "40 steps are the bound: {ahead:?}");
     assert!(ahead[60..].iter().all(|&steps| steps >= 20), "it is filled up when half of it is used: {ahead:?}");
-    assert!(peaks.len() <= 200 / 19, "not step by step: {peaks:?}");
+    assert!(peaks.len() <= 1 + 200 / 19, "after the first time not step by step: {peaks:?}");
 }
 
 #[test]
@@ -133,8 +133,10 @@ fn what_is_on_its_way_counts_by_what_rows_took_so_far() {
     while let Some(read) = plan.next_read() {
         answer(&mut plan, read);
     }
-    for _ in 0..50 * ROW - 50 {
+    // Half of the room is used: it is filled up, and twice as large. The guess counts as a row, so one more may fit.
+    for _ in 0..50 * ROW - 25 {
         next_step(&mut plan).expect("complete");
     }
-    assert_eq!(fill(&mut plan), 100, "now they are known to have a hundred");
+    let steps = fill(&mut plan);
+    assert!((100..=101).contains(&steps), "now they are known to have a hundred: {steps}");
 }
