@@ -9,32 +9,6 @@ use pixfleet_cluster::RunSpec;
 /// The run file as it was at the first start.
 const OBJECT: &str = "run.toml";
 
-/// Keys that may change between two starts of one run.
-const NEUTRAL: [&str; 22] = [
-    "run.store",
-    "run.store_patience_ms",
-    "data.url",
-    "train.cache",
-    "train.recompute",
-    "train.prefetch_steps",
-    "train.prefetch_mib",
-    "train.min_workers",
-    "train.max_workers",
-    "train.join_window_ms",
-    "train.patience_ms",
-    "train.collective_timeout_ms",
-    "train.heartbeat_timeout_ms",
-    "train.reconnect_grace_ms",
-    "train.coordinator_patience_ms",
-    "train.stall_ms",
-    "train.digest_every_steps",
-    "checkpoint.every_steps",
-    "checkpoint.keep",
-    "spot.provider",
-    "spot.url",
-    "spot.poll_ms",
-];
-
 /// Writes the run file of a new run; compares it for one that exists.
 ///
 /// # Errors
@@ -64,7 +38,7 @@ fn differences(then: &str, now: &str) -> Vec<String> {
     let keys: std::collections::BTreeSet<&String> = then.keys().chain(now.keys()).collect();
     let show = |v: Option<&String>| v.map_or("absent".to_string(), Clone::clone);
     keys.into_iter()
-        .filter(|key| !NEUTRAL.contains(&key.as_str()) && then.get(*key) != now.get(*key))
+        .filter(|key| !RunSpec::is_neutral(key) && then.get(*key) != now.get(*key))
         .map(|key| format!("{key} ({}, now {})", show(then.get(key)), show(now.get(key))))
         .collect()
 }

@@ -4,7 +4,7 @@ mod args;
 
 use anyhow::{Context, Result, ensure};
 use args::Args;
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use pixfleet_cluster::RunSpec;
 use pixfleet_coordinator::{Config, CoordinatorError, Doors, Ended, bind, serve};
 use std::path::Path;
@@ -18,13 +18,31 @@ fn main() -> ExitCode {
     }
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
+        .with_ansi(pixfleet_proto::takes_colours())
         .with_writer(std::io::stderr)
         .init();
+    // Not among the arguments: those that are required would be missing.
+    if let [_, flag, folder] = &std::env::args_os().collect::<Vec<_>>()[..]
+        && flag == "--manual"
+    {
+        return manual(Path::new(folder));
+    }
     match run(Args::parse()) {
         Ok(ended) => ExitCode::from(ended.outcome.exit_code()),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(error.downcast_ref::<CoordinatorError>().map_or(1, CoordinatorError::exit_code))
+        }
+    }
+}
+
+/// The man page, for whoever packs this program.
+fn manual(folder: &Path) -> ExitCode {
+    match clap_mangen::generate_to(Args::command(), folder) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: cannot write to {}: {error}", folder.display());
+            ExitCode::FAILURE
         }
     }
 }

@@ -16,8 +16,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
-/// Reports that may wait for the wire. A healthy session holds none or one; a worker that finds a coordinator again
-/// after ten minutes of a hundred steps a second tells it of all of them at once. Memory is taken as it fills.
+/// Reports that may wait for the wire beside those that a worker owes from before. A healthy session holds none or one; a
+/// coordinator that reads nothing for ten minutes of a hundred steps a second is given up. Memory is taken as it fills.
 const REPORTS_QUEUED_MAX: usize = 1 << 16;
 /// First pause between attempts; each further one is twice as long, up to a second.
 const RETRY_PAUSE_MS: u64 = 20;
@@ -109,12 +109,12 @@ pub struct Session {
 }
 
 impl Session {
-    /// Opens a session and joins. The first order is [`Order::Welcome`].
+    /// Opens a session and joins. The first order is [`Order::Welcome`]; the `owed` reports that follow it are queued at once.
     ///
     /// # Errors
     /// What the coordinator refuses with, or [`FleetError::Disconnected`].
-    pub async fn open(client: &mut Client, join: Join) -> Result<Self, FleetError> {
-        let (sender, receiver) = mpsc::channel(REPORTS_QUEUED_MAX);
+    pub async fn open(client: &mut Client, join: Join, owed: usize) -> Result<Self, FleetError> {
+        let (sender, receiver) = mpsc::channel(REPORTS_QUEUED_MAX + owed);
         let reports = Reports(sender);
         reports.send(Report::Join(join)).await?;
         let orders = client.session(ReceiverStream::new(receiver)).await?.into_inner();

@@ -2,6 +2,7 @@
 
 use crate::error::Malformed;
 use crate::pb;
+use pixfleet_cluster::evidence::Evidence;
 use pixfleet_cluster::ledger::{BadTerms, Losses, Substitution};
 use pixfleet_cluster::run::{
     Form, Join, LeaveKind, Left, Order, Outcome, PartReport, Report, Standing, StepReport, Welcome,
@@ -98,6 +99,7 @@ impl From<StepReport> for pb::StepReport {
             collective_wait_s: s.collective_wait_s,
             substitutions: s.substitutions.into_iter().map(Into::into).collect(),
             metrics: s.metrics.into_iter().collect(),
+            evidence: s.evidence.map(|e| e.to_bytes().to_vec()),
             digest: s.digest,
         }
     }
@@ -118,9 +120,15 @@ impl TryFrom<pb::StepReport> for StepReport {
             collective_wait_s: s.collective_wait_s,
             substitutions: s.substitutions.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             metrics: s.metrics.into_iter().collect(),
+            evidence: s.evidence.map(evidence).transpose()?,
             digest: s.digest,
         })
     }
+}
+
+fn evidence(bytes: Vec<u8>) -> Result<Evidence, Malformed> {
+    let malformed = |_| Malformed { field: "committed.evidence", problem: "is not 32 bytes" };
+    bytes.try_into().map(Evidence::from_bytes).map_err(malformed)
 }
 
 impl From<Losses> for pb::Losses {

@@ -4,6 +4,7 @@
 //! Nothing outside this crate handles a generated session message: [`Session`] speaks `cluster::run`'s types.
 
 mod client;
+mod colour;
 mod convert;
 mod error;
 mod limits;
@@ -15,6 +16,7 @@ pub mod pb;
 mod tests;
 
 pub use client::{Client, Patience, Reports, Session, StoreClient, Way, connect};
+pub use colour::takes_colours;
 pub use error::{FleetError, Malformed};
 pub use limits::{
     KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MESSAGE_BYTES_MAX, STORE_KEY_BYTES_MAX, STORE_VALUE_BYTES_MAX, client,

@@ -1,4 +1,5 @@
 use crate::{FleetError, Patience, connect, pb};
+use pixfleet_cluster::evidence::Evidence;
 use pixfleet_cluster::ledger::{Losses, Substitution};
 use pixfleet_cluster::run::{
     Form, Join, LeaveKind, Left, Order, Outcome, PartReport, Report, Standing, StepReport, Welcome,
@@ -40,6 +41,7 @@ fn every_report() -> Vec<Report> {
                 reason: "not a JPEG".into(),
             }],
             metrics: [("grad_norm".to_string(), 2.0)].into(),
+            evidence: Some(Evidence { rows: 1 << 127 | 5, drawn: u128::MAX - 1 }),
             digest: Some(7),
         }),
         Report::Left(Left {
@@ -118,6 +120,15 @@ fn losses_with_too_many_or_misnamed_terms_are_refused() {
     for name in ["total", "", "Global", "a b", &"x".repeat(65)] {
         assert_eq!(refused([(name.to_string(), 1.0)].into()), misnamed, "{name}");
     }
+}
+
+#[test]
+fn evidence_of_another_length_is_refused() {
+    let losses = Some(pb::Losses { total: 1.0, ..pb::Losses::default() });
+    let report = pb::StepReport { losses, evidence: Some(vec![0; 31]), ..pb::StepReport::default() };
+    let report = pb::Report { kind: Some(pb::report::Kind::Committed(report)) };
+    let error = Report::try_from(report).expect_err("31 bytes");
+    assert_eq!(error.to_string(), "committed.evidence: is not 32 bytes");
 }
 
 #[test]

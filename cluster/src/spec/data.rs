@@ -48,7 +48,8 @@ pub enum TextChoice {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DataSpec {
-    /// URL of the dataset (`file://` or `s3://`), the folder that holds the index.
+    /// URL of the dataset (`file://`, `s3://`, `gs://`, `az://`, `hf://datasets/OWNER/NAME[@REVISION]`), the folder that holds
+    /// the index.
     pub url: String,
     /// Split to train on.
     pub split: String,
@@ -89,6 +90,11 @@ pub struct DataSpec {
     pub mask_dilate: u32,
     /// Row groups that are shuffled together.
     pub window_row_groups: u32,
+}
+
+impl DataSpec {
+    /// Keys that may change between two starts of one run: they shape no weight.
+    pub(super) const NEUTRAL: [&str; 1] = ["url"];
 }
 
 impl Default for DataSpec {

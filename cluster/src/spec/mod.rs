@@ -64,6 +64,26 @@ impl RunSpec {
         parse::parse(toml, overrides)
     }
 
+    /// Whether `key` (`section.key`) may change between two starts of one run: where things lie, how long to wait, what to keep.
+    /// What shapes the weights may not.
+    #[must_use]
+    pub fn is_neutral(key: &str) -> bool {
+        Self::neutral_keys()
+            .any(|(section, name)| key.strip_prefix(section).is_some_and(|k| k.strip_prefix('.') == Some(name)))
+    }
+
+    /// Sections and keys that may change between two starts.
+    fn neutral_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+        let sections: [(&str, &[&str]); 5] = [
+            ("run", &RunSection::NEUTRAL),
+            ("data", &DataSpec::NEUTRAL),
+            ("train", &TrainSpec::NEUTRAL),
+            ("checkpoint", &CheckpointSpec::NEUTRAL),
+            ("spot", &SpotSpec::NEUTRAL),
+        ];
+        sections.into_iter().flat_map(|(section, keys)| keys.iter().map(move |key| (section, *key)))
+    }
+
     /// What the run needs of its data and its towers.
     #[must_use]
     pub fn needs(&self) -> Needs {

@@ -161,8 +161,9 @@ pub struct ModelSpec {
     pub vision: VisionPreset,
     /// The text tower.
     pub text: TextPreset,
-    /// What to start from: path or URL of a safetensors file, or another run, by its URL or as `run:<name>` in the same
-    /// store (its newest checkpoint, or that of a step: `run:<name>@1000`); empty: from scratch.
+    /// What to start from: path or URL of a safetensors file; a folder in the Hub's layout, by its path or as
+    /// `hf://OWNER/NAME[@REVISION]`; or another run, by its URL or as `run:<name>` in the same store (its newest checkpoint,
+    /// or that of a step: `run:<name>@1000`); empty: from scratch.
     pub weights: String,
     /// Start of the alpha convolution.
     pub alpha_init: AlphaInit,

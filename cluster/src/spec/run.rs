@@ -19,6 +19,11 @@ pub struct RunSection {
     pub store_patience_ms: Option<u64>,
 }
 
+impl RunSection {
+    /// Keys that may change between two starts of one run: they shape no weight.
+    pub(super) const NEUTRAL: [&str; 2] = ["store", "store_patience_ms"];
+}
+
 /// Arithmetic of the towers' forward and backward. Weights, losses and optimizer are fp32 either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -119,6 +124,26 @@ pub struct TrainSpec {
     pub digest_every_steps: u64,
 }
 
+impl TrainSpec {
+    /// Keys that may change between two starts of one run: they shape no weight.
+    pub(super) const NEUTRAL: [&str; 14] = [
+        "cache",
+        "recompute",
+        "prefetch_steps",
+        "prefetch_mib",
+        "min_workers",
+        "max_workers",
+        "join_window_ms",
+        "patience_ms",
+        "collective_timeout_ms",
+        "heartbeat_timeout_ms",
+        "reconnect_grace_ms",
+        "coordinator_patience_ms",
+        "stall_ms",
+        "digest_every_steps",
+    ];
+}
+
 impl Default for TrainSpec {
     fn default() -> Self {
         Self {
@@ -153,6 +178,11 @@ pub struct CheckpointSpec {
     pub every_steps: u64,
     /// Checkpoints to keep; older ones are removed.
     pub keep: u32,
+}
+
+impl CheckpointSpec {
+    /// Keys that may change between two starts of one run: they shape no weight.
+    pub(super) const NEUTRAL: [&str; 2] = ["every_steps", "keep"];
 }
 
 impl Default for CheckpointSpec {

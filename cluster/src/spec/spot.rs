@@ -28,6 +28,11 @@ pub struct SpotSpec {
     pub poll_ms: u64,
 }
 
+impl SpotSpec {
+    /// Keys that may change between two starts of one run: they shape no weight.
+    pub(super) const NEUTRAL: [&str; 3] = ["provider", "url", "poll_ms"];
+}
+
 impl Default for SpotSpec {
     fn default() -> Self {
         Self { provider: SpotProvider::None, url: String::new(), poll_ms: 2_000 }

@@ -108,7 +108,7 @@ async fn a_member_too_many_reads_a_typed_error() {
     let mut sessions = Vec::new();
     let mut client = fleet.client().await;
     let error = loop {
-        let mut session = Session::open(&mut client, Join::default()).await.expect("a session");
+        let mut session = Session::open(&mut client, Join::default(), 0).await.expect("a session");
         match session.next().await {
             Ok(Some(Order::Welcome(_))) => sessions.push(session),
             Ok(other) => panic!("expected a welcome or a refusal, got {other:?}"),
@@ -161,7 +161,7 @@ async fn who_comes_before_the_run_is_open_is_told_to_come_again() {
     let mut client = fleet.client().await;
     let not_ready = FleetError::NotReady { what: "it opens the run".into() };
     assert_eq!(not_ready.class(), pixfleet_cluster::Class::Retry);
-    let session = Session::open(&mut client, Join::default()).await.expect_err("it does not lead yet");
+    let session = Session::open(&mut client, Join::default(), 0).await.expect_err("it does not lead yet");
     assert_eq!(session, not_ready);
     let status = client.status(pixfleet_proto::pb::StatusRequest {}).await.expect_err("it does not lead yet");
     assert_eq!(FleetError::from(status), not_ready);

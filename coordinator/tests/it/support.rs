@@ -167,7 +167,7 @@ impl Worker {
     /// A worker that has joined.
     pub(crate) async fn open(fleet: &Fleet, join: Join) -> Self {
         fleet.status().await;
-        let mut session = Session::open(&mut fleet.client().await, join.clone()).await.expect("a session");
+        let mut session = Session::open(&mut fleet.client().await, join.clone(), 0).await.expect("a session");
         let order = soon("a welcome", session.next()).await.expect("an order");
         let Some(Order::Welcome(welcome)) = order else { panic!("expected a welcome, got {order:?}") };
         let join = Join { member: Some(welcome.member), ..join };
@@ -377,8 +377,9 @@ pub(crate) async fn audited(spec: &RunSpec) -> Vec<Record> {
             _ => None,
         })
         .expect("opened");
+    let steps = spec.schedule.steps;
     let verdict =
-        audit(&records, AuditPlan { order, steps: spec.schedule.steps, global_batch: 8, seed: 5, dataset_digest });
+        audit(&records, AuditPlan { order, steps, global_batch: 8, seed: 5, dataset_digest, origins: Vec::new() });
     assert!(verdict.is_clean(), "{:?}", verdict.findings);
     records
 }
