@@ -1,25 +1,35 @@
 //! The proof that every sample of every epoch was used exactly once: the ledger's surviving steps are replayed
 //! against the order of samples, which is a pure function of (seed, dataset), and each row that is missing, doubled
-//! or substituted is named.
+//! or substituted is named. That shows what was meant. Where the ledger holds evidence of what was fed
+//! ([`crate::evidence`]), it is computed again from the plan, and each step that was fed otherwise is named.
 //!
 //! A [`Trail`] takes in the ledger record by record and keeps little of it; [`prove`] marks every row of every epoch.
 
+mod bisect;
+mod expect;
 mod finding;
+mod hidden;
 mod replay;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_evidence;
+#[cfg(test)]
 mod tests_plain;
 mod trail;
 
+use crate::evidence::Origin;
 use crate::ids::Step;
 use crate::ledger::{Record, Substitution};
 use crate::order::SampleOrder;
+use expect::Expected;
 use finding::Findings;
 use replay::Replay;
 use std::collections::BTreeMap;
 use trail::Stretch;
 
+pub use bisect::{OddRow, Oddity, bisect};
+pub use expect::DrawnWords;
 pub use finding::{Finding, NAMED_MAX};
 pub use trail::Trail;
 
@@ -36,6 +46,17 @@ pub struct EpochAudit {
     pub doubled: u64,
     /// Bad rows that a ledgered substitute stands for.
     pub substituted: u64,
+}
+
+/// What the steps' evidence came to.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EvidenceAudit {
+    /// Surviving step records that hold evidence.
+    pub steps: u64,
+    /// Of these, fed just the rows of the plan, or the stand-ins for them.
+    pub as_planned: u64,
+    /// Of these, with just the regions and texts that the plan draws; `None` where nobody looked.
+    pub drawn: Option<u64>,
 }
 
 /// The verdict.
@@ -57,6 +78,10 @@ pub struct Audit {
     pub unreported: u64,
     /// Substitutions of the surviving steps, by step.
     pub substitutions: Vec<Substitution>,
+    /// Substitutions that lost ranks did not tell of, and that the evidence of their steps shows.
+    pub recovered: Vec<Substitution>,
+    /// What was fed.
+    pub evidence: EvidenceAudit,
     /// What should not be; of each kind at most a hundred are named, [`EpochAudit`] has all counts.
     pub findings: Vec<Finding>,
 }
@@ -66,6 +91,29 @@ impl Audit {
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty() && self.epochs.values().all(|e| e.missing == 0 && e.doubled == 0)
+    }
+
+    /// The verdict in a few words, and what it rests on.
+    #[must_use]
+    pub fn words(&self) -> String {
+        if !self.is_clean() {
+            return "NOT clean".into();
+        }
+        if self.steps == 0 {
+            return "clean: no step was done".into();
+        }
+        let replaced = !(self.substitutions.is_empty() && self.recovered.is_empty());
+        let once = if replaced { "once, or its substitute" } else { "once" };
+        match self.evidence.steps {
+            0 => format!("clean, as the plan replayed: every sample {once}; no evidence of what was fed"),
+            held if held < self.steps => {
+                format!(
+                    "clean: every sample was used exactly {once}; {held} of {} steps hold evidence of it",
+                    self.steps
+                )
+            }
+            _ => format!("clean: every sample was used exactly {once}"),
+        }
     }
 }
 
@@ -82,6 +130,8 @@ pub struct AuditPlan {
     pub seed: u64,
     /// Version of the dataset.
     pub dataset_digest: String,
+    /// Where the first row of each row group lies, in index order ([`crate::index::SplitIndex::origins`]).
+    pub origins: Vec<Origin>,
 }
 
 /// Replays `records` against `plan`.
@@ -91,19 +141,32 @@ pub fn audit<'a>(records: impl IntoIterator<Item = &'a Record>, plan: AuditPlan)
     for record in records {
         trail.apply(record);
     }
-    prove(&trail, plan, &mut |_, _| {})
+    prove(&trail, plan, None, &mut |_, _| {})
 }
 
-/// Replays the ledger that `trail` has taken in against `plan`; `progress` hears of samples done, of how many.
+/// Replays the ledger that `trail` has taken in against `plan`; `drawn` says what the plan draws of a row, if somebody knows;
+/// `progress` hears of samples done, of how many.
 #[must_use]
-pub fn prove(trail: &Trail, plan: AuditPlan, progress: &mut dyn FnMut(u64, u64)) -> Audit {
+pub fn prove<'d>(
+    trail: &Trail,
+    plan: AuditPlan,
+    drawn: Option<&'d mut DrawnWords<'d>>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Audit {
     let mut findings = Findings::default();
     opened_as_planned(trail, &plan, &mut findings);
     for &(before, after) in &trail.history.reused {
         findings.push(Finding::GenerationReused { before, after });
     }
     steps_in_place(trail, &plan, &mut findings);
-    let epochs = Replay::new(plan, &mut findings, progress).run(trail);
+    let unsettled = trail.all().filter(|s| s.unreported && s.evidence.is_empty()).count() as u64;
+    let expected = Expected::new(&plan, drawn);
+    let (mut epochs, expected) = Replay::new(plan, expected, &mut findings, progress).run(trail);
+    for epoch in expected.recovered.iter().map(|s| s.wanted.epoch) {
+        if let Some(epoch) = epochs.get_mut(&epoch) {
+            (epoch.once, epoch.substituted) = (epoch.once - 1, epoch.substituted + 1);
+        }
+    }
     Audit {
         epochs,
         steps: trail.stretches.values().flat_map(|copies| copies.first()).map(|s| s.steps).sum(),
@@ -111,8 +174,10 @@ pub fn prove(trail: &Trail, plan: AuditPlan, progress: &mut dyn FnMut(u64, u64))
         losses: trail.history.losses,
         generations: trail.generations,
         left: trail.left,
-        unreported: trail.all().filter(|s| s.unreported).count() as u64,
+        unreported: unsettled,
         substitutions: trail.all().flat_map(|s| &s.substitutions).cloned().collect(),
+        recovered: expected.recovered,
+        evidence: expected.counts,
         findings: findings.named,
     }
 }

@@ -4,6 +4,7 @@
 //! [`DatasetIndex::path`]; [`LATEST`] names the newest one. Its digest is the dataset's version: it covers splits,
 //! files, row counts and each file's content, not the times at which files were written.
 
+use crate::evidence::{FileId, Origin};
 use crate::order::DatasetShape;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -107,7 +108,7 @@ impl DatasetIndex {
             for file in &split.files {
                 put(&file.path);
                 put(&file.size.to_string());
-                put(file.content.as_deref().or(file.etag.as_deref()).unwrap_or_default());
+                put(file.version());
                 for group in &file.row_groups {
                     put(&group.rows.to_string());
                 }
@@ -117,7 +118,35 @@ impl DatasetIndex {
     }
 }
 
+impl FileIndex {
+    /// What its bytes are known by: the digest of its content, or the store's version of the object.
+    #[must_use]
+    pub fn version(&self) -> &str {
+        self.content.as_deref().or(self.etag.as_deref()).unwrap_or_default()
+    }
+
+    /// This version of the file, as evidence names it.
+    #[must_use]
+    pub fn id(&self) -> FileId {
+        FileId::of(&self.path, self.version())
+    }
+}
+
 impl SplitIndex {
+    /// Where the first row of each row group lies, file after file.
+    #[must_use]
+    pub fn origins(&self) -> Vec<Origin> {
+        let of_file = |file: &FileIndex| {
+            let (id, mut row) = (file.id(), 0);
+            let groups = file.row_groups.iter().map(move |group| {
+                row += u64::from(group.rows);
+                Origin { file: id, row: row - u64::from(group.rows) }
+            });
+            groups.collect::<Vec<_>>()
+        };
+        self.files.iter().flat_map(of_file).collect()
+    }
+
     /// Rows of each row group, file after file: what the order of samples is made from.
     #[must_use]
     pub fn shape(&self) -> DatasetShape {
@@ -188,6 +217,10 @@ mod tests {
         assert_eq!(at(1), Some(("train/a.parquet", 1)));
         assert_eq!(at(2), Some(("train/b.parquet", 0)));
         assert_eq!(at(3), None);
+        let [a, b] = [&train.files[0], &train.files[1]].map(FileIndex::id);
+        assert_ne!(a, b);
+        let origins: Vec<_> = train.origins().iter().map(|o| (o.file, o.row)).collect();
+        assert_eq!(origins, [(a, 0), (a, 3), (b, 0)]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Nothing is ever rewritten. A [`Record::Formed`] says from which step a generation starts, and thereby cuts off all
 //! step records at or beyond it: those were done to weights that did not survive. [`History`] applies the cuts.
 
+use crate::evidence::Evidence;
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::order::SampleId;
 use crate::run::Adopted;
@@ -16,8 +17,8 @@ mod tests;
 
 pub use losses::{BadTerms, Losses};
 
-/// Version of the ledger's format.
-pub const LEDGER_SCHEMA: u32 = 1;
+/// Version of the ledger's format: 2 since steps hold evidence of what was fed. Readers of either read both.
+pub const LEDGER_SCHEMA: u32 = 2;
 
 /// A bad row and what stood in for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +42,7 @@ pub struct StepRecord {
     pub generation: Generation,
     /// Ranks of that membership.
     pub world: u32,
-    /// The first position of its global batch.
+    /// The first position of its global batch, by the plan.
     pub first_position: u64,
     /// Samples of its global batch: positions `first_position .. first_position + samples`.
     pub samples: u64,
@@ -57,6 +58,9 @@ pub struct StepRecord {
     /// Ranks that were lost before they reported this step; substitutions among their rows are unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unreported: Vec<Rank>,
+    /// What its global batch was fed. `None`: those who fed it kept no evidence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
 }
 
 /// Where a generation's weights come from.

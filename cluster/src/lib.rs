@@ -5,8 +5,10 @@
 //! `worker`, `cli`) pass time and events in and perform what comes out.
 
 pub mod audit;
+pub mod claims;
 pub mod commit;
 pub mod create;
+pub mod evidence;
 pub mod fault;
 pub mod ids;
 pub mod index;
@@ -25,6 +27,7 @@ pub mod spec;
 pub mod takeover;
 
 pub use commit::{Manifest, PartEntry};
+pub use evidence::Evidence;
 pub use fault::Class;
 pub use ids::{Generation, Lane, MemberId, Position, Rank, RunId, Step};
 pub use lanes::LaneMap;

@@ -57,7 +57,21 @@ pub struct SampleOrder {
     epochs: Epochs,
 }
 
+/// A row that a walk over positions comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Walked {
+    /// [`SampleOrder::row_number`] of it.
+    pub number: u64,
+    /// Row group, by index order.
+    pub row_group: u32,
+    /// Row within the row group.
+    pub row: u32,
+}
+
 impl SampleOrder {
+    /// Stand-ins that are tried for one bad row before the run gives up.
+    pub const SUBSTITUTES_MAX: u32 = 16;
+
     /// `window` row groups are shuffled together. `None` for a dataset without rows.
     #[must_use]
     pub fn new(seed: u64, shape: DatasetShape, window: u32) -> Option<Self> {
@@ -79,15 +93,15 @@ impl SampleOrder {
         self.epochs.at(epoch).window(offset).locate(offset)
     }
 
-    /// Hands the numbers of the rows at `positions`, as [`SampleOrder::locate`] and [`SampleOrder::row_number`] give them, to
-    /// `visit`, in order and many at a time: for who walks whole epochs.
-    pub fn walk(&mut self, positions: Range<u64>, mut visit: impl FnMut(&[u64])) {
+    /// Hands the rows at `positions`, as [`SampleOrder::locate`] and [`SampleOrder::row_number`] give them, to `visit`, in order
+    /// and many at a time: for who walks whole epochs.
+    pub fn walk(&mut self, positions: Range<u64>, mut visit: impl FnMut(&[Walked])) {
         let mut next = positions.start;
         while next < positions.end {
             let (epoch, offset) = (next / self.total, next % self.total);
             let window = self.epochs.at(epoch).window(offset);
             let end = window.end().min(offset + (positions.end - next));
-            window.row_numbers(offset..end, &self.starts, &mut visit);
+            window.rows(offset..end, &self.starts, &mut visit);
             next += end - offset;
         }
     }
@@ -101,6 +115,13 @@ impl SampleOrder {
         let other = (row + 1 + draw % (self.total - 1).max(1)) % self.total;
         let group = slot(&self.starts, other);
         SampleId { epoch: bad.epoch, row_group: group as u32, row: (other - self.starts[group]) as u32 }
+    }
+
+    /// Whether there is such a row.
+    #[must_use]
+    pub fn has(&self, sample: SampleId) -> bool {
+        let group = sample.row_group as usize;
+        group + 1 < self.starts.len() && u64::from(sample.row) < self.starts[group + 1] - self.starts[group]
     }
 
     /// The number of `sample`'s row in index order: the key of its random draws.

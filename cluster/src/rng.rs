@@ -23,6 +23,8 @@ pub enum Use {
     Init = 8,
     /// A composed scene of mini-LongGRIT.
     Scene = 9,
+    /// Which dataset of a mix has the next turn.
+    Mix = 10,
 }
 
 /// SplitMix64's finalizer (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators").

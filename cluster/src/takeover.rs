@@ -70,6 +70,7 @@ mod tests {
             seconds: 1.0,
             substitutions: Vec::new(),
             unreported: Vec::new(),
+            evidence: None,
         })
     }
 

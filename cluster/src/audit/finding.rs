@@ -46,6 +46,15 @@ pub enum Finding {
         /// The sample that the order has there; none if the position is not the step's.
         expected: Option<SampleId>,
     },
+    /// The evidence of a step is not that of the rows that the plan has for it.
+    FedOtherwise {
+        /// Which step.
+        step: Step,
+        /// Whether ranks were lost that may have replaced rows and never told so.
+        unreported: bool,
+    },
+    /// The rows are the plan's, but other regions or texts were drawn from them.
+    DrawnOtherwise(Step),
     /// A generation's number did not grow.
     GenerationReused {
         /// The one before.
@@ -80,6 +89,12 @@ impl fmt::Display for Finding {
             Self::WrongSubstitution { step, position, found, expected: None } => {
                 write!(f, "step {step} replaced {found} at position {position}, which is not the step's")
             }
+            Self::FedOtherwise { step, unreported: false } => write!(f, "step {step} was not fed the rows of the plan"),
+            Self::FedOtherwise { step, unreported: true } => write!(
+                f,
+                "step {step} was not fed the rows of the plan, nor those with one or two stand-ins that lost ranks did not tell of"
+            ),
+            Self::DrawnOtherwise(step) => write!(f, "step {step} drew other regions or texts than the plan"),
             Self::GenerationReused { before, after } => write!(f, "generation {after} was formed after {before}"),
             Self::PlanChanged { what, expected, found } => {
                 write!(f, "the ledger was opened with {what} {found}, the plan says {expected}")

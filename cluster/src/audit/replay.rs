@@ -1,6 +1,7 @@
 //! The replay: epoch by epoch, every position that a surviving step used is looked up in the order, and its row marked
 //! by one bit.
 
+use super::expect::{Expected, Judged};
 use super::finding::{Finding, Findings, NAMED_MAX};
 use super::trail::{Stretch, Trail};
 use super::{AuditPlan, EpochAudit};
@@ -12,6 +13,8 @@ use std::ops::Range;
 /// Positions of one epoch that were used together.
 struct Slice<'a> {
     stretch: &'a Stretch,
+    /// Which of all stretches.
+    number: usize,
     positions: Range<u64>,
 }
 
@@ -34,13 +37,14 @@ impl Rows {
 }
 
 /// A replay on its way.
-pub(super) struct Replay<'a> {
+pub(super) struct Replay<'a, 'd> {
     order: SampleOrder,
     batch: u64,
     /// Of the run: a record beyond them, which may be far beyond, brings no epochs with it.
     steps: u64,
     /// The rows of the epoch that is open.
     rows: Rows,
+    expected: Expected<'d>,
     findings: &'a mut Findings,
     /// Hears of positions done, of how many.
     progress: &'a mut dyn FnMut(u64, u64),
@@ -48,15 +52,20 @@ pub(super) struct Replay<'a> {
     total: u64,
 }
 
-impl<'a> Replay<'a> {
-    pub(super) fn new(plan: AuditPlan, findings: &'a mut Findings, progress: &'a mut dyn FnMut(u64, u64)) -> Self {
+impl<'a, 'd> Replay<'a, 'd> {
+    pub(super) fn new(
+        plan: AuditPlan,
+        expected: Expected<'d>,
+        findings: &'a mut Findings,
+        progress: &'a mut dyn FnMut(u64, u64),
+    ) -> Self {
         let rows = Rows(vec![0; plan.order.epoch_len().div_ceil(64) as usize]);
         let batch = u64::from(plan.global_batch);
-        Self { order: plan.order, batch, steps: plan.steps, rows, findings, progress, done: 0, total: 0 }
+        Self { order: plan.order, batch, steps: plan.steps, rows, expected, findings, progress, done: 0, total: 0 }
     }
 
-    /// Replays all surviving steps and counts by epoch.
-    pub(super) fn run(mut self, trail: &Trail) -> BTreeMap<u64, EpochAudit> {
+    /// Replays all surviving steps and counts by epoch, and what their evidence came to.
+    pub(super) fn run(mut self, trail: &Trail) -> (BTreeMap<u64, EpochAudit>, Expected<'d>) {
         let per_epoch = self.order.epoch_len();
         let slices = self.by_epoch(trail);
         self.total = slices.values().flatten().map(|s| s.positions.end - s.positions.start).sum();
@@ -70,14 +79,15 @@ impl<'a> Replay<'a> {
             let used = slices.get(&epoch).map_or(&[][..], Vec::as_slice);
             epochs.insert(epoch, self.epoch(planned, used));
         }
-        epochs
+        (epochs, self.expected)
     }
 
     /// What was used of each epoch, in the order of steps.
     fn by_epoch<'t>(&mut self, trail: &'t Trail) -> BTreeMap<u64, Vec<Slice<'t>>> {
         let per_epoch = self.order.epoch_len();
         let mut slices: BTreeMap<u64, Vec<Slice>> = BTreeMap::new();
-        for (stretch, positions) in trail.all().flat_map(|s| used(s, self.batch).map(move |p| (s, p))) {
+        let all = trail.all().enumerate();
+        for (number, stretch, positions) in all.flat_map(|(n, s)| used(s, self.batch).map(move |p| (n, s, p))) {
             for s in stretch.substitutions.iter().filter(|s| !positions.contains(&s.position)) {
                 let (step, position, found) = (Step(stretch.first_step), s.position, s.wanted);
                 self.findings.push(Finding::WrongSubstitution { step, position, found, expected: None });
@@ -86,7 +96,7 @@ impl<'a> Replay<'a> {
             while start < positions.end {
                 let epoch = start / per_epoch;
                 let end = positions.end.min((epoch + 1).saturating_mul(per_epoch));
-                slices.entry(epoch).or_default().push(Slice { stretch, positions: start..end });
+                slices.entry(epoch).or_default().push(Slice { stretch, number, positions: start..end });
                 start = end;
             }
         }
@@ -110,17 +120,19 @@ impl<'a> Replay<'a> {
 
     fn mark(&mut self, slice: &Slice, counts: &mut EpochAudit) {
         let substituted = self.substituted(slice);
-        let Self { order, rows, progress, done, total, .. } = self;
+        self.expected.begin((slice.number, slice.stretch), slice.positions.clone(), &mut self.order);
+        let Self { order, rows, expected, progress, done, total, .. } = self;
         let (mut fresh, mut again) = (0, Vec::new());
         let mut next = slice.positions.start;
         order.walk(slice.positions.clone(), |walked| {
-            for (position, &row) in (next..).zip(walked) {
-                if rows.mark(row) {
+            for (position, row) in (next..).zip(walked) {
+                if rows.mark(row.number) {
                     fresh += 1;
                 } else if again.len() < NAMED_MAX {
                     again.push(position);
                 }
             }
+            expected.walked(walked);
             next += walked.len() as u64;
             *done += walked.len() as u64;
             progress(*done, *total);
@@ -130,6 +142,21 @@ impl<'a> Replay<'a> {
         counts.doubled += slice.positions.end - slice.positions.start - fresh;
         for position in again {
             self.findings.push(Finding::Doubled(self.order.locate(position)));
+        }
+        self.judge(slice.stretch);
+    }
+
+    /// Holds the evidence of the steps that were walked to their end against what it should be.
+    fn judge(&mut self, stretch: &Stretch) {
+        for (offset, expected) in self.expected.finished() {
+            let step = Step(stretch.first_step + offset);
+            match self.expected.judge(stretch, (step, offset), expected, &mut self.order) {
+                Judged::AsPlanned => {}
+                Judged::FedOtherwise => {
+                    self.findings.push(Finding::FedOtherwise { step, unreported: stretch.unreported });
+                }
+                Judged::DrawnOtherwise => self.findings.push(Finding::DrawnOtherwise(step)),
+            }
         }
     }
 
@@ -155,7 +182,7 @@ impl<'a> Replay<'a> {
         let (mut count, mut named) = (0, Vec::new());
         let mut next = planned.start;
         order.walk(planned, |walked| {
-            for (position, _) in (next..).zip(walked).filter(|(_, row)| !rows.has(**row)) {
+            for (position, _) in (next..).zip(walked).filter(|(_, row)| !rows.has(row.number)) {
                 count += 1;
                 if named.len() < NAMED_MAX {
                     named.push(position);

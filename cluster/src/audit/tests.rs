@@ -7,7 +7,7 @@ const BATCH: u32 = 6;
 
 fn plan() -> AuditPlan {
     let order = SampleOrder::new(3, DatasetShape { rows: vec![5, 7, 4] }, 2).expect("has rows");
-    AuditPlan { order, steps: 7, global_batch: BATCH, seed: 3, dataset_digest: "d".into() }
+    AuditPlan { order, steps: 7, global_batch: BATCH, seed: 3, dataset_digest: "d".into(), origins: Vec::new() }
 }
 
 fn step(number: u64) -> StepRecord {
@@ -22,6 +22,7 @@ fn step(number: u64) -> StepRecord {
         seconds: 0.0,
         substitutions: vec![],
         unreported: vec![],
+        evidence: None,
     }
 }
 

@@ -45,6 +45,8 @@ impl Plain {
             generations: records.iter().filter(|r| matches!(r, Record::Formed { .. })).count() as u64,
             unreported: survivors.iter().filter(|s| !s.unreported.is_empty()).count() as u64,
             substitutions: survivors.iter().flat_map(by_position).collect(),
+            recovered: Vec::new(),
+            evidence: EvidenceAudit::default(),
             epochs: plain.epochs,
             findings: plain.findings,
         }
@@ -116,6 +118,8 @@ fn kind(finding: &Finding) -> &'static str {
         Finding::WrongPositions { .. } => "wrong positions",
         Finding::WrongSubstitution { expected: Some(_), .. } => "another row replaced",
         Finding::WrongSubstitution { expected: None, .. } => "another step's row replaced",
+        Finding::FedOtherwise { .. } => "fed otherwise",
+        Finding::DrawnOtherwise(_) => "drawn otherwise",
         Finding::GenerationReused { .. } => "generation reused",
         Finding::PlanChanged { .. } => "plan changed",
         Finding::StepBeyond { .. } => "step beyond",
@@ -148,7 +152,7 @@ fn same(records: &[Record], plan: AuditPlan, what: &str) -> Audit {
 
 fn plan(seed: u64, shape: DatasetShape, window: u32, global_batch: u32) -> AuditPlan {
     let order = SampleOrder::new(seed, shape, window).expect("has rows");
-    AuditPlan { order, steps: u64::MAX, global_batch, seed, dataset_digest: "d".into() }
+    AuditPlan { order, steps: u64::MAX, global_batch, seed, dataset_digest: "d".into(), origins: Vec::new() }
 }
 
 fn step(number: u64, batch: u64) -> StepRecord {
@@ -163,6 +167,7 @@ fn step(number: u64, batch: u64) -> StepRecord {
         seconds: 0.0,
         substitutions: vec![],
         unreported: vec![],
+        evidence: None,
     }
 }
 
@@ -337,7 +342,7 @@ fn progress_comes_to_the_end() {
     }
     let mut heard = Vec::new();
     let shape = DatasetShape { rows: vec![700, 300] };
-    let _ = prove(&trail, plan(1, shape, 1, 100), &mut |done, total| heard.push((done, total)));
+    let _ = prove(&trail, plan(1, shape, 1, 100), None, &mut |done, total| heard.push((done, total)));
     assert!(heard.is_sorted() && heard.len() > 4, "{heard:?}");
     assert_eq!(heard.last(), Some(&(4000, 4000)));
 }

@@ -1,10 +1,10 @@
 //! What an audit keeps of a ledger: the surviving steps, as stretches of steps that follow upon each other. A run of
 //! any length without trouble is one stretch.
 
+use crate::evidence::Evidence;
 use crate::ids::Step;
 use crate::ledger::{History, Record, StepRecord, Substitution};
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 /// A ledger, folded record by record.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +44,8 @@ pub(super) struct Stretch {
     pub(super) substitutions: Vec<Substitution>,
     /// Whether a rank was lost before it reported the step.
     pub(super) unreported: bool,
+    /// What each step was fed; empty where there is no evidence of it.
+    pub(super) evidence: Vec<Evidence>,
 }
 
 impl Trail {
@@ -90,6 +92,7 @@ impl Trail {
             && one.is_followed_by(&new)
         {
             one.steps += 1;
+            one.evidence.extend(&new.evidence);
             return;
         }
         self.stand_alone(step);
@@ -110,11 +113,10 @@ impl Trail {
         if one.end() <= step {
             return;
         }
-        let whole = one.clone();
-        let parts = [whole.first_step..step, step..step + 1, step + 1..whole.end()];
-        self.stretches.remove(&whole.first_step);
-        for part in parts.into_iter().filter(|p| !p.is_empty()) {
-            self.stretches.insert(part.start, vec![whole.part(part)]);
+        let after = one.split_off(step + 1);
+        let alone = one.split_off(step);
+        for part in [alone, after].into_iter().flatten() {
+            self.stretches.insert(part.first_step, vec![part]);
         }
     }
 }
@@ -130,6 +132,7 @@ impl Stretch {
             samples: record.samples,
             substitutions,
             unreported: !record.unreported.is_empty(),
+            evidence: record.evidence.into_iter().collect(),
         }
     }
 
@@ -148,11 +151,24 @@ impl Stretch {
             && next.is_plain()
             && (self.end(), self.samples) == (next.first_step, next.samples)
             && position == Some(next.first_position)
+            && self.evidence.is_empty() == next.evidence.is_empty()
     }
 
-    fn part(&self, steps: Range<u64>) -> Self {
-        let first_position = self.first_position + (steps.start - self.first_step) * self.samples;
-        Self { first_step: steps.start, steps: steps.end - steps.start, first_position, ..self.clone() }
+    /// Takes its steps from `step` on out of it; `None` if there are none, or no others.
+    fn split_off(&mut self, step: u64) -> Option<Self> {
+        let kept = step.checked_sub(self.first_step).filter(|kept| (1..self.steps).contains(kept))?;
+        let evidence = self.evidence.split_off((kept as usize).min(self.evidence.len()));
+        let rest = Self {
+            first_step: step,
+            steps: self.steps - kept,
+            first_position: self.first_position + kept * self.samples,
+            samples: self.samples,
+            substitutions: self.substitutions.clone(),
+            unreported: self.unreported,
+            evidence,
+        };
+        self.steps = kept;
+        Some(rest)
     }
 
     /// Whether its steps have just the positions that are their own.

@@ -12,6 +12,7 @@ fn step(number: u64, generation: u64) -> Record {
         seconds: 0.1,
         substitutions: vec![],
         unreported: vec![],
+        evidence: None,
     })
 }
 
@@ -87,6 +88,22 @@ fn losses_without_a_total_twice_one_too_many_or_misnamed_are_refused() {
     assert_eq!(Losses::told([("total".to_string(), 1.0)].into(), 1.0), Err(BadTerms::Name));
     assert_eq!(Losses::told([("x".repeat(65), 1.0)].into(), 1.0), Err(BadTerms::Name));
     assert!(["global", "crop_cosine", "t5"].iter().all(|name| Losses::is_term(name)) && !Losses::is_term(""));
+}
+
+#[test]
+fn a_step_holds_evidence_as_text_or_none() {
+    let evidence = crate::Evidence { rows: 0xabc, drawn: 1 << 127 };
+    let mut record = step(0, 1);
+    assert!(!record.to_line().contains("evidence"), "{}", record.to_line());
+    if let Record::Step(s) = &mut record {
+        s.evidence = Some(evidence);
+    }
+    let line = record.to_line();
+    let text = "\"evidence\":\"00000000000000000000000000000abc-80000000000000000000000000000000\"";
+    assert!(line.contains(text), "{line}");
+    assert_eq!(parse_lines(&line).expect("own line"), [record]);
+    let error = parse_lines(&line.replace("abc-", "xyz-")).expect_err("no hexadecimal digits");
+    assert!(std::error::Error::source(&error).is_some_and(|e| e.to_string().contains("32 hexadecimal digits")));
 }
 
 /// Written when losses were three named fields: all of them, fewer, and some that are no numbers.

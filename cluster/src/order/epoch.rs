@@ -1,7 +1,7 @@
 //! One epoch of the order: its permuted row groups, cut into windows, and each window's permuted rows.
 
 use super::permutation::{BLOCK, Permutation};
-use super::{DatasetShape, SampleId, prefix};
+use super::{DatasetShape, SampleId, Walked, prefix};
 use crate::rng::{Use, key};
 
 /// All epochs of one run; the one that was asked for last is kept.
@@ -88,21 +88,22 @@ impl Window<'_> {
         SampleId { epoch: self.epoch, row_group: self.groups[slot], row: (place - self.starts[slot]) as u32 }
     }
 
-    /// Hands the row numbers of the epoch's samples `offsets`, which lie in this window, to `visit` in order, block by
-    /// block; `before` are the rows before each row group in index order.
-    pub(super) fn row_numbers(&self, offsets: std::ops::Range<u64>, before: &[u64], mut visit: impl FnMut(&[u64])) {
+    /// Hands the rows of the epoch's samples `offsets`, which lie in this window, to `visit` in order, block by block; `before`
+    /// are the rows before each row group in index order.
+    pub(super) fn rows(&self, offsets: std::ops::Range<u64>, before: &[u64], mut visit: impl FnMut(&[Walked])) {
         let rows = self.rows.many(offsets.end - offsets.start);
-        let mut block = [0; BLOCK];
+        let (mut block, mut walked) = ([0; BLOCK], [Walked::default(); BLOCK]);
         let mut next = offsets.start;
         while next < offsets.end {
             let block = &mut block[..(offsets.end - next).min(BLOCK as u64) as usize];
             rows.fill(next - self.starts[0], block);
-            for row in &mut *block {
+            for (row, walked) in block.iter().zip(&mut walked) {
                 let place = self.starts[0] + *row;
                 let slot = slot(self.starts, place);
-                *row = before[self.groups[slot] as usize] + place - self.starts[slot];
+                let (row_group, row) = (self.groups[slot], place - self.starts[slot]);
+                *walked = Walked { number: before[row_group as usize] + row, row_group, row: row as u32 };
             }
-            visit(block);
+            visit(&walked[..block.len()]);
             next += block.len() as u64;
         }
     }

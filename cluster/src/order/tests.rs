@@ -36,7 +36,7 @@ proptest! {
         order.walk(positions.clone(), |rows| walked.extend_from_slice(rows));
         let one_by_one = positions.map(|p| {
             let sample = order.locate(p);
-            order.row_number(sample)
+            Walked { number: order.row_number(sample), row_group: sample.row_group, row: sample.row }
         });
         prop_assert_eq!(walked, one_by_one.collect::<Vec<_>>());
     }

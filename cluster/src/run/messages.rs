@@ -3,6 +3,7 @@
 //! A step's number counts from 0. `next_step` is the step to run next, which is the number of steps done.
 
 use crate::commit::PartEntry;
+use crate::evidence::Evidence;
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::ledger::{Losses, Substitution};
 use std::collections::BTreeMap;
@@ -75,6 +76,8 @@ pub struct StepReport {
     pub collective_wait_s: f64,
     /// Bad rows that were replaced, among this rank's own rows.
     pub substitutions: Vec<Substitution>,
+    /// What the global batch was fed: the sum over all ranks, which every rank knows when it commits.
+    pub evidence: Option<Evidence>,
     /// Digest of parameters and moments after the step, every so many steps: the same on every rank.
     pub digest: Option<u64>,
     /// `grad_norm`, `logit_scale`, accuracies: whatever is worth a curve. `forward_s`, `exchange_s`, `backward_s` and

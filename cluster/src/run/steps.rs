@@ -111,6 +111,7 @@ impl Pending {
             seconds: report.seconds,
             substitutions: self.substitutions,
             unreported: (0..world).map(Rank).filter(|r| !self.reported.contains(r)).collect(),
+            evidence: report.evidence,
         };
         (report, record)
     }

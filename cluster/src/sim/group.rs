@@ -4,6 +4,7 @@
 use super::clock::Dice;
 use super::trainer::State;
 use super::world::{CoordinatorId, ToWorker, What, WorkerId, World};
+use crate::evidence::Evidence;
 use crate::ids::{Generation, Rank, Step};
 use crate::spec::Rung;
 use std::collections::BTreeMap;
@@ -39,6 +40,8 @@ pub(super) struct Brought {
     pub(super) wish: u8,
     pub(super) state: Option<State>,
     pub(super) positions: Range<u64>,
+    /// What a rank feeds; what all of them feed.
+    pub(super) fed: Evidence,
 }
 
 /// Who comes to an operation: a worker with the token of its activity, in its place.
@@ -84,7 +87,8 @@ impl Group {
         let tiled = brought().zip(brought().skip(1)).all(|(a, b)| a.positions.end == b.positions.start);
         let ends = brought().next().map(|b| b.positions.start).zip(brought().next_back().map(|b| b.positions.end));
         let positions = ends.filter(|_| tiled).map_or(0..0, |(start, end)| start..end);
-        Some(Brought { wish, state, positions })
+        let fed = brought().map(|b| b.fed).sum();
+        Some(Brought { wish, state, positions, fed })
     }
 }
 

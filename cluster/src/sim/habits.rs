@@ -30,6 +30,11 @@ pub(super) trait Habits {
         positions
     }
 
+    /// The position whose row is read for `position`, in the lanes that a rank feeds of a step.
+    fn reads(&self, position: u64) -> u64 {
+        position
+    }
+
     /// Whether a worker says that a step is committed before its optimizer runs.
     fn reports_early(&self) -> bool {
         false

@@ -273,9 +273,13 @@ impl World {
         }
         let (order, seed) = (self.setup.order(), self.setup.seed);
         let (steps, global_batch) = (self.setup.steps, self.setup.global_batch());
-        let plan = AuditPlan { order, steps, global_batch, seed, dataset_digest: DATASET.into() };
+        let (dataset_digest, origins) = (DATASET.into(), Setup::origins());
+        let plan = AuditPlan { order, steps, global_batch, seed, dataset_digest, origins };
         let verdict = audit(&self.oracle.records, plan);
         self.fired.steps += verdict.steps;
+        if verdict.evidence.as_planned < verdict.steps && verdict.is_clean() {
+            self.accuse("no_evidence", || format!("{:?} of {} steps", verdict.evidence, verdict.steps));
+        }
         if !verdict.is_clean() {
             self.accuse("audit", || format!("{:?}", verdict.findings));
         }

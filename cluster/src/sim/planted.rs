@@ -21,17 +21,20 @@ pub(super) enum Planted {
     LanesOffByOne,
     /// A new leader does not look which generation stood, and uses its number again.
     ReusedGeneration,
+    /// A trainer once feeds a lane the rows of the lane beside it.
+    OtherLane,
     /// A member has two ways to be lost: also by the end of a session that another one has replaced.
     TwoLosses,
 }
 
 impl Planted {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::RivalSegment,
         Self::OldGeneration,
         Self::EarlyReport,
         Self::LanesOffByOne,
         Self::ReusedGeneration,
+        Self::OtherLane,
         Self::TwoLosses,
     ];
 }
@@ -72,6 +75,12 @@ impl Habits for Planted {
     fn positions(&self, positions: Range<u64>, shrunk: bool) -> Range<u64> {
         let off = u64::from(*self == Self::LanesOffByOne && shrunk);
         positions.start + off..positions.end + off
+    }
+
+    fn reads(&self, position: u64) -> u64 {
+        // The second lane of step 5.
+        let off = *self == Self::OtherLane && (62..64).contains(&position);
+        position + 2 * u64::from(off)
     }
 
     fn reports_early(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use super::clock::Dice;
 use crate::LaneMap;
+use crate::evidence::{Evidence, FedRow, FileId, Keyed, Origin, Origins};
 use crate::ids::{Generation, Rank, Step};
 use crate::order::{DatasetShape, SampleOrder};
 use crate::run::{Now, RunConfig};
@@ -14,6 +15,8 @@ pub(super) const RUN: &str = "sim";
 pub(super) const DATASET: &str = "d0";
 const LANES: u32 = 6;
 const LANE_SIZE: u32 = 2;
+/// Of each row group.
+const ROWS: [u32; 5] = [17, 29, 5, 41, 23];
 /// Far more generations in a row than any schedule's faults can spoil.
 const FRUITLESS_MAX: u32 = 1000;
 
@@ -111,7 +114,28 @@ impl Setup {
 
     /// The order that the ledger is audited against: epochs end in the midst of batches.
     pub(super) fn order(&self) -> SampleOrder {
-        SampleOrder::new(self.seed, DatasetShape { rows: vec![17, 29, 5, 41, 23] }, 2).expect("the shape has rows")
+        SampleOrder::new(self.seed, DatasetShape { rows: ROWS.to_vec() }, 2).expect("the shape has rows")
+    }
+
+    /// Where the first row of each row group lies: two files.
+    pub(super) fn origins() -> Vec<Origin> {
+        let [a, b] = ["a", "b"].map(|name| FileId::of(name, DATASET));
+        [(a, 0), (a, ROWS[0]), (b, 0), (b, ROWS[2]), (b, ROWS[2] + ROWS[3])]
+            .map(|(file, row)| Origin { file, row: row.into() })
+            .to_vec()
+    }
+
+    /// The evidence of rows on their `positions`: at each, the row that the order has at the position that `read` says.
+    pub(super) fn fed(&self, positions: std::ops::Range<u64>, read: impl Fn(u64) -> u64) -> Evidence {
+        let (mut order, origins) = (self.order(), Self::origins());
+        let fed = |position| {
+            let sample = order.locate(read(position));
+            let first = origins[sample.row_group as usize];
+            let origins = Origins::of(Origin { row: first.row + u64::from(sample.row), ..first });
+            let keyed = Keyed::new(self.seed, sample.epoch).word(order.row_number(sample));
+            FedRow { origins, keyed, drawn: 0 }.at(position)
+        };
+        positions.map(fed).sum()
     }
 
     pub(super) fn global_batch(&self) -> u32 {

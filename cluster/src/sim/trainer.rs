@@ -4,6 +4,7 @@
 use super::group::{Brought, GroupId, Op, Participant};
 use super::world::{ToWorker, What, WorkerId, World};
 use crate::commit::PartEntry;
+use crate::evidence::Evidence;
 use crate::ids::{Generation, Rank, Step};
 use crate::ledger::Losses;
 use crate::peer::{PeerEvent, Word};
@@ -64,6 +65,8 @@ pub(super) struct Stint {
     pub(super) activity: Activity,
     /// What the ranks agreed on in this step.
     stop: u8,
+    /// What they fed of it.
+    fed: Evidence,
     /// Its last generation was larger.
     shrunk: bool,
 }
@@ -117,7 +120,8 @@ impl World {
         let shrunk = form.world() < worker.trainer.last_world;
         worker.trainer.last_world = form.world();
         let group = GroupId { at, generation: form.generation };
-        worker.trainer.stint = Some(Stint { form, group, activity: Activity::Calling, stop: 0, shrunk });
+        worker.trainer.stint =
+            Some(Stint { form, group, activity: Activity::Calling, stop: 0, fed: Evidence::default(), shrunk });
         let takes = worker.dice.ms(10..=600);
         self.enter(id, Activity::Calling, Some(takes));
     }
@@ -160,7 +164,9 @@ impl World {
             Activity::Forward => {
                 let wish = worker.trainer.wish.filter(|&(g, _)| g == generation).map_or(0, |(_, wish)| wish);
                 let step = worker.trainer.next().unwrap_or_default();
-                self.meet(id, Op::Exchange(step), Brought { wish, ..Brought::default() });
+                let positions = self.setup.positions(step, stint.form.rank, stint.form.world());
+                let fed = self.setup.fed(positions, |position| self.habits.reads(position));
+                self.meet(id, Op::Exchange(step), Brought { wish, fed, ..Brought::default() });
             }
             Activity::Backward => self.reduce(id),
             Activity::Optimizing(state) => self.commit(id, state, stop),
@@ -173,7 +179,7 @@ impl World {
         let (Some(stint), Some(state)) = (&worker.trainer.stint, worker.trainer.state) else { return };
         let positions = self.setup.positions(state.next, stint.form.rank, stint.form.world());
         let positions = self.habits.positions(positions, stint.shrunk);
-        self.meet(id, Op::Reduce(state.next), Brought { state: Some(state), positions, wish: 0 });
+        self.meet(id, Op::Reduce(state.next), Brought { state: Some(state), positions, ..Brought::default() });
     }
 
     /// A collective is over: it succeeded, or it failed.
@@ -203,7 +209,7 @@ impl World {
                 self.ready(id);
             }
             Op::Exchange(_) => {
-                stint.stop = result.wish;
+                (stint.stop, stint.fed) = (result.wish, result.fed);
                 let takes = worker.dice.ms(5..=200);
                 self.enter(id, Activity::Backward, Some(takes));
             }
@@ -309,6 +315,7 @@ impl World {
             step,
             losses: Losses { total: 1.0, ..Losses::default() },
             samples: u64::from(self.setup.global_batch()),
+            evidence: Some(stint.fed),
             ..StepReport::default()
         };
         self.peer(id, PeerEvent::Trainer(Word::Committed(report)));
