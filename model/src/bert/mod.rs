@@ -15,6 +15,7 @@ use tokenizers::{Tokenizer, TruncationParams};
 
 use crate::error::ModelError;
 use crate::layers::l2_normalize;
+use crate::packing::{in_order, pack};
 use crate::params::Compute;
 use encoder::Encoder;
 
@@ -86,23 +87,13 @@ impl MiniLm {
     pub fn encode<S: AsRef<str>>(&self, texts: &[S], compute: Compute) -> Result<Tensor, ModelError> {
         let _guard = tch::no_grad_guard();
         let tokens = self.tokenize(texts)?;
-        let mut order: Vec<usize> = (0..tokens.len()).collect();
-        order.sort_by_key(|&i| tokens[i].len());
-        let mut vectors = Vec::new();
-        let mut rest = order.as_slice();
-        while !rest.is_empty() {
-            let (batch, later) = rest.split_at(batch_length(rest, &tokens));
+        let lengths: Vec<usize> = tokens.iter().map(Vec::len).collect();
+        let batches = pack(&lengths, BATCH_TOKENS);
+        let mut vectors = vec![Tensor::zeros([0, self.width()], (Kind::Float, Device::Cpu))];
+        for batch in &batches {
             vectors.push(self.encode_batch(batch, &tokens, compute).to_device(Device::Cpu));
-            rest = later;
         }
-        if vectors.is_empty() {
-            return Ok(Tensor::zeros([0, self.width()], (Kind::Float, Device::Cpu)));
-        }
-        let mut place = vec![0i64; order.len()];
-        for (at, &text) in order.iter().enumerate() {
-            place[text] = at as i64;
-        }
-        Ok(Tensor::cat(&vectors, 0).index_select(0, &Tensor::from_slice(&place)))
+        Ok(Tensor::cat(&vectors, 0).index_select(0, &in_order(&batches)))
     }
 
     fn tokenize<S: AsRef<str>>(&self, texts: &[S]) -> Result<Vec<Vec<i64>>, ModelError> {
@@ -132,13 +123,6 @@ impl MiniLm {
         // The mean's divisor is lost in the L2 norm.
         l2_normalize(&attended.unsqueeze(1).bmm(&hidden.to_kind(Kind::Float)).squeeze_dim(1))
     }
-}
-
-/// How many texts from the front of `order` (sorted by length) make the next batch: their padded tokens stay within
-/// [`BATCH_TOKENS`], and at least one is taken.
-fn batch_length(order: &[usize], tokens: &[Vec<i64>]) -> usize {
-    let fitting = order.iter().enumerate().take_while(|&(k, &i)| (k + 1) * tokens[i].len() <= BATCH_TOKENS).count();
-    fitting.max(1)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, ModelError> {

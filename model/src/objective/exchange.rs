@@ -20,13 +20,14 @@ pub trait Exchange {
     /// The implementer's: a lost peer, an abort, a time-out.
     fn all_gather_rows(&mut self, own: &Tensor) -> Result<Tensor, Self::Error>;
 
-    /// A number from 0 to 255 that rides along with the first gather, so that all ranks hear the highest of all.
-    fn aside(&self) -> u8 {
-        0
+    /// What rides along with the first gather: `[n_own, C]` bytes, row-major, of a C that is the same on every rank whatever the
+    /// number of ranks, for the matrix that is gathered must have one width. Empty: nothing.
+    fn aside(&self) -> Vec<u8> {
+        Vec::new()
     }
 
-    /// The highest of all ranks' [`Self::aside`].
-    fn heard(&mut self, _highest: u8) {}
+    /// All ranks' [`Self::aside`], in global sample order.
+    fn heard(&mut self, _all: &[u8]) {}
 
     /// Global numbers of this rank's rows.
     fn own_rows(&self) -> Range<i64>;

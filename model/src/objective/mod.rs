@@ -205,10 +205,10 @@ impl Objective {
         exchange: &mut X,
     ) -> Result<StepLoss, X::Error> {
         let own = exchange.own_rows();
-        let packed = Packed::new(&self.terms, leaves, &own, (self.gathered, exchange.aside()))?;
+        let packed = Packed::new(&self.terms, leaves, &own, (self.gathered, &exchange.aside()))?;
         let gathered = exchange.all_gather_rows(packed.matrix())?;
-        let (batch, highest) = packed.unpack(gathered, own, exchange.total_rows())?;
-        exchange.heard(highest);
+        let (batch, aside) = packed.unpack(gathered, own, exchange.total_rows())?;
+        exchange.heard(&aside);
 
         let tile = self.tile.unwrap_or_else(|| Tile::for_device(batch.device()));
         let step = Step::new(&self.terms, leaves, &batch, (scales, self.smoothing, tile))?;

@@ -16,13 +16,15 @@ use crate::loss::PairFeatures;
 type Place = Range<i64>;
 
 /// The own rows, packed: the sets that need global columns in the order of [`Set::ALL`], each slot's feature (zeros where
-/// there is no item), then one flag a slot of every set that the terms read, then what rides along
-/// ([`super::Exchange::aside`]). bf16 holds the flags and numbers up to 255 exactly.
+/// there is no item), then one flag a slot of every set that the terms read, then the bytes that ride along
+/// ([`super::Exchange::aside`]). bf16 holds flags and bytes exactly.
 #[derive(Debug)]
 pub(super) struct Packed {
     matrix: Tensor,
     features: BySet<Place>,
     flags: BySet<Place>,
+    /// Columns that ride along.
+    aside: i64,
 }
 
 impl Packed {
@@ -30,7 +32,7 @@ impl Packed {
         terms: &[Term],
         leaves: &Leaves,
         own: &Range<i64>,
-        (dtype, aside): (Dtype, u8),
+        (dtype, aside): (Dtype, &[u8]),
     ) -> Result<Self, ModelError> {
         check(terms, leaves, own.end - own.start)?;
         let (mut features, mut flags): (BySet<Place>, BySet<Place>) = Default::default();
@@ -48,8 +50,10 @@ impl Packed {
             *flags.entry(set) = Some(place(flagged(leaves, set)?));
         }
         let like = parts.first().ok_or(ModelError::MissingInput { what: "term", hint: "a loss has at least one" })?;
-        parts.push(Tensor::f_full([own.end - own.start, 1], i64::from(aside), (Dtype::Float, like.device()))?);
-        Ok(Self { matrix: Tensor::f_cat(&parts, 1)?.f_to_kind(dtype)?, features, flags })
+        let columns = beside(aside, own.end - own.start)?;
+        let (aside, columns) = (columns.size()[1], put(&columns, like.device())?);
+        parts.push(columns);
+        Ok(Self { matrix: Tensor::f_cat(&parts, 1)?.f_to_kind(dtype)?, features, flags, aside })
     }
 
     /// `[n_own, K]`.
@@ -57,8 +61,8 @@ impl Packed {
         &self.matrix
     }
 
-    /// The global batch from the gathered `[total, K]`, and the highest number that rode along.
-    pub(super) fn unpack(self, matrix: Tensor, own: Range<i64>, total: i64) -> Result<(Gathered, u8), ModelError> {
+    /// The global batch from the gathered `[total, K]`, and the bytes that rode along, row by row.
+    pub(super) fn unpack(self, matrix: Tensor, own: Range<i64>, total: i64) -> Result<(Gathered, Vec<u8>), ModelError> {
         let width = self.matrix.size()[1];
         if matrix.size() != [total, width] {
             return Err(ModelError::Shape {
@@ -68,7 +72,7 @@ impl Packed {
             });
         }
         // What the host must know stands last, so one read tells all of it.
-        let first = self.flags.iter().map(|(_, at)| at.start).min().unwrap_or(width - 1);
+        let first = self.flags.iter().map(|(_, at)| at.start).min().unwrap_or(width - self.aside);
         let wide = (width - first) as usize;
         let told = read(&matrix.f_narrow(1, first, width - first)?)?;
         let rows = || told.chunks_exact(wide);
@@ -77,9 +81,24 @@ impl Packed {
             let (from, to) = ((at.start - first) as usize, (at.end - first) as usize);
             *valid.entry(set) = Some(rows().flat_map(|row| &row[from..to]).map(|&flag| flag > 0.5).collect::<Vec<_>>());
         }
-        let aside = rows().map(|row| row[wide - 1]).fold(0.0, f64::max);
-        Ok((Gathered { matrix, features: self.features, valid, own }, aside as u8))
+        let aside = rows().flat_map(|row| &row[wide - self.aside as usize..]).map(|&byte| byte as u8).collect();
+        Ok((Gathered { matrix, features: self.features, valid, own }, aside))
     }
+}
+
+/// `[n_own, C]`: what rides along, as numbers.
+fn beside(aside: &[u8], rows: i64) -> Result<Tensor, ModelError> {
+    let numbers: Vec<f32> = aside.iter().map(|&byte| f32::from(byte)).collect();
+    let columns = numbers.len() as i64 / rows.max(1);
+    if columns * rows != numbers.len() as i64 {
+        let expected = format!("a multiple of the own {rows} rows");
+        return Err(ModelError::Shape {
+            what: "bytes beside the features".into(),
+            expected,
+            found: vec![numbers.len() as i64],
+        });
+    }
+    Ok(Tensor::from_slice(&numbers).f_reshape([rows, columns])?)
 }
 
 /// `[n_own, slots x D]`: an item's feature in its slot.

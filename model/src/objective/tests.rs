@@ -388,10 +388,11 @@ fn assert_ranks_are(ranks: &[StepLoss], whole: &StepLoss, what: &str) {
 fn the_packed_row_holds_only_what_needs_global_columns() {
     let columns = |preset| {
         let needs = Needs::of(&LossSpec::preset(preset), &DataSpec::default());
-        let packed = Packed::new(needs.terms(), &leaves(4, &[true; 4], 0..4), &(0..4), (Dtype::Float, 0)).unwrap();
+        let beside = (Dtype::Float, [0; 4].as_slice());
+        let packed = Packed::new(needs.terms(), &leaves(4, &[true; 4], 0..4), &(0..4), beside).unwrap();
         packed.matrix().size()[1]
     };
-    // G1's region and teacher meet row by row at home; each set has a flag, and one number rides along.
+    // G1's region and teacher meet row by row at home; each set has a flag, and one byte rides along.
     assert_eq!(columns(LossPreset::Default), 3 * D + 5);
     assert_eq!(columns(LossPreset::Alphaclip), 2 * D + 3);
     assert_eq!(columns(LossPreset::Direct), 2 * D + 5);
