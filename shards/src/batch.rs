@@ -2,6 +2,7 @@
 
 use crate::sample::{Sample, Text};
 use crate::tokens::Cuts;
+use pixfleet_cluster::evidence::FedRow;
 use pixfleet_cluster::ledger::Substitution;
 use pixfleet_cluster::spec::Needs;
 use pixfleet_cluster::spec::terms::{HARD_TEXTS, Set};
@@ -50,6 +51,8 @@ pub struct Batch {
     pub texts: BTreeMap<Set, BatchTexts>,
     /// `[n]`: the rows that were used.
     pub samples: Vec<SampleId>,
+    /// `[n]`: where each row was found and what was drawn of it; empty where that is not known of every row.
+    pub fed: Vec<FedRow>,
     /// `[regions]`: their numbers within their rows; `None` for whole images.
     pub regions: Vec<Option<u32>>,
     /// Bad rows and their stand-ins.
@@ -129,7 +132,11 @@ pub fn assemble(
         batch.push_planes(index, sample, first)?;
         batch.push_items(index, sample, needs.regions)?;
         batch.samples.push(*id);
+        batch.fed.extend(sample.fed);
         batch.cuts.merge(&sample.cuts);
+    }
+    if batch.fed.len() < n {
+        batch.fed.clear();
     }
     for set in needs.texts() {
         // A set without any item still has texts: none of its tower's kind.

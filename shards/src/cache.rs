@@ -9,6 +9,7 @@ use crate::file::ShardFile;
 use crate::schema::Columns;
 use crate::text_vectors::RowVectors;
 use bytes::Bytes;
+use pixfleet_cluster::evidence::Origin;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,12 +24,22 @@ pub(crate) type Cell<T> = Arc<OnceCell<T>>;
 /// The narrow columns of a row group, row by row.
 pub(crate) type Narrow = Arc<Vec<Decoded>>;
 
+/// A picture, if there is one, and where it was found.
+#[derive(Clone, Default)]
+pub(crate) struct FoundImage {
+    pub(crate) bytes: Option<Bytes>,
+    pub(crate) origin: Option<Origin>,
+}
+
+/// Vectors, and the row of the data that they say they are of.
+pub(crate) type FoundVectors = Arc<(RowVectors, Origin)>;
+
 /// What is kept of single rows of a row group.
 #[derive(Default)]
 pub(crate) struct GroupRows {
-    pub(crate) images: HashMap<u32, Option<Bytes>>,
+    pub(crate) images: HashMap<u32, FoundImage>,
     /// By row, and whether their hashes were read with them.
-    pub(crate) vectors: HashMap<(u32, bool), Arc<RowVectors>>,
+    pub(crate) vectors: HashMap<(u32, bool), FoundVectors>,
 }
 
 /// Shared by all who read through one reader.
@@ -172,7 +183,7 @@ mod tests {
     use super::*;
 
     fn keep(cache: &Cache, row_group: u32, bytes: usize) {
-        cache.keep(row_group, bytes, |rows| drop(rows.images.insert(0, None)));
+        cache.keep(row_group, bytes, |rows| drop(rows.images.insert(0, FoundImage::default())));
     }
 
     fn has(cache: &Cache, row_group: u32) -> bool {

@@ -1,9 +1,10 @@
 //! Arrow columns of a shard -> rows. A bad row is a row with faults, never a bad batch.
 
+use crate::adopt;
 use crate::error::{FieldFault, ShardError};
 use crate::hard_neg::HardNegKind;
 use crate::pixels::rle::Rle;
-use crate::row::{ImageRow, ImageSource, Region};
+use crate::row::{ImageRow, ImageSource, Region, Whence};
 use crate::schema::Columns;
 use arrow_array::{
     Array, BinaryArray, BooleanArray, FixedSizeBinaryArray, Float32Array, Int32Array, ListArray, RecordBatch,
@@ -11,6 +12,7 @@ use arrow_array::{
 };
 use bytes::Bytes;
 use half::f16;
+use pixfleet_cluster::evidence::{Origin, Origins};
 use std::sync::Arc;
 
 /// A row as it was read, and what is wrong with it by field.
@@ -24,12 +26,15 @@ pub(crate) struct Decoded {
 
 type RowFaults = Vec<(String, FieldFault)>;
 
+/// A box that breaks no further rule, where one fault is enough.
+const WHOLE: [f32; 4] = [0.0, 0.0, 1.0, 1.0];
+
 /// Characters of an unknown name that a message shows.
 const SHOWN: usize = 40;
 
 /// The rows of a batch. Columns that were not read stay empty.
 pub(crate) fn rows(file: &str, batch: RecordBatch, columns: Columns) -> Result<Vec<Decoded>, ShardError> {
-    let table = StructArray::from(batch);
+    let table = adopt::canonical(StructArray::from(batch));
     let at = At { file, parent: "", table: &table };
     let top = Top::new(&at)?;
     let regions = match at.get::<ListArray>("regions")? {
@@ -41,6 +46,9 @@ pub(crate) fn rows(file: &str, batch: RecordBatch, columns: Columns) -> Result<V
             let mut faults = Vec::new();
             let mut row = top.row(i, &mut faults);
             if let Some((list, columns)) = &regions {
+                if list.is_null(i) {
+                    faults.push(("regions".into(), FieldFault::Null { write: "write an empty list for no regions" }));
+                }
                 let range = list.value_offsets()[i] as usize..list.value_offsets()[i + 1] as usize;
                 row.regions = range.enumerate().map(|(n, at)| columns.region(at, n, &mut faults)).collect();
             }
@@ -55,12 +63,15 @@ pub(crate) fn rows(file: &str, batch: RecordBatch, columns: Columns) -> Result<V
 pub(crate) fn all_rows(
     file: &str,
     columns: Columns,
-) -> impl FnOnce(Vec<RecordBatch>) -> Result<Vec<Decoded>, ShardError> + Send + use<> {
+) -> impl FnOnce(Vec<RecordBatch>, Vec<Origin>) -> Result<Vec<Decoded>, ShardError> + Send + use<> {
     let file = file.to_owned();
-    move |batches| {
+    move |batches, origins| {
         let mut all = Vec::new();
         for batch in batches {
             all.extend(rows(&file, batch, columns)?);
+        }
+        for (decoded, origin) in all.iter_mut().zip(origins) {
+            decoded.row.whence = Whence(Some(Origins::of(origin)));
         }
         Ok(all)
     }
@@ -129,13 +140,15 @@ struct Top<'a> {
     lang: Option<&'a StringArray>,
     caption_long: Option<&'a StringArray>,
     caption_short: Option<&'a StringArray>,
+    captions: Option<&'a ListArray>,
     clip_sim_b32: Option<&'a Float32Array>,
     clip_sim_l14: Option<&'a Float32Array>,
     caption_long_emb: Option<&'a BinaryArray>,
     caption_short_emb: Option<&'a BinaryArray>,
+    provenance: Option<&'a StringArray>,
     path: Option<&'a StringArray>,
     url: Option<&'a StringArray>,
-    sha256: Option<&'a FixedSizeBinaryArray>,
+    sha256: Option<Hashes<'a>>,
     bytes: Option<&'a BinaryArray>,
 }
 
@@ -151,22 +164,36 @@ impl<'a> Top<'a> {
             lang: at.get("lang")?,
             caption_long: at.get("caption_long")?,
             caption_short: at.get("caption_short")?,
+            captions: at.get("captions")?,
             clip_sim_b32: at.get("clip_sim_b32")?,
             clip_sim_l14: at.get("clip_sim_l14")?,
             caption_long_emb: at.get("caption_long_emb")?,
             caption_short_emb: at.get("caption_short_emb")?,
+            provenance: at.get("provenance")?,
             path: image.as_ref().map_or(Ok(None), |i| i.get("path"))?,
             url: image.as_ref().map_or(Ok(None), |i| i.get("url"))?,
-            sha256: image.as_ref().map_or(Ok(None), |i| i.get("sha256"))?,
+            sha256: image.as_ref().map_or(Ok(None), Hashes::new)?,
             bytes: image.as_ref().map_or(Ok(None), |i| i.get("bytes"))?,
         })
     }
 
     fn row(&self, i: usize, faults: &mut RowFaults) -> ImageRow {
-        let side = |column: Option<&Int32Array>| {
-            column.filter(|c| c.is_valid(i)).map_or(0, |c| u32::try_from(c.value(i)).unwrap_or(0))
+        let mut side = |field: &str, column: Option<&Int32Array>| match column {
+            Some(column) if column.is_null(i) => {
+                faults.push((field.into(), FieldFault::Null { write: "write the picture's size in pixels" }));
+                // A side that breaks no further rule: one fault is enough.
+                1
+            }
+            column => column.map_or(0, |c| u32::try_from(c.value(i)).unwrap_or(0)),
         };
-        let hash = self.sha256.filter(|c| c.is_valid(i)).and_then(|c| c.value(i).try_into().ok());
+        let (width, height) = (side("width", self.width), side("height", self.height));
+        let hash = self.sha256.as_ref().and_then(|hashes| hashes.get(i)).and_then(|bytes| {
+            let hash = bytes.try_into().ok();
+            if hash.is_none() {
+                faults.push(("image.sha256".into(), FieldFault::HashBytes { found: bytes.len() }));
+            }
+            hash
+        });
         ImageRow {
             image_id: text(self.image_id, i).unwrap_or_default(),
             source: text(self.source, i).unwrap_or_default(),
@@ -176,23 +203,49 @@ impl<'a> Top<'a> {
                 url: text(self.url, i),
                 sha256: hash,
             },
-            width: side(self.width),
-            height: side(self.height),
+            width,
+            height,
             lang: text(self.lang, i),
             caption_long: text(self.caption_long, i),
             caption_short: text(self.caption_short, i),
+            captions: self.captions.map(|c| texts(c, i)).unwrap_or_default(),
             caption_long_emb: vector(self.caption_long_emb, i, || "caption_long_emb".into(), faults),
             caption_short_emb: vector(self.caption_short_emb, i, || "caption_short_emb".into(), faults),
+            provenance: text(self.provenance, i),
             clip_sim_b32: float(self.clip_sim_b32, i),
             clip_sim_l14: float(self.clip_sim_l14, i),
             regions: Vec::new(),
             image_vector: None,
+            whence: Whence::default(),
+        }
+    }
+}
+
+/// Hashes of pictures, in a column of their length or of any.
+enum Hashes<'a> {
+    Fixed(&'a FixedSizeBinaryArray),
+    Free(&'a BinaryArray),
+}
+
+impl<'a> Hashes<'a> {
+    fn new(image: &At<'a>) -> Result<Option<Self>, ShardError> {
+        if let Ok(found) = image.get("sha256") {
+            return Ok(found.map(Self::Fixed));
+        }
+        Ok(image.get("sha256")?.map(Self::Free))
+    }
+
+    fn get(&self, i: usize) -> Option<&'a [u8]> {
+        match self {
+            Self::Fixed(column) => column.is_valid(i).then(|| column.value(i)),
+            Self::Free(column) => column.is_valid(i).then(|| column.value(i)),
         }
     }
 }
 
 /// Columns of the regions of all rows.
 struct RegionColumns<'a> {
+    table: &'a StructArray,
     bbox: Option<&'a ListArray>,
     score: Option<&'a Float32Array>,
     span: Option<&'a ListArray>,
@@ -205,6 +258,7 @@ struct RegionColumns<'a> {
     check_ok: Option<&'a BooleanArray>,
     short_expr: Option<&'a StringArray>,
     long_expr: Option<&'a StringArray>,
+    expressions: Option<&'a ListArray>,
     hard_negs: Option<&'a ListArray>,
     hard_neg_kinds: Option<&'a ListArray>,
     text_emb: Option<&'a BinaryArray>,
@@ -220,6 +274,7 @@ impl<'a> RegionColumns<'a> {
         })?;
         let at = At { file, parent: "regions.", table };
         Ok(Self {
+            table,
             bbox: at.get("bbox")?,
             score: at.get("score")?,
             span: at.get("span")?,
@@ -232,6 +287,7 @@ impl<'a> RegionColumns<'a> {
             check_ok: at.get("check_ok")?,
             short_expr: at.get("short_expr")?,
             long_expr: at.get("long_expr")?,
+            expressions: at.get("expressions")?,
             hard_negs: at.get("hard_negs")?,
             hard_neg_kinds: at.get("hard_neg_kinds")?,
             text_emb: at.get("text_emb")?,
@@ -240,21 +296,24 @@ impl<'a> RegionColumns<'a> {
 
     /// Region `n` of its row, at `i` in the columns.
     fn region(&self, i: usize, n: usize, faults: &mut RowFaults) -> Region {
+        if self.table.is_null(i) {
+            faults.push((format!("regions[{n}]"), FieldFault::Null { write: "leave the region out of the list" }));
+            return Region { bbox: WHOLE, ..Region::default() };
+        }
         let name = |field: &str| format!("regions[{n}].{field}");
         let bbox = self.bbox.map(|c| numbers::<Float32Array, 4, f32>(c, i, Float32Array::value));
         let bbox = bbox.map(|found| {
-            found.unwrap_or_else(|count| {
-                faults.push((name("bbox"), FieldFault::Count { found: count, expected: 4 }));
-                // A box that breaks no further rule: one fault is enough.
-                [0.0, 0.0, 1.0, 1.0]
+            found.unwrap_or_else(|fault| {
+                faults.push((name("bbox"), fault));
+                WHOLE
             })
         });
         let mut pair = |field: &str, column: Option<&ListArray>| {
             let column = column.filter(|c| c.is_valid(i))?;
             match numbers::<Int32Array, 2, i32>(column, i, Int32Array::value) {
                 Ok(pair) => Some(pair),
-                Err(found) => {
-                    faults.push((name(field), FieldFault::Count { found, expected: 2 }));
+                Err(fault) => {
+                    faults.push((name(field), fault));
                     None
                 }
             }
@@ -276,6 +335,7 @@ impl<'a> RegionColumns<'a> {
             check_ok: self.check_ok.filter(|c| c.is_valid(i)).map(|c| c.value(i)),
             short_expr: text(self.short_expr, i),
             long_expr: text(self.long_expr, i),
+            expressions: self.expressions.map(|c| texts(c, i)).unwrap_or_default(),
             hard_negs: self.hard_negs.map(|c| texts(c, i)).unwrap_or_default(),
             hard_neg_kinds: self.kinds(i, name, faults),
             text_emb: vector(self.text_emb, i, || name("text_emb"), faults),
@@ -308,19 +368,21 @@ impl<'a> RegionColumns<'a> {
     }
 }
 
-/// The `N` numbers of list `i`, or how many there are instead.
+/// The `N` numbers of list `i`.
 fn numbers<A: Array + 'static, const N: usize, T: Copy + Default>(
     list: &ListArray,
     i: usize,
     get: fn(&A, usize) -> T,
-) -> Result<[T; N], usize> {
+) -> Result<[T; N], FieldFault> {
+    if list.is_null(i) {
+        return Err(FieldFault::Null { write: "write its numbers" });
+    }
     let range = list.value_offsets()[i] as usize..list.value_offsets()[i + 1] as usize;
-    let values = list
-        .values()
-        .as_any()
-        .downcast_ref::<A>()
-        .filter(|_| range.len() == N && list.is_valid(i))
-        .ok_or(range.len())?;
+    let count = FieldFault::Count { found: range.len(), expected: N };
+    let values = list.values().as_any().downcast_ref::<A>().filter(|_| range.len() == N).ok_or(count)?;
+    if let Some(index) = range.clone().position(|at| values.is_null(at)) {
+        return Err(FieldFault::NullNumber { index, expected: N });
+    }
     let mut out = [T::default(); N];
     for (o, at) in out.iter_mut().zip(range) {
         *o = get(values, at);

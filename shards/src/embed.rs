@@ -1,25 +1,35 @@
-//! Drives an encoder over the captions of a split and writes their vectors beside the rows.
+//! Drives an encoder over the captions of a dataset and writes their vectors beside the rows, in any number of processes.
 //!
-//! A file whose vectors are there and current is skipped, so an interrupted run goes on where it was; a text that is
-//! in any vectors file of the same key is not encoded again.
+//! A data file is a unit of work that one process claims at a time ([`crate::claims`]); what is there and current is
+//! skipped, so whatever was killed or stopped goes on where it was, but for the units in hand. A text is encoded once:
+//! one that only one file holds, with that file; one that several files hold, before all files, in pieces that are units
+//! too (`embed/shared.rs`). Which is which every process finds by reading all captions first. A text that is in any
+//! vectors file of the same key, of other splits or of another version of the data, is not encoded again.
+//!
+//! This holds among processes that embed the same splits of the same index, for as long as 1 GiB holds the vectors that
+//! are taken over from elsewhere.
+
+mod shared;
+mod texts;
+mod vectors;
+mod work;
 
 use crate::access::Access;
-use crate::error::{FieldFault, Place, ShardError};
-use crate::file::ShardFile;
-use crate::reader::RowGroupReader;
-use crate::row::ImageRow;
-use crate::schema::Columns;
+use crate::claims::{Claims, LEASE, whoami};
+use crate::error::ShardError;
 use crate::store::Location;
-use crate::text_vectors::{self, RowVectors, TextHash, TextVector, VectorsWriter, text_hash};
-use futures::TryStreamExt;
-use object_store::ObjectStore;
+use crate::text_vectors;
 use pixfleet_cluster::index::{DatasetIndex, FileIndex};
-use std::collections::HashMap;
+use shared::Shared;
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use texts::{Scan, Source};
+use vectors::Vectors;
+use work::{Unit, Work};
 
-/// Texts that an encoder gets at once: enough to sort by length, little enough to show progress.
-const TEXTS_AT_ONCE: usize = 2048;
-/// Vectors that are kept in memory, in bytes; further ones are encoded again where their text comes again.
-const CACHE_BYTES: usize = 1 << 30;
+/// Vectors from elsewhere that are kept in memory, in bytes.
+const KNOWN_BYTES: usize = 1 << 30;
 
 /// What to embed.
 #[derive(Debug, Clone, Copy)]
@@ -28,25 +38,48 @@ pub struct EmbedJob<'a> {
     pub location: &'a Location,
     /// Its index.
     pub index: &'a DatasetIndex,
-    /// Which split.
-    pub split: &'a str,
+    /// Which splits.
+    pub splits: &'a [String],
     /// Key of the vectors ([`text_vectors::vector_key`]).
     pub key: &'a str,
+    /// How long another process may be silent before its unit is taken over; the same for all that share the job.
+    pub lease: Duration,
+    /// Set by whoever wants it to stop: units in hand are given back.
+    pub stop: &'a AtomicBool,
+}
+
+impl<'a> EmbedJob<'a> {
+    /// With the usual lease, and nobody who stops it.
+    #[must_use]
+    pub fn new(location: &'a Location, index: &'a DatasetIndex, splits: &'a [String], key: &'a str) -> Self {
+        static NEVER: AtomicBool = AtomicBool::new(false);
+        Self { location, index, splits, key, lease: LEASE, stop: &NEVER }
+    }
 }
 
 /// How far it is, and at the end what was done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EmbedProgress {
-    /// Rows whose vectors are on the store.
+    /// Rows whose vectors are on the store, whoever made them.
     pub rows: u64,
-    /// Rows of the split.
+    /// Rows of the splits.
     pub rows_total: u64,
-    /// Texts that were encoded.
+    /// Distinct texts whose vectors are on the store, whoever made them.
+    pub texts: u64,
+    /// Distinct texts of the splits; not counted where nothing was left to do.
+    pub texts_total: u64,
+    /// Texts that this process encoded.
     pub encoded: u64,
-    /// Texts whose vector was known.
+    /// Texts in the files of this process, as often as they stand there, whose vector was known.
     pub cached: u64,
     /// Files whose vectors were already there.
     pub files_skipped: u32,
+    /// Units that others have while there is nothing else to do here; 0 while there is.
+    pub waiting_for: u32,
+    /// Units that this process did, from claim to done.
+    pub units: u32,
+    /// Units that this process took over from one that was gone.
+    pub taken_over: u32,
 }
 
 /// Why embedding stopped.
@@ -58,171 +91,83 @@ pub enum EmbedError<E: std::error::Error + 'static> {
     /// The encoder.
     #[error("the encoder failed")]
     Encode(#[source] E),
+    /// [`EmbedJob::stop`] was set. What is on the store stays; the rest is anybody's.
+    #[error("stopped; what was published stays, and whoever runs it again goes on from there")]
+    Stopped,
 }
 
-/// Encodes every text of the split that has no vector yet. `encode` gets texts and returns one vector for each, all
-/// of one length; `progress` is called after every call of it.
+/// Encodes every text of the splits that has no vector yet, together with whoever else does the same. `encode` gets texts
+/// and returns one vector for each, all of one length; it may block. `progress` is called after every call of it and
+/// after every unit. Ends when all files have vectors.
 ///
 /// # Errors
-/// Those of the store, of bad rows, of `encode`; [`ShardError::Encoder`] where it returns something else.
-pub async fn embed_split<E: std::error::Error + 'static>(
+/// Those of the store, of bad rows, of `encode`; [`ShardError::Encoder`] where it returns something else;
+/// [`EmbedError::Stopped`].
+pub async fn embed_splits<E: std::error::Error + 'static>(
     job: EmbedJob<'_>,
     encode: &mut (dyn FnMut(&[String]) -> Result<Vec<Vec<f32>>, E> + Send),
     progress: &mut (dyn FnMut(EmbedProgress) + Send),
 ) -> Result<EmbedProgress, EmbedError<E>> {
     let access = Access::new(job.location.clone());
-    let reader = RowGroupReader::new(job.location.clone(), job.index, job.split, None)?.with_cache_bytes(0);
-    let mut cache = Cache::load(&access, job.key).await?;
-    let mut done = EmbedProgress { rows_total: reader.split().rows(), ..EmbedProgress::default() };
-    let mut first_group = 0;
-    for file in &reader.split().files {
-        let groups = first_group..first_group + file.row_groups.len() as u32;
-        first_group = groups.end;
-        let rows: u64 = file.row_groups.iter().map(|g| u64::from(g.rows)).sum();
-        let there = text_vectors::find(&access, job.key, file).await.ok().flatten();
-        if there.is_some_and(|there| text_vectors::is_current(&there, file)) {
+    let source = Source::open(&job)?;
+    let mut done = EmbedProgress::default();
+    let mut open = Vec::new();
+    for (i, file) in source.files.iter().enumerate() {
+        done.rows_total += file.rows();
+        if is_current(&access, job.key, &file.index).await {
             done.files_skipped += 1;
+            done.rows += file.rows();
         } else {
-            let mut captions = Vec::new();
-            for group in groups {
-                let all: Vec<u32> =
-                    (0..reader.split().row_groups().nth(group as usize).map_or(0, |g| g.rows)).collect();
-                captions.push(reader.read(group, &all, Columns::CAPTIONS).await?);
-            }
-            encode_texts(&captions, &mut cache, encode, &mut |encoded, cached| {
-                done.encoded += encoded;
-                done.cached += cached;
-                progress(done);
-            })?;
-            write(job, file, &captions, &cache).await?;
-            cache.shrink();
+            open.push(i);
         }
-        done.rows += rows;
-        progress(done);
     }
-    Ok(done)
-}
+    progress(done);
+    if open.is_empty() {
+        return Ok(done);
+    }
+    let scan = Scan::of(&source).await?;
+    let pieces = shared::pieces(&scan);
+    let there: BTreeSet<String> = vectors::files(&access, job.key).await?.into_iter().map(|f| f.path).collect();
+    let missing: Vec<usize> = (0..pieces.len()).filter(|&i| !there.contains(&pieces[i].path(job.key))).collect();
+    let of_open: BTreeSet<usize> = open.iter().copied().collect();
+    done.texts_total = scan.own.iter().sum::<u64>() + scan.shared.len() as u64;
+    done.texts = (0..pieces.len()).filter(|i| !missing.contains(i)).map(|i| pieces[i].texts.len() as u64).sum();
+    done.texts += (0..source.files.len()).filter(|i| !of_open.contains(i)).map(|i| scan.own[i]).sum::<u64>();
+    progress(done);
 
-/// Encodes the texts of `groups` that the cache lacks; `tell` gets (encoded, cached) counts.
-fn encode_texts<E: std::error::Error + 'static>(
-    groups: &[Vec<ImageRow>],
-    cache: &mut Cache,
-    encode: &mut (dyn FnMut(&[String]) -> Result<Vec<Vec<f32>>, E> + Send),
-    tell: &mut dyn FnMut(u64, u64),
-) -> Result<(), EmbedError<E>> {
-    let mut wanted: Vec<String> = Vec::new();
-    let mut seen = std::collections::HashSet::new();
-    let mut texts = 0;
-    for row in groups.iter().flatten() {
-        let regions = row.regions.iter().flat_map(|r| [r.short_text(), r.long_text()]);
-        for text in regions.chain([row.image_text()]).flatten() {
-            texts += 1;
-            let hash = text_hash(text);
-            if !cache.vectors.contains_key(&hash) && seen.insert(hash) {
-                wanted.push(text.to_owned());
-            }
-        }
-    }
-    tell(0, texts - wanted.len() as u64);
-    for chunk in wanted.chunks(TEXTS_AT_ONCE) {
-        let vectors = encode(chunk).map_err(EmbedError::Encode)?;
-        if vectors.len() != chunk.len() {
-            let (found, expected) = (format!("{} vectors", vectors.len()), chunk.len().to_string());
-            return Err(ShardError::Encoder { found, expected }.into());
-        }
-        for (text, vector) in chunk.iter().zip(vectors) {
-            if let Some(index) = vector.iter().position(|x| !half::f16::from_f32(*x).is_finite()) {
-                let place = Place::file(format!("text `{}`", text.chars().take(60).collect::<String>()));
-                return Err(ShardError::field(place, FieldFault::NotFinite { index }).into());
-            }
-            cache.put(text_hash(text), vector);
-        }
-        tell(chunk.len() as u64, 0);
-    }
-    Ok(())
-}
-
-async fn write(job: EmbedJob<'_>, data: &FileIndex, groups: &[Vec<ImageRow>], cache: &Cache) -> Result<(), ShardError> {
-    let vector = |text: Option<&str>| match text {
-        None => TextVector::default(),
-        Some(text) => {
-            let hash = text_hash(text);
-            TextVector { hash: Some(hash), values: cache.vectors.get(&hash).map(|v| v.to_vec()) }
-        }
+    let current = source.files.iter().enumerate().filter(|(i, _)| !of_open.contains(i) && missing.is_empty());
+    let mut skip: BTreeSet<String> = pieces.iter().map(|p| p.path(job.key)).collect();
+    skip.extend(current.map(|(_, file)| text_vectors::vectors_path(job.key, &file.index.path)));
+    let mut work = Work {
+        job,
+        access: &access,
+        source: &source,
+        scan: &scan,
+        pieces: &pieces,
+        claims: Claims::new(job.location, &format!("embed-{}", job.key), &whoami(), job.lease),
+        known: known(&access, job.key, &scan, &skip).await?,
+        shared: Shared::new(&access, job.key, &pieces),
+        encode,
+        progress,
+        done,
     };
-    let rows = |rows: &[ImageRow]| -> Vec<RowVectors> {
-        let one = |row: &ImageRow| RowVectors {
-            short: row.regions.iter().map(|r| vector(r.short_text())).collect(),
-            long: row.regions.iter().map(|r| vector(r.long_text())).collect(),
-            image: vector(row.image_text()),
-        };
-        rows.iter().map(one).collect()
-    };
-    // A split without any text has vectors of one number, all null.
-    let dim = cache.vectors.values().next().map_or(1, |v| v.len());
-    let mut writer = VectorsWriter::new(job.key, data, dim)?;
-    for group in groups {
-        writer.push_row_group(&rows(group))?;
-    }
-    let (path, bytes) = writer.finish()?;
-    job.location.put(&path, bytes).await
+    work.all(missing.into_iter().map(Unit::Piece).collect()).await?;
+    work.all(open.into_iter().map(Unit::File).collect()).await?;
+    Ok(work.done)
 }
 
-/// Vectors by the hash of their text.
-#[derive(Default)]
-struct Cache {
-    vectors: HashMap<TextHash, Box<[f32]>>,
-    bytes: usize,
+/// The vectors that files other than those of `skip` have of the dataset's texts: other splits', other versions'.
+async fn known(access: &Access, key: &str, scan: &Scan, skip: &BTreeSet<String>) -> Result<Vectors, ShardError> {
+    let mut known = Vectors::default();
+    for file in vectors::files(access, key).await? {
+        if !skip.contains(&file.path) {
+            known.load(access, &file, KNOWN_BYTES, |hash| scan.holds(hash)).await;
+        }
+    }
+    Ok(known)
 }
 
-impl Cache {
-    /// The vectors of all files of `key` that can be read, up to the bound.
-    async fn load(access: &Access, key: &str) -> Result<Self, ShardError> {
-        let (location, mut cache) = (&access.location, Self::default());
-        let folder = location.path(&text_vectors::vectors_path(key, ""));
-        let failed = |source| ShardError::store(location.url_of("vectors"), "list", source);
-        let found: Vec<_> = location.store().list(Some(&folder)).try_collect().await.map_err(failed)?;
-        for meta in found {
-            let Some(path) = location.relative(&meta.location).filter(|p| p.ends_with(".parquet")) else { continue };
-            let file = FileIndex {
-                path: path.clone(),
-                size: meta.size,
-                etag: meta.e_tag,
-                content: None,
-                row_groups: Vec::new(),
-            };
-            // A damaged vectors file is no cache; it is written again.
-            let Ok(opened) = ShardFile::open(access, &file).await else { continue };
-            cache.load_file(&opened, &path).await;
-        }
-        Ok(cache)
-    }
-
-    async fn load_file(&mut self, file: &ShardFile, path: &str) {
-        for group in 0..file.footer().num_row_groups() as u32 {
-            let Ok(rows) = text_vectors::read(file, path, group, None, true).await else { return };
-            for vector in rows.into_iter().flat_map(|r| r.short.into_iter().chain(r.long).chain([r.image])) {
-                if let (Some(hash), Some(values)) = (vector.hash, vector.values)
-                    && values.iter().all(|x| x.is_finite())
-                    && self.bytes < CACHE_BYTES
-                {
-                    self.put(hash, values);
-                }
-            }
-        }
-    }
-
-    fn put(&mut self, hash: TextHash, values: Vec<f32>) {
-        let bytes = 4 * values.len() + size_of::<TextHash>();
-        if self.vectors.insert(hash, values.into()).is_none() {
-            self.bytes += bytes;
-        }
-    }
-
-    /// Forgets everything where the bound is passed.
-    fn shrink(&mut self) {
-        if self.bytes > CACHE_BYTES {
-            *self = Self::default();
-        }
-    }
+async fn is_current(access: &Access, key: &str, data: &FileIndex) -> bool {
+    let there = text_vectors::find(access, key, data).await.ok().flatten();
+    there.is_some_and(|there| text_vectors::is_current(&there, data))
 }

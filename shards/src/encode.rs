@@ -23,11 +23,13 @@ pub(crate) fn batch(rows: &[ImageRow]) -> Result<RecordBatch, ArrowError> {
         texts(rows, |r| r.lang.as_deref()),
         texts(rows, |r| r.caption_long.as_deref()),
         texts(rows, |r| r.caption_short.as_deref()),
+        lists(rows.iter().map(|r| r.captions.as_slice())),
         Arc::new(rows.iter().map(|r| r.clip_sim_b32).collect::<Float32Array>()),
         Arc::new(rows.iter().map(|r| r.clip_sim_l14).collect::<Float32Array>()),
         regions(rows)?,
         vectors(rows.iter().map(|r| r.caption_long_emb.as_deref())),
         vectors(rows.iter().map(|r| r.caption_short_emb.as_deref())),
+        texts(rows, |r| r.provenance.as_deref()),
         images(rows)?,
     ];
     RecordBatch::try_new(schema(), columns)
@@ -47,6 +49,15 @@ where
     T: 'a,
 {
     Arc::new(of.into_iter().map(get).collect::<StringArray>())
+}
+
+/// A list of texts for each item.
+fn lists<'a>(of: impl Iterator<Item = &'a [String]>) -> ArrayRef {
+    let mut builder = ListBuilder::new(StringBuilder::new()).with_field(element(DataType::Utf8));
+    for texts in of {
+        builder.append_value(texts.iter().map(Some));
+    }
+    Arc::new(builder.finish())
 }
 
 fn vectors<'a>(of: impl Iterator<Item = Option<&'a [f32]>>) -> ArrayRef {
@@ -80,7 +91,6 @@ fn regions(rows: &[ImageRow]) -> Result<ArrayRef, ArrowError> {
     let mut boxes = ListBuilder::new(Float32Builder::new()).with_field(element(DataType::Float32));
     let mut spans = ListBuilder::new(Int32Builder::new()).with_field(element(DataType::Int32));
     let mut sizes = ListBuilder::new(Int32Builder::new()).with_field(element(DataType::Int32));
-    let mut negatives = ListBuilder::new(StringBuilder::new()).with_field(element(DataType::Utf8));
     let mut kinds = ListBuilder::new(StringBuilder::new()).with_field(element(DataType::Utf8));
     let mut masks = BinaryBuilder::new();
     for region in &all {
@@ -89,7 +99,6 @@ fn regions(rows: &[ImageRow]) -> Result<ArrayRef, ArrowError> {
         let size = region.mask.as_ref().map(|m| [m.height, m.width]);
         sizes.append_option(size.map(|s| s.map(|n| Some(i32::try_from(n).unwrap_or(i32::MAX)))));
         masks.append_option(region.mask.as_ref().map(|m| m.to_coco_string()));
-        negatives.append_value(region.hard_negs.iter().map(Some));
         kinds.append_value(region.hard_neg_kinds.iter().map(|k| Some(k.name())));
     }
     let columns: Vec<ArrayRef> = vec![
@@ -105,7 +114,8 @@ fn regions(rows: &[ImageRow]) -> Result<ArrayRef, ArrowError> {
         Arc::new(all.iter().map(|r| r.check_ok).collect::<BooleanArray>()),
         text(|r| r.short_expr.as_deref()),
         text(|r| r.long_expr.as_deref()),
-        Arc::new(negatives.finish()),
+        lists(all.iter().map(|r| r.expressions.as_slice())),
+        lists(all.iter().map(|r| r.hard_negs.as_slice())),
         Arc::new(kinds.finish()),
         vectors(all.iter().map(|r| r.text_emb.as_deref())),
     ];

@@ -3,12 +3,12 @@
 //! An index is an immutable object `index/<digest>.json`; `index/latest.json` names the newest.
 
 use crate::access::Access;
-use crate::decode;
 use crate::error::{Change, ShardError};
 use crate::file::ShardFile;
 use crate::reader;
-use crate::schema::{CONTENT_KEY, Columns, IMAGE_BYTES, REGIONS_KEY, VERSION, leaf_name};
+use crate::schema::{CONTENT_KEY, IMAGE_BYTES, REGIONS_KEY, VERSION, leaf_name};
 use crate::store::Location;
+use arrow_array::cast::AsArray;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectMeta, ObjectStore};
 pub use pixfleet_cluster::index::{DatasetIndex, FileIndex, LATEST, Latest, RowGroupIndex, SplitIndex};
@@ -17,7 +17,8 @@ use std::collections::BTreeMap;
 /// Footers that are read at the same time.
 const PARALLEL: usize = 16;
 
-/// Reads the footer of every `<split>/*.parquet` and writes the index. `progress` gets files done and files in all.
+/// Reads the footer of every `<split>/*.parquet` and writes the index; of files without our footer keys, which another
+/// program wrote, also all bytes once, for their hash. `progress` gets files done and files in all.
 ///
 /// # Errors
 /// Those of the store, of truncated files and of foreign schemas; [`ShardError::NoFiles`].
@@ -84,12 +85,17 @@ pub async fn check_fresh(location: &Location, index: &DatasetIndex) -> Result<()
             Some(meta) if meta.size != indexed.size => {
                 list.push(Change::Size { file, indexed: indexed.size, now: meta.size });
             }
-            Some(meta) if indexed.etag.is_some() && meta.e_tag != indexed.etag => list.push(Change::Version { file }),
+            Some(meta) if other_version(indexed.etag.as_deref(), &meta) => list.push(Change::Version { file }),
             Some(_) => {}
         }
     }
     list.extend(now.into_keys().map(|file| Change::New { file }));
     if list.is_empty() { Ok(()) } else { Err(ShardError::Stale { url: location.url().into(), list }) }
+}
+
+/// Whether an object is another version than the one that was indexed; a store without versions cannot tell.
+pub(crate) fn other_version(indexed: Option<&str>, now: &ObjectMeta) -> bool {
+    matches!((indexed, now.e_tag.as_deref()), (Some(indexed), Some(now)) if indexed != now)
 }
 
 /// Data files by path: Parquet files exactly one folder down, that of their split.
@@ -129,12 +135,23 @@ pub(crate) async fn data_files(location: &Location) -> Result<Vec<FileIndex>, Sh
     Ok(files(location).await?.into_iter().map(bare).collect())
 }
 
+/// Whether there are data files of a split, indexed or not.
+///
+/// # Errors
+/// Those of the store.
+pub async fn has_split(location: &Location, split: &str) -> Result<bool, ShardError> {
+    Ok(files(location).await?.iter().any(|(path, _)| path.split('/').next() == Some(split)))
+}
+
 async fn file(location: &Location, mut index: FileIndex) -> Result<FileIndex, ShardError> {
     let opened = reader::open(&Access::new(location.clone()), &index).await?;
     if !describe(&opened, &mut index) {
         for i in 0..index.row_groups.len() {
-            index.row_groups[i].regions = count_regions(&opened, &index.path, i as u32).await?;
+            index.row_groups[i].regions = count_regions(&opened, i as u32).await?;
         }
+    }
+    if index.content.is_none() {
+        index.content = Some(opened.content().await?);
     }
     Ok(index)
 }
@@ -158,9 +175,13 @@ pub(crate) fn describe(file: &ShardFile, index: &mut FileIndex) -> bool {
     counted.is_some()
 }
 
-/// Counts the regions of a row group that another program wrote.
-async fn count_regions(file: &ShardFile, path: &str, row_group: u32) -> Result<u32, ShardError> {
-    let decode = decode::all_rows(path, Columns { geometry: true, ..Columns::default() });
-    let rows = file.read(row_group, None, |leaf| leaf == "regions.bbox", decode).await?;
-    Ok(rows.iter().map(|r| r.row.regions.len() as u32).sum())
+/// Counts the regions of a row group that another program wrote, by the one of their columns that takes the fewest bytes:
+/// each of them says where lists begin and end.
+async fn count_regions(file: &ShardFile, row_group: u32) -> Result<u32, ShardError> {
+    let Some(narrowest) = file.narrowest(row_group, "regions.") else { return Ok(0) };
+    let count = |batches: Vec<arrow_array::RecordBatch>, _| {
+        let lists = batches.iter().filter_map(|batch| batch.column_by_name("regions")?.as_list_opt::<i32>());
+        Ok(lists.map(|list| list.values().len() as u32).sum())
+    };
+    file.read(row_group, None, |leaf| leaf == narrowest, count).await
 }

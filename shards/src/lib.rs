@@ -2,24 +2,31 @@
 //! mini-LongGRIT, a dataset composed from drawings. Knows no tensors.
 
 mod access;
+mod adopt;
 pub mod batch;
 mod cache;
+pub mod claims;
 mod decode;
 pub mod embed;
 mod encode;
 pub mod error;
 mod file;
+pub mod filter;
 pub mod hard_neg;
 pub mod index;
 pub mod inspect;
 pub mod mini;
+pub mod mix;
+mod numbers;
 mod pages;
+mod patience;
 pub mod pixels;
 pub mod reader;
 pub mod row;
 pub mod sample;
 pub mod schema;
 mod source;
+pub mod stats;
 pub mod store;
 pub mod text_vectors;
 pub mod token_report;

@@ -8,10 +8,13 @@
 pub(crate) const FOOTER_MAX: u64 = 64 << 20;
 /// Largest column chunk that is fetched.
 pub(crate) const CHUNK_MAX: u64 = 1 << 30;
-/// Largest page after decompression.
-pub(crate) const PAGE_MAX: u64 = 64 << 20;
-/// Most values, nulls included, of one page.
-pub(crate) const VALUES_MAX: u64 = 4 << 20;
+/// Largest page after decompression. Some programs put all pictures of a row group into one page, or as DuckDB into pages
+/// of up to 100 MB.
+pub(crate) const PAGE_MAX: u64 = 256 << 20;
+/// Most bytes of pictures that are read all together where single ones cannot be: a page may hold them all.
+pub(crate) const PICTURES_MAX: u64 = PAGE_MAX;
+/// Most values, nulls included, of one page: DuckDB's row group of 122 880 rows, with sixty boxes each, in one page.
+pub(crate) const VALUES_MAX: u64 = 32 << 20;
 /// Most rows of one row group.
 pub(crate) const ROWS_MAX: u64 = 1 << 20;
 

@@ -5,15 +5,16 @@
 //! to a bound of bytes ([`crate::cache`]). A bad row is an error of its own and leaves its neighbours alone.
 
 use crate::access::{Access, Fetched, Gate};
-use crate::cache::{Cache, Narrow};
-use crate::decode;
+use crate::cache::{Cache, FoundImage, FoundVectors, Narrow};
+use crate::decode::{self, Decoded};
 use crate::error::{FieldFault, Place, ShardError};
 use crate::file::{ShardFile, check_version};
 use crate::row::{ImageRow, Region};
-use crate::schema::{self, Columns, IMAGE_BYTES};
+use crate::schema::{self, Columns, IMAGE_BYTES, VERSION_KEY};
 use crate::store::Location;
 use crate::text_vectors::{self, RowVectors};
 use bytes::Bytes;
+use parquet::file::metadata::ParquetMetaData;
 use pixfleet_cluster::index::{DatasetIndex, FileIndex, SplitIndex};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -27,10 +28,12 @@ pub struct RowGroupReader {
     split: SplitIndex,
     vectors_key: Option<String>,
     cache: Cache,
+    /// Pictures of a whole row group are read by one at a time: they are many bytes, and the others may find theirs then.
+    whole: tokio::sync::Mutex<()>,
 }
 
 /// A row's picture, or in words what is wrong with it.
-type Picture = Result<Option<Bytes>, String>;
+type Picture = Result<FoundImage, String>;
 
 impl RowGroupReader {
     /// A reader of `split`; with a `vectors_key`, `Columns::vectors` reads the text vectors of that key.
@@ -53,6 +56,7 @@ impl RowGroupReader {
             vectors_key: vectors_key.map(Into::into),
             access: Access::new(location),
             cache: Cache::new(CACHE_BYTES),
+            whole: tokio::sync::Mutex::default(),
         })
     }
 
@@ -133,8 +137,12 @@ impl RowGroupReader {
                 return Err(ShardError::field(place().field(field), Arc::clone(fault)));
             }
             let mut out = decoded.row.clone();
+            let (mut picture, mut beside_it) = (None, None);
             match images.get(&row) {
-                Some(Ok(bytes)) => out.image.bytes.clone_from(bytes),
+                Some(Ok(found)) => {
+                    out.image.bytes.clone_from(&found.bytes);
+                    picture = found.origin;
+                }
                 Some(Err(source)) => {
                     let source = parquet::errors::ParquetError::General(source.clone());
                     return Err(ShardError::Parquet { place: Box::new(place().field(IMAGE_BYTES)), source });
@@ -142,8 +150,13 @@ impl RowGroupReader {
                 None => {}
             }
             if beside.is_some() {
-                attach(&mut out, &vectors[&row], columns)
+                let (found, origin) = &*vectors[&row];
+                attach(&mut out, found, columns)
                     .map_err(|(field, fault)| ShardError::field(place().field(field), fault))?;
+                beside_it = Some(*origin);
+            }
+            if let Some(origins) = &mut out.whence.0 {
+                (origins.picture, origins.vectors) = (picture, beside_it);
             }
             Ok(out)
         };
@@ -156,6 +169,13 @@ impl RowGroupReader {
     /// Whatever keeps a file from being opened.
     pub async fn prepare(&self, row_group: u32, columns: Columns) -> Result<(), ShardError> {
         self.open(&self.at(row_group, &[])?, columns).await.map(drop)
+    }
+
+    /// The footer of the data file that holds a row group, and the row group's number in it.
+    pub(crate) async fn footer(&self, row_group: u32) -> Result<(Arc<ParquetMetaData>, usize), ShardError> {
+        let at = self.at(row_group, &[])?;
+        let (data, _) = self.open(&at, Columns::default()).await?;
+        Ok((Arc::clone(data.footer()), at.inner as usize))
     }
 
     /// Bytes that a row of `row_group` takes on the store on average, by the index alone: its picture and its share of all
@@ -201,19 +221,20 @@ impl RowGroupReader {
         if !columns.image {
             return Ok(HashMap::new());
         }
-        let mut out: HashMap<u32, Picture> = self.cache.find(at.row_group, |kept| {
-            rows.iter().filter_map(|r| Some((*r, Ok(kept.images.get(r)?.clone())))).collect()
-        });
+        let mut out = self.kept_images(at, rows);
         let missing = missing(rows, |r| out.contains_key(&r));
         if missing.is_empty() {
             return Ok(out);
+        }
+        if !file.has_pages(at.inner, IMAGE_BYTES) {
+            return self.whole_images(file, at, rows).await;
         }
         match self.fetch_images(file, at, &missing).await {
             Ok(found) => out.extend(missing.iter().copied().zip(found.into_iter().map(Ok))),
             Err(error) if error.is_bad_data() => {
                 for &row in &missing {
                     let one = match self.fetch_images(file, at, &[row]).await {
-                        Ok(found) => Ok(found.into_iter().next().flatten()),
+                        Ok(found) => Ok(found.into_iter().next().unwrap_or_default()),
                         Err(error) if error.is_bad_data() => Err(error.to_string()),
                         Err(error) => return Err(error),
                     };
@@ -225,17 +246,43 @@ impl RowGroupReader {
         Ok(out)
     }
 
-    async fn fetch_images(
+    fn kept_images(&self, at: &At<'_>, rows: &[u32]) -> HashMap<u32, Picture> {
+        self.cache.find(at.row_group, |kept| {
+            rows.iter().filter_map(|r| Some((*r, Ok(kept.images.get(r)?.clone())))).collect()
+        })
+    }
+
+    /// The pictures of `rows` where none can be read without its neighbours, as in most files of other programs: those of
+    /// the row group, of which as many are kept as the cache holds.
+    async fn whole_images(
         &self,
         file: &ShardFile,
         at: &At<'_>,
         rows: &[u32],
-    ) -> Result<Vec<Option<Bytes>>, ShardError> {
+    ) -> Result<HashMap<u32, Picture>, ShardError> {
+        let _one = self.whole.lock().await;
+        let kept = self.kept_images(at, rows);
+        if rows.iter().all(|row| kept.contains_key(row)) {
+            return Ok(kept);
+        }
+        let all: Vec<u32> = (0..at.file.row_groups[at.inner as usize].rows).collect();
+        match self.fetch_images(file, at, &all).await {
+            Ok(found) => Ok(rows.iter().map(|&row| (row, Ok(found[row as usize].clone()))).collect()),
+            Err(error) if error.is_bad_data() => Ok(rows.iter().map(|&row| (row, Err(error.to_string()))).collect()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn fetch_images(&self, file: &ShardFile, at: &At<'_>, rows: &[u32]) -> Result<Vec<FoundImage>, ShardError> {
         let decode = decode::all_rows(file.path(), Columns { image: true, ..Columns::default() });
         let decoded = file.read(at.inner, Some(rows), |leaf| leaf == IMAGE_BYTES, decode).await?;
-        let mut found: Vec<Option<Bytes>> = decoded.into_iter().map(|d| d.row.image.bytes).collect();
-        found.resize(rows.len(), None);
-        let bytes = found.iter().flatten().map(Bytes::len).sum();
+        let found = decoded.into_iter().map(|Decoded { row, .. }| FoundImage {
+            bytes: row.image.bytes,
+            origin: row.whence.0.map(|origins| origins.narrow),
+        });
+        let mut found: Vec<FoundImage> = found.collect();
+        found.resize(rows.len(), FoundImage::default());
+        let bytes = found.iter().filter_map(|image| image.bytes.as_ref()).map(Bytes::len).sum();
         self.cache
             .keep(at.row_group, bytes, |kept| kept.images.extend(rows.iter().copied().zip(found.iter().cloned())));
         Ok(found)
@@ -248,11 +295,11 @@ impl RowGroupReader {
         at: &At<'_>,
         rows: &[u32],
         columns: Columns,
-    ) -> Result<HashMap<u32, Arc<RowVectors>>, ShardError> {
+    ) -> Result<HashMap<u32, FoundVectors>, ShardError> {
         let Some(file) = file else { return Ok(HashMap::new()) };
         // Where there are captions to compare them with.
         let hashes = columns.captions;
-        let mut out: HashMap<u32, Arc<RowVectors>> = self.cache.find(at.row_group, |kept| {
+        let mut out: HashMap<u32, FoundVectors> = self.cache.find(at.row_group, |kept| {
             rows.iter().filter_map(|&r| Some((r, Arc::clone(kept.vectors.get(&(r, hashes))?)))).collect()
         });
         let mut missing = missing(rows, |r| out.contains_key(&r));
@@ -263,9 +310,9 @@ impl RowGroupReader {
             // Earlier versions wrote all vectors of a row group into a dictionary, which every row needs.
             missing = (0..at.file.row_groups[at.inner as usize].rows).collect();
         }
-        let found = text_vectors::read(file, &at.file.path, at.inner, Some(&missing), hashes).await?;
-        let found: Vec<Arc<RowVectors>> = found.into_iter().map(Arc::new).collect();
-        let bytes = found.iter().map(|v| v.weight()).sum();
+        let found = text_vectors::found(file, &at.file.path, at.inner, Some(&missing), hashes).await?;
+        let found: Vec<FoundVectors> = found.into_iter().map(Arc::new).collect();
+        let bytes = found.iter().map(|v| v.0.weight()).sum();
         let kept = missing.iter().map(|&row| (row, hashes)).zip(found.iter().cloned());
         self.cache.keep(at.row_group, bytes, |rows| rows.vectors.extend(kept));
         out.extend(missing.into_iter().zip(found));
@@ -316,10 +363,13 @@ struct At<'a> {
     row_group: u32,
 }
 
-/// A data file with its schema checked.
+/// A data file with its schema checked. One that another program wrote has no version: it is what its columns are.
 pub(crate) async fn open(access: &Access, file: &FileIndex) -> Result<ShardFile, ShardError> {
     let opened = ShardFile::open(access, file).await?;
-    check_version(&opened)?;
+    if opened.key(VERSION_KEY).is_some() {
+        check_version(&opened)?;
+    }
+    opened.check_readable()?;
     schema::check(&file.path, opened.footer().file_metadata().schema_descr())?;
     Ok(opened)
 }
@@ -363,3 +413,6 @@ pub(crate) fn attach(row: &mut ImageRow, vectors: &RowVectors, columns: Columns)
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

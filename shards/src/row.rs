@@ -6,6 +6,7 @@ use crate::error::FieldFault;
 use crate::hard_neg::HardNegKind;
 use crate::pixels::rle::Rle;
 use bytes::Bytes;
+use pixfleet_cluster::evidence::Origins;
 
 /// Longest side of an image that a row may claim, in pixels.
 pub const SIDE_MAX: u32 = 32_768;
@@ -28,7 +29,7 @@ pub struct ImageSource {
 pub struct ImageRow {
     /// Key of the image within its source (GRIT key, coyo id, file path).
     pub image_id: String,
-    /// `longgrit`, `grit`, `alphaclip`, `finehard`, `mini` or `custom`.
+    /// The set that the row is from: `longgrit`, `grit`, `coco`, `mini`, `custom` and others.
     pub source: String,
     /// The picture.
     pub image: ImageSource,
@@ -42,10 +43,14 @@ pub struct ImageRow {
     pub caption_long: Option<String>,
     /// Short caption of the whole image.
     pub caption_short: Option<String>,
+    /// All captions that people wrote for the whole image (COCO: five).
+    pub captions: Vec<String>,
     /// Vector of `caption_long` that was ingested with the row.
     pub caption_long_emb: Option<Vec<f32>>,
     /// Vector of `caption_short` that was ingested with the row.
     pub caption_short_emb: Option<Vec<f32>>,
+    /// Who wrote which field, as JSON.
+    pub provenance: Option<String>,
     /// Similarity of image and caption by CLIP ViT-B/32.
     pub clip_sim_b32: Option<f32>,
     /// Similarity of image and caption by CLIP ViT-L/14.
@@ -54,6 +59,19 @@ pub struct ImageRow {
     pub regions: Vec<Region>,
     /// Vector of [`ImageRow::image_text`], from the vectors beside the rows (`Columns::vectors`).
     pub image_vector: Option<Vec<f32>>,
+    /// Where its parts were found.
+    pub whence: Whence,
+}
+
+/// Where the parts of a row were found, if it was read. No part of what the row is: two rows that hold the same are equal,
+/// wherever they lie.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Whence(pub Option<Origins>);
+
+impl PartialEq for Whence {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// One region of an image.
@@ -81,6 +99,8 @@ pub struct Region {
     pub short_expr: Option<String>,
     /// FineHARD: long referring expression.
     pub long_expr: Option<String>,
+    /// All expressions that people refer to the region by (RefCOCO: about three).
+    pub expressions: Vec<String>,
     /// Hard negatives: `short_expr` with one attribute changed (none or ten in FineHARD).
     pub hard_negs: Vec<String>,
     /// What each of [`Region::hard_negs`] changes; empty where it is not known.
@@ -106,6 +126,17 @@ impl Region {
         self.caption_merged.as_deref().or(self.long_expr.as_deref())
     }
 
+    /// The share of the picture that it covers: the mask's pixels inside where it has a mask of any size, else its box.
+    #[must_use]
+    pub fn area(&self) -> f32 {
+        let [x1, y1, x2, y2] = self.bbox;
+        let of_mask = self.mask.as_ref().and_then(|mask| {
+            let pixels = u64::from(mask.height) * u64::from(mask.width);
+            (pixels > 0).then(|| (mask.area() as f64 / pixels as f64) as f32)
+        });
+        of_mask.unwrap_or((x2 - x1) * (y2 - y1))
+    }
+
     fn weight(&self) -> usize {
         let texts = [
             &self.category,
@@ -119,7 +150,8 @@ impl Region {
         size_of::<Self>()
             + self.mask.as_ref().map_or(0, |m| 4 * m.counts.len())
             + texts.into_iter().flatten().map(String::len).sum::<usize>()
-            + self.hard_negs.iter().map(|t| t.len() + size_of::<String>()).sum::<usize>()
+            + weight_of(&self.expressions)
+            + weight_of(&self.hard_negs)
             + self.hard_neg_kinds.len()
             + vectors.into_iter().flatten().map(|v| 4 * v.len()).sum::<usize>()
     }
@@ -145,8 +177,10 @@ impl Region {
         for (field, text) in texts {
             empty(text.as_deref(), || name(field), out);
         }
-        for (i, text) in self.hard_negs.iter().enumerate() {
-            empty(Some(text), || name(&format!("hard_negs[{i}]")), out);
+        for (field, texts) in [("expressions", &self.expressions), ("hard_negs", &self.hard_negs)] {
+            for (i, text) in texts.iter().enumerate() {
+                empty(Some(text), || name(&format!("{field}[{i}]")), out);
+            }
         }
         let (found, expected) = (self.hard_neg_kinds.len(), self.hard_negs.len());
         if found != 0 && found != expected {
@@ -178,6 +212,8 @@ impl ImageRow {
             + self.image.bytes.as_ref().map_or(0, Bytes::len)
             + text(&self.caption_long)
             + text(&self.caption_short)
+            + weight_of(&self.captions)
+            + text(&self.provenance)
             + vectors.into_iter().flatten().map(|v| 4 * v.len()).sum::<usize>()
             + self.regions.iter().map(Region::weight).sum::<usize>()
     }
@@ -196,6 +232,9 @@ impl ImageRow {
         }
         empty(self.caption_long.as_deref(), || "caption_long".into(), &mut out);
         empty(self.caption_short.as_deref(), || "caption_short".into(), &mut out);
+        for (i, text) in self.captions.iter().enumerate() {
+            empty(Some(text), || format!("captions[{i}]"), &mut out);
+        }
         finite(self.caption_long_emb.as_deref(), || "caption_long_emb".into(), &mut out);
         finite(self.caption_short_emb.as_deref(), || "caption_short_emb".into(), &mut out);
         finite(self.image_vector.as_deref(), || "image_vector".into(), &mut out);
@@ -204,6 +243,10 @@ impl ImageRow {
         }
         out
     }
+}
+
+fn weight_of(texts: &[String]) -> usize {
+    texts.iter().map(|t| t.len() + size_of::<String>()).sum()
 }
 
 fn empty(text: Option<&str>, name: impl FnOnce() -> String, out: &mut Vec<(String, FieldFault)>) {

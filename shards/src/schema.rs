@@ -3,13 +3,15 @@
 //! | field | type | meaning |
 //! |---|---|---|
 //! | `image_id` | string | key within the source; required |
-//! | `source` | string? | `longgrit`, `grit`, `alphaclip`, `finehard`, `mini`, `custom` |
+//! | `source` | string? | `longgrit`, `grit`, `alphaclip`, `finehard`, `coco`, `lvis`, `refcoco`, `fg-ovd`, `mini`, `custom` |
 //! | `width`, `height` | int32 | of the image in pixels; required |
 //! | `lang` | string? | language of the captions, `en` or `zh` |
 //! | `caption_long`, `caption_short` | string? | captions of the whole image |
+//! | `captions` | list of string | all captions that people wrote for the image (COCO: five) |
 //! | `clip_sim_b32`, `clip_sim_l14` | float? | image-caption similarity by CLIP |
 //! | `regions` | list of struct | see below; required |
 //! | `caption_long_emb`, `caption_short_emb` | binary? | ingested vectors, f16 little-endian |
+//! | `provenance` | string? | who wrote which field, as JSON (`pixfleet annotate`) |
 //! | `image` | struct | `path` string?, `url` string?, `sha256` fixed binary(32)?, `bytes` binary? (JPEG, PNG, WebP) |
 //!
 //! A region:
@@ -25,6 +27,7 @@
 //! | `caption_object`, `caption_context`, `caption_merged` | string? | LongGRIT's three stages |
 //! | `check_ok` | bool? | the captions passed LongGRIT's check |
 //! | `short_expr`, `long_expr` | string? | FineHARD's expressions |
+//! | `expressions` | list of string | all expressions that people refer to the region by (RefCOCO: about three) |
 //! | `hard_negs` | list of string | hard negatives: `short_expr` with one attribute changed (0 or 10) |
 //! | `hard_neg_kinds` | list of string | what each of them changes, by name (see [`HardNegKind`](crate::HardNegKind)); empty: not known |
 //! | `text_emb` | binary? | ingested vector of the training text, f16 little-endian |
@@ -32,8 +35,10 @@
 //! Footer keys: [`VERSION_KEY`], [`REGIONS_KEY`], [`CONTENT_KEY`]. Pictures stand last, and each in a page of its own,
 //! so that captions are one short range and a single picture can be fetched without its neighbours.
 //!
-//! Files of other writers need only the required fields; absent optional columns read as null.
+//! Files of other programs need only the required fields and none of the keys ([`crate::adopt`], docs/format.md); absent
+//! optional columns read as null, lists as empty.
 
+use crate::adopt;
 use crate::error::ShardError;
 use arrow_schema::{DataType, Field, Fields, Schema};
 use parquet::basic::Type as Physical;
@@ -61,11 +66,12 @@ pub const REQUIRED: [(&str, Physical); 4] = [
 ];
 
 /// Columns that may be absent.
-pub const OPTIONAL: [(&str, Physical); 26] = [
+pub const OPTIONAL: [(&str, Physical); 29] = [
     ("source", Physical::BYTE_ARRAY),
     ("lang", Physical::BYTE_ARRAY),
     ("caption_long", Physical::BYTE_ARRAY),
     ("caption_short", Physical::BYTE_ARRAY),
+    ("captions", Physical::BYTE_ARRAY),
     ("clip_sim_b32", Physical::FLOAT),
     ("clip_sim_l14", Physical::FLOAT),
     ("regions.score", Physical::FLOAT),
@@ -79,11 +85,13 @@ pub const OPTIONAL: [(&str, Physical); 26] = [
     ("regions.check_ok", Physical::BOOLEAN),
     ("regions.short_expr", Physical::BYTE_ARRAY),
     ("regions.long_expr", Physical::BYTE_ARRAY),
+    ("regions.expressions", Physical::BYTE_ARRAY),
     ("regions.hard_negs", Physical::BYTE_ARRAY),
     ("regions.hard_neg_kinds", Physical::BYTE_ARRAY),
     ("regions.text_emb", Physical::BYTE_ARRAY),
     ("caption_long_emb", Physical::BYTE_ARRAY),
     ("caption_short_emb", Physical::BYTE_ARRAY),
+    ("provenance", Physical::BYTE_ARRAY),
     ("image.path", Physical::BYTE_ARRAY),
     ("image.url", Physical::BYTE_ARRAY),
     ("image.sha256", Physical::FIXED_LEN_BYTE_ARRAY),
@@ -101,11 +109,11 @@ pub struct Columns {
     pub captions: bool,
     /// Captions of the image.
     pub image_captions: bool,
-    /// Short and long expressions of regions.
+    /// Expressions of regions: short, long, and all that people refer to them by.
     pub expressions: bool,
     /// Hard negatives of regions and what they change.
     pub hard_negatives: bool,
-    /// Source, language, similarities, path, url, sha256, category.
+    /// Source, language, similarities, path, url, sha256, provenance, category.
     pub details: bool,
     /// Vectors that were ingested with the rows.
     pub embeddings: bool,
@@ -197,12 +205,12 @@ impl Columns {
             "regions.bbox" | "regions.score" | "regions.span" | "regions.mask_rle" | "regions.mask_size"
             | "regions.check_ok" => self.geometry,
             "regions.caption_object" | "regions.caption_context" | "regions.caption_merged" => self.captions,
-            "regions.short_expr" | "regions.long_expr" => self.captions || self.expressions,
-            "caption_long" | "caption_short" => self.captions || self.image_captions,
+            "regions.short_expr" | "regions.long_expr" | "regions.expressions" => self.captions || self.expressions,
+            "caption_long" | "caption_short" | "captions" => self.captions || self.image_captions,
             "regions.hard_negs" | "regions.hard_neg_kinds" => self.hard_negatives,
             "caption_long_emb" | "caption_short_emb" | "regions.text_emb" => self.embeddings,
             "source" | "lang" | "clip_sim_b32" | "clip_sim_l14" | "regions.category" | "image.path" | "image.url"
-            | "image.sha256" => self.details,
+            | "image.sha256" | "provenance" => self.details,
             _ => false,
         }
     }
@@ -219,11 +227,13 @@ pub fn schema() -> Arc<Schema> {
         text("lang"),
         text("caption_long"),
         text("caption_short"),
+        texts("captions"),
         Field::new("clip_sim_b32", DataType::Float32, true),
         Field::new("clip_sim_l14", DataType::Float32, true),
         Field::new_list("regions", Field::new_list_field(DataType::Struct(region_fields()), false), false),
         Field::new("caption_long_emb", DataType::Binary, true),
         Field::new("caption_short_emb", DataType::Binary, true),
+        text("provenance"),
         Field::new("image", DataType::Struct(image_fields()), false),
     ]))
 }
@@ -243,8 +253,9 @@ pub(crate) fn region_fields() -> Fields {
         Field::new("check_ok", DataType::Boolean, true),
         text("short_expr"),
         text("long_expr"),
-        Field::new_list("hard_negs", Field::new_list_field(DataType::Utf8, false), false),
-        Field::new_list("hard_neg_kinds", Field::new_list_field(DataType::Utf8, false), false),
+        texts("expressions"),
+        texts("hard_negs"),
+        texts("hard_neg_kinds"),
         Field::new("text_emb", DataType::Binary, true),
     ])
 }
@@ -263,6 +274,10 @@ fn text(name: &str) -> Field {
     Field::new(name, DataType::Utf8, true)
 }
 
+fn texts(name: &str) -> Field {
+    Field::new_list(name, Field::new_list_field(DataType::Utf8, false), false)
+}
+
 /// The path of a Parquet leaf without the wrappers of lists: `regions.list.element.bbox.list.element` is
 /// `regions.bbox`.
 #[must_use]
@@ -276,24 +291,32 @@ pub fn leaf_name(parts: &[String]) -> String {
 /// # Errors
 /// [`ShardError::MissingColumn`], [`ShardError::ColumnType`].
 pub fn check(file: &str, schema: &SchemaDescriptor) -> Result<(), ShardError> {
-    let leaves: Vec<(String, Physical)> =
-        schema.columns().iter().map(|c| (leaf_name(c.path().parts()), c.physical_type())).collect();
-    let find = |name: &str| leaves.iter().find(|(n, _)| n == name).map(|(_, t)| *t);
+    let leaves: Vec<String> = schema.columns().iter().map(|c| leaf_name(c.path().parts())).collect();
+    let find = |name: &str| leaves.iter().position(|n| n == name).map(|at| schema.column(at));
+    let wrong = |column: &str, (expected, found)| ShardError::ColumnType {
+        file: file.into(),
+        column: column.into(),
+        expected,
+        found,
+    };
     for (name, expected) in REQUIRED.iter().chain(&OPTIONAL) {
         match find(name) {
             None if REQUIRED.iter().any(|(n, _)| n == name) => {
                 return Err(ShardError::MissingColumn { file: file.into(), column: (*name).into() });
             }
-            Some(found) if found != *expected => {
-                return Err(ShardError::ColumnType {
-                    file: file.into(),
-                    column: (*name).into(),
-                    expected: expected.to_string(),
-                    found: found.to_string(),
-                });
+            Some(column) => {
+                if let Some(misfit) = adopt::misfit(name, *expected, &column) {
+                    return Err(wrong(name, misfit));
+                }
             }
-            None | Some(_) => {}
+            None => {}
         }
     }
-    Ok(())
+    match find(adopt::NO_STRUCT) {
+        Some(column) => {
+            let expected = "a struct with `bytes`, `path` or `url`".to_owned();
+            Err(wrong(adopt::NO_STRUCT, (expected, column.physical_type().to_string())))
+        }
+        None => Ok(()),
+    }
 }

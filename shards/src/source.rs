@@ -5,6 +5,8 @@
 
 use crate::access::Access;
 use crate::error::{Change, Place, ShardError};
+use crate::index::other_version;
+use crate::numbers;
 use crate::pages::{self, FOOTER_MAX, PageFault};
 use bytes::Bytes;
 use futures::FutureExt;
@@ -96,7 +98,8 @@ impl Source {
             .await
             .map_err(failed)?;
         // Arrow's own schema in the footer is a hint of the writer; Parquet's types are what we check.
-        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+        let options =
+            numbers::asked_for(&metadata, ArrowReaderOptions::new().with_skip_arrow_metadata(true)).map_err(failed)?;
         ArrowReaderMetadata::try_new(Arc::new(metadata), options).map_err(failed)
     }
 
@@ -133,7 +136,7 @@ impl Source {
             Ok(now) if now.size != self.size => {
                 Change::Size { file: self.path.clone(), indexed: self.size, now: now.size }
             }
-            Ok(now) if self.etag.is_some() && now.e_tag != self.etag => Change::Version { file: self.path.clone() },
+            Ok(now) if other_version(self.etag.as_deref(), &now) => Change::Version { file: self.path.clone() },
             Err(object_store::Error::NotFound { .. }) => Change::Gone { file: self.path.clone() },
             Ok(_) | Err(_) => return None,
         };

@@ -23,11 +23,12 @@ pub struct Location {
 }
 
 impl Location {
-    /// Opens `file:///folder`, `s3://bucket/folder`, `gs://...` or `az://...`; a plain path is a local folder. Nothing
-    /// is fetched and the folder need not exist.
+    /// Opens `file:///folder`, `s3://bucket/folder`, `gs://...`, `az://...`, or to read alone `hf://datasets/OWNER/NAME` or
+    /// `hf://OWNER/NAME` (`HF_TOKEN`, `HF_ENDPOINT`); a plain path is a local folder. Nothing is fetched and the folder need
+    /// not exist.
     ///
     /// # Errors
-    /// [`ShardError::Url`], [`ShardError::Scheme`]; [`ShardError::Store`] where credentials are malformed.
+    /// [`ShardError::Url`], [`ShardError::Scheme`], [`ShardError::Hub`]; [`ShardError::Store`] where credentials are malformed.
     pub fn parse(url: &str) -> Result<Self, ShardError> {
         let full = if url.contains("://") { url.to_owned() } else { local_url(url)? };
         let parsed = Url::parse(&full).map_err(|source| ShardError::Url { url: url.into(), source })?;
@@ -54,6 +55,7 @@ impl Location {
                 let builder = MicrosoftAzureBuilder::from_env().with_url(&full).with_retry(retry());
                 (Arc::new(builder.build().map_err(opened)?), folder(&parsed).map_err(opened)?)
             }
+            "hf" => hub(&full)?,
             scheme => return Err(ShardError::Scheme { url: url.into(), scheme: scheme.into() }),
         };
         Ok(Self { url: full.trim_end_matches('/').into(), store, prefix })
@@ -96,6 +98,24 @@ impl Location {
         format!("{}/{relative}", self.url)
     }
 
+    /// The folder `relative` within this one.
+    #[must_use]
+    pub fn folder(&self, relative: &str) -> Self {
+        Self { url: self.url_of(relative).into(), store: self.store(), prefix: self.path(relative) }
+    }
+
+    /// Whether there is such an object.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn exists(&self, relative: &str) -> Result<bool, ShardError> {
+        match self.store.head(&self.path(relative)).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(source) => Err(ShardError::store(self.url_of(relative), "read", source)),
+        }
+    }
+
     /// All of a small object.
     ///
     /// # Errors
@@ -115,6 +135,17 @@ impl Location {
         Ok(())
     }
 
+    /// Removes an object; that it is not there is no error.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn delete(&self, relative: &str) -> Result<(), ShardError> {
+        match self.store.delete(&self.path(relative)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(source) => Err(ShardError::store(self.url_of(relative), "delete", source)),
+        }
+    }
+
     /// Writes an object unless it is there; `false` if it was.
     ///
     /// # Errors
@@ -126,6 +157,17 @@ impl Location {
             Err(source) => Err(ShardError::store(self.url_of(relative), "write", source)),
         }
     }
+}
+
+#[cfg(feature = "hub")]
+fn hub(url: &str) -> Result<(Arc<dyn ObjectStore>, Path), ShardError> {
+    let problem = |error: pixfleet_hub::HubError| ShardError::Hub { problem: error.to_string() };
+    pixfleet_hub::open(url, pixfleet_hub::HubSettings::from_env()).map_err(problem)
+}
+
+#[cfg(not(feature = "hub"))]
+fn hub(url: &str) -> Result<(Arc<dyn ObjectStore>, Path), ShardError> {
+    Err(ShardError::Hub { problem: format!("{url}: this program was built without the feature `hub`") })
 }
 
 fn local_url(path: &str) -> Result<String, ShardError> {

@@ -22,6 +22,7 @@ use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use bytes::Bytes;
 use object_store::ObjectStoreExt;
 use parquet::arrow::ArrowWriter;
+use pixfleet_cluster::evidence::Origin;
 use pixfleet_cluster::index::FileIndex;
 use std::sync::Arc;
 
@@ -103,7 +104,7 @@ impl VectorsWriter {
         let wide: &[&[&str]] = &[&["short", "list", "item"], &["long", "list", "item"], &["image"]];
         let arrow = ArrowWriter::try_new(Vec::new(), Arc::clone(&schema), Some(properties(wide).build()))
             .map_err(write_error(&file))?;
-        let keys = vec![(KEY_KEY, key.to_owned()), (DATA_KEY, version(data).to_owned()), (DIM_KEY, dim.to_string())];
+        let keys = vec![(KEY_KEY, key.to_owned()), (DATA_KEY, data.version().to_owned()), (DIM_KEY, dim.to_string())];
         Ok(Self { file, dim, schema, keys, arrow })
     }
 
@@ -189,11 +190,6 @@ fn append(column: &mut FixedSizeBinaryBuilder, bytes: Option<Vec<u8>>) -> Result
     }
 }
 
-/// What vectors of `data` must name as their data: its content, or its version on the store.
-pub(crate) fn version(data: &FileIndex) -> &str {
-    data.content.as_deref().or(data.etag.as_deref()).unwrap_or_default()
-}
-
 /// The vectors file beside `data`, if it is there: its footer is read, its version not yet held against the data.
 pub(crate) async fn find(access: &Access, key: &str, data: &FileIndex) -> Result<Option<ShardFile>, ShardError> {
     let location = &access.location;
@@ -211,7 +207,7 @@ pub(crate) async fn find(access: &Access, key: &str, data: &FileIndex) -> Result
 
 /// Whether a vectors file was made for this version of `data`.
 pub(crate) fn is_current(file: &ShardFile, data: &FileIndex) -> bool {
-    file.key(DATA_KEY) == Some(version(data)) && file.footer().num_row_groups() == data.row_groups.len()
+    file.key(DATA_KEY) == Some(data.version()) && file.footer().num_row_groups() == data.row_groups.len()
 }
 
 /// The vectors file beside `data`, made for this version of it.
@@ -241,8 +237,19 @@ pub(crate) async fn read(
     rows: Option<&[u32]>,
     hashes: bool,
 ) -> Result<Vec<RowVectors>, ShardError> {
+    Ok(found(file, path, row_group, rows, hashes).await?.into_iter().map(|(vectors, _)| vectors).collect())
+}
+
+/// As [`read`], with the row of the data that each row says it is of.
+pub(crate) async fn found(
+    file: &ShardFile,
+    path: &str,
+    row_group: u32,
+    rows: Option<&[u32]>,
+    hashes: bool,
+) -> Result<Vec<(RowVectors, Origin)>, ShardError> {
     let path = path.to_owned();
-    let decode = move |batches: Vec<RecordBatch>| {
+    let decode = move |batches: Vec<RecordBatch>, origins: Vec<Origin>| {
         let mut out = Vec::new();
         for batch in batches {
             let list = |name: &str| Texts::list(&batch, name, hashes).ok_or_else(|| missing(&path, name));
@@ -253,7 +260,7 @@ pub(crate) async fn read(
                 out.push(RowVectors { short: short.row(i), long: long.row(i), image: one });
             }
         }
-        Ok(out)
+        Ok(out.into_iter().zip(origins).collect())
     };
     file.read(row_group, rows, |leaf| is_read(leaf, hashes), decode).await
 }

@@ -18,6 +18,7 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use parquet::schema::types::ColumnPath;
+use tokio::task::JoinHandle;
 
 /// Sizes of what is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +50,19 @@ pub struct Written {
     pub bytes: u64,
 }
 
+/// Columns with statistics of each row group in the footer: what filters ask for (arrow calls the leaf of a list `item`).
+const COUNTED: [&[&str]; 9] = [
+    &["source"],
+    &["width"],
+    &["height"],
+    &["lang"],
+    &["clip_sim_b32"],
+    &["clip_sim_l14"],
+    &["regions", "list", "item", "score"],
+    &["regions", "list", "item", "category"],
+    &["regions", "list", "item", "check_ok"],
+];
+
 /// Writes one Parquet file in memory.
 pub struct PartWriter {
     file: String,
@@ -67,9 +81,13 @@ impl PartWriter {
     /// [`ShardError::Write`].
     pub fn new(file: impl Into<String>, options: WriterOptions) -> Result<Self, ShardError> {
         let file = file.into();
-        let properties = properties(&[&["image", "bytes"]])
-            .set_column_compression(ColumnPath::new(vec!["image".into(), "bytes".into()]), Compression::UNCOMPRESSED)
-            .build();
+        let plain = properties(&[&["image", "bytes"]])
+            .set_column_compression(ColumnPath::new(vec!["image".into(), "bytes".into()]), Compression::UNCOMPRESSED);
+        let properties = COUNTED.iter().fold(plain, |builder, path| {
+            let column = ColumnPath::new(path.iter().map(|&p| p.into()).collect());
+            builder.set_column_statistics_enabled(column, EnabledStatistics::Chunk)
+        });
+        let properties = properties.build();
         let arrow = ArrowWriter::try_new(Vec::new(), schema(), Some(properties)).map_err(write_error(&file))?;
         Ok(Self { file, options, arrow, pending: Vec::new(), pending_bytes: 0, regions: Vec::new(), rows: 0 })
     }
@@ -139,7 +157,7 @@ impl PartWriter {
     }
 }
 
-/// Properties of all our files: zstd, no statistics, and for `wide` columns a page for each row.
+/// Properties of all our files: zstd, no statistics but those of [`COUNTED`] in data files, and for `wide` columns a page for each row.
 pub(crate) fn properties(wide: &[&[&str]]) -> WriterPropertiesBuilder {
     let zstd = Compression::ZSTD(ZstdLevel::try_new(3).expect("3 is a level"));
     let builder = WriterProperties::builder()
@@ -209,13 +227,52 @@ pub struct ShardWriter {
     options: WriterOptions,
     part: Option<PartWriter>,
     written: Written,
+    /// Whether a part goes up while the next one is made.
+    is_overlapped: bool,
+    upload: Option<JoinHandle<Result<(), ShardError>>>,
 }
 
 impl ShardWriter {
     /// Nothing is written yet.
     #[must_use]
     pub fn new(location: Location, split: impl Into<String>, options: WriterOptions) -> Self {
-        Self { location, split: split.into(), options, part: None, written: Written::default() }
+        let (split, written) = (split.into(), Written::default());
+        Self { location, split, options, part: None, written, is_overlapped: false, upload: None }
+    }
+
+    /// Goes on after the parts that `written` counts, as if they had just been written.
+    #[must_use]
+    pub fn after(self, written: Written) -> Self {
+        Self { written, ..self }
+    }
+
+    /// Puts a part on the store while the next one is made: two are in memory then. [`ShardWriter::landed`] waits for it.
+    #[must_use]
+    pub fn overlapped(self) -> Self {
+        Self { is_overlapped: true, ..self }
+    }
+
+    /// The parts that are complete; the last of them may still be on its way.
+    #[must_use]
+    pub fn written(&self) -> Written {
+        self.written
+    }
+
+    /// Whether a part is on its way.
+    #[must_use]
+    pub fn is_uploading(&self) -> bool {
+        self.upload.as_ref().is_some_and(|upload| !upload.is_finished())
+    }
+
+    /// Waits until all parts that are complete are on the store.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn landed(&mut self) -> Result<(), ShardError> {
+        match self.upload.take() {
+            Some(upload) => upload.await?,
+            None => Ok(()),
+        }
     }
 
     /// Adds a row; writes a part when it is full.
@@ -240,6 +297,7 @@ impl ShardWriter {
     /// Those of [`PartWriter::finish`], and of the store.
     pub async fn finish(mut self) -> Result<Written, ShardError> {
         self.end_part().await?;
+        self.landed().await?;
         let kept: Vec<String> = (0..self.written.files).map(|n| part_path(&self.split, n)).collect();
         let failed = |source| ShardError::store(self.location.url_of(&self.split), "list", source);
         let store = self.location.store();
@@ -263,10 +321,16 @@ impl ShardWriter {
         let rows = part.rows();
         let regions = part.regions() + part.pending.iter().map(|r| r.regions.len() as u64).sum::<u64>();
         let bytes = part.finish()?;
+        self.landed().await?;
         self.written.files += 1;
         self.written.rows += rows;
         self.written.regions += regions;
         self.written.bytes += bytes.len() as u64;
-        self.location.put(&path, bytes).await
+        if !self.is_overlapped {
+            return self.location.put(&path, bytes).await;
+        }
+        let location = self.location.clone();
+        self.upload = Some(tokio::spawn(async move { location.put(&path, bytes).await }));
+        Ok(())
     }
 }

@@ -67,6 +67,26 @@ pub enum FieldFault {
     /// A required value is null or empty.
     #[error("missing; every row needs one")]
     Missing,
+    /// A null where the schema has none.
+    #[error("null; {write}")]
+    Null {
+        /// What to write instead.
+        write: &'static str,
+    },
+    /// A null among numbers.
+    #[error("number {index} of {expected} is null; write {expected} numbers")]
+    NullNumber {
+        /// Which one.
+        index: usize,
+        /// Numbers expected.
+        expected: usize,
+    },
+    /// A hash of another length.
+    #[error("{found} bytes; expected the 32 bytes of a SHA-256, not its hexadecimal digits")]
+    HashBytes {
+        /// Bytes found.
+        found: usize,
+    },
     /// A width or height out of bounds.
     #[error("{found} pixels; expected 1 to {limit}")]
     Side {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 #[derive(Debug, thiserror::Error)]
 pub enum ShardError {
     /// Not a URL.
-    #[error("`{url}` is not a URL: {source}; expected file:///folder, s3://bucket/folder, gs:// or az://")]
+    #[error("`{url}` is not a URL: {source}; expected file:///folder, s3://bucket/folder, gs://, az:// or hf://")]
     Url {
         /// What was given.
         url: String,
@@ -21,16 +21,23 @@ pub enum ShardError {
         source: url::ParseError,
     },
     /// A URL of a store we do not open.
-    #[error("`{url}`: unknown scheme `{scheme}`; expected file:///folder, s3://bucket/folder, gs:// or az://")]
+    #[error("`{url}`: unknown scheme `{scheme}`; expected file:///folder, s3://bucket/folder, gs://, az:// or hf://")]
     Scheme {
         /// What was given.
         url: String,
         /// Its scheme.
         scheme: String,
     },
+    /// A place on the Hugging Face Hub that is none.
+    #[error("{problem}")]
+    Hub {
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The store refuses us.
     #[error(
-        "{url}: no permission to {action}; check the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or the store's own) and the rights of their owner"
+        "{url}: no permission to {action}; check the credentials ({}) and the rights of their owner",
+        credentials(url)
     )]
     Denied {
         /// The object.
@@ -101,7 +108,7 @@ pub enum ShardError {
         expected: &'static str,
     },
     /// A required column is not there.
-    #[error("{file}: no column `{column}`; see the schema in shards/src/schema.rs, and write the file again with it")]
+    #[error("{file}: no column `{column}`; see docs/format.md, and write the file again with it")]
     MissingColumn {
         /// Path within the dataset.
         file: String,
@@ -119,6 +126,32 @@ pub enum ShardError {
         expected: String,
         /// What the file has.
         found: String,
+    },
+    /// A compression that is not read.
+    #[error("{file}: column `{column}` is compressed with {found}; write the file again with zstd, snappy or none")]
+    Codec {
+        /// Path within the dataset.
+        file: String,
+        /// Path of the column.
+        column: String,
+        /// Its compression.
+        found: String,
+    },
+    /// Pictures of a row group that can only be read all together, and are too many for that.
+    #[error(
+        "{place}: its {rows} pictures are {found} bytes that must be read all together, more than {limit}: the file has no index of pages for them; write at most {fits} rows a row group (pyarrow and polars: row_group_size={fits}; DuckDB: ROW_GROUP_SIZE, or ROW_GROUP_SIZE_BYTES), or with an index of pages and pictures without dictionary (docs/format.md)"
+    )]
+    Pictures {
+        /// The row group.
+        place: Box<Place>,
+        /// Rows of the row group.
+        rows: u64,
+        /// Bytes of pictures after decompression.
+        found: u64,
+        /// The limit.
+        limit: u64,
+        /// Rows that would be within the limit.
+        fits: u64,
     },
     /// Pages that cannot be decoded.
     #[error("{place}: cannot be decoded: {source}; the file is damaged, write it again")]
@@ -242,6 +275,7 @@ impl ShardError {
             Self::Store { .. } => Class::Retry,
             Self::Url { .. }
             | Self::Scheme { .. }
+            | Self::Hub { .. }
             | Self::Denied { .. }
             | Self::NoBucket { .. }
             | Self::NotFound { .. }
@@ -251,6 +285,8 @@ impl ShardError {
             | Self::Version { .. }
             | Self::MissingColumn { .. }
             | Self::ColumnType { .. }
+            | Self::Codec { .. }
+            | Self::Pictures { .. }
             | Self::Parquet { .. }
             | Self::Write { .. }
             | Self::TooLarge { .. }
@@ -272,6 +308,12 @@ impl ShardError {
     #[must_use]
     pub fn is_bad_data(&self) -> bool {
         matches!(self, Self::Parquet { .. } | Self::TooLarge { .. } | Self::Field { .. } | Self::Truncated { .. })
+    }
+
+    /// What a store said when it was asked to `action` (`read`, `write`, `list`) the object at `url`.
+    #[must_use]
+    pub fn of_store(url: &str, action: &'static str, source: object_store::Error) -> Self {
+        Self::store(url.to_owned(), action, source)
     }
 
     /// A broken rule of a field.
@@ -297,6 +339,15 @@ impl ShardError {
             E::NotFound { .. } => Self::NotFound { url, source },
             source => Self::Store { url, action, source },
         }
+    }
+}
+
+/// Where the credentials of a store are.
+fn credentials(url: &str) -> &'static str {
+    if url.starts_with("hf://") {
+        "HF_TOKEN, or what `hf auth login` keeps"
+    } else {
+        "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, or the store's own"
     }
 }
 

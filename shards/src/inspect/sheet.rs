@@ -135,6 +135,9 @@ impl Column<'_> {
         for text in [&row.caption_short, &row.caption_long].into_iter().flatten() {
             self.paragraph(text, "#444444", false);
         }
+        for text in further(&row.captions, row.caption_short.as_ref()) {
+            self.paragraph(text, "#777777", false);
+        }
         for (i, region) in row.regions.iter().enumerate() {
             let [r, g, b] = paint::colour(i);
             let colour = format!("#{r:02x}{g:02x}{b:02x}");
@@ -150,6 +153,9 @@ impl Column<'_> {
             self.paragraph(if title.is_empty() { "(no short caption)" } else { &title }, "#000000", true);
             if let Some(text) = region.long_text() {
                 self.paragraph(text, "#222222", false);
+            }
+            for text in further(&region.expressions, region.short_expr.as_ref()) {
+                self.paragraph(text, "#777777", false);
             }
             if let Some(text) = region.caption_object.as_ref().and(region.short_expr.as_ref()) {
                 let negatives = region.hard_negs.len();
@@ -173,6 +179,11 @@ impl Column<'_> {
             );
         }
     }
+}
+
+/// The texts but the one that is shown already.
+fn further<'a>(texts: &'a [String], shown: Option<&'a String>) -> impl Iterator<Item = &'a String> {
+    texts.iter().filter(move |text| Some(*text) != shown)
 }
 
 /// Lines of at most `letters`, broken at spaces, or within words that are longer.

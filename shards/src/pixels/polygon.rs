@@ -43,6 +43,10 @@ pub fn rasterize(rings: &[Vec<f64>], height: u32, width: u32) -> Result<Rle, Pol
     if u64::from(height) * u64::from(width) > MAX_PIXELS {
         return Err(RleError::TooLarge { height, width, limit: MAX_PIXELS }.into());
     }
+    if let [xy] = rings {
+        // Nothing to unite: the runs are there already.
+        return one(0, xy, height, width);
+    }
     let mut union: Option<Mask> = None;
     for (ring, xy) in rings.iter().enumerate() {
         let part = one(ring, xy, height, width)?.decode()?;
@@ -145,6 +149,17 @@ mod tests {
     fn a_square_covers_its_pixels() {
         let rle = rasterize(&[vec![1.0, 1.0, 4.0, 1.0, 4.0, 3.0, 1.0, 3.0]], 6, 6).expect("a polygon");
         assert_eq!((rle.area(), rle.bbox()), (6, Some([1, 1, 4, 3])));
+    }
+
+    #[test]
+    fn one_ring_is_the_union_of_it_with_itself() {
+        for n in 0..200u64 {
+            let at = |i: u64| (pixfleet_cluster::rng::mix(n << 8 | i) % 90) as f64 / 5.0 - 3.0;
+            let ring: Vec<f64> = (0..8).map(at).collect();
+            let (once, twice) =
+                (rasterize(std::slice::from_ref(&ring), 9, 12), rasterize(&[ring.clone(), ring], 9, 12));
+            assert_eq!(once, twice, "{n}");
+        }
     }
 
     #[test]

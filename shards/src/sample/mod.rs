@@ -9,6 +9,7 @@
 
 mod draw;
 mod error;
+mod frames;
 mod full;
 mod render;
 mod texts;
@@ -17,7 +18,9 @@ mod views;
 #[cfg(test)]
 mod tests;
 
+pub use draw::Drawable;
 pub use error::SampleError;
+pub use frames::{Frame, FrameConfig, Framed, FramedRegion, framed};
 pub use full::full_sample;
 pub use render::{MASK_STD, MEAN, MEAN_COLOUR, STD};
 pub use texts::{Text, TextSource};
@@ -28,6 +31,7 @@ use crate::row::ImageRow;
 use crate::schema::Columns;
 use crate::tokens::Cuts;
 use draw::{Drawn, TextLength, draw};
+use pixfleet_cluster::evidence::{FedRow, Keyed};
 use pixfleet_cluster::rng::{Draws, Use};
 use pixfleet_cluster::spec::terms::Set;
 use pixfleet_cluster::spec::{DataSpec, Needs};
@@ -84,6 +88,11 @@ impl SampleKey {
     fn draws(self, purpose: Use) -> Draws {
         Draws::new(self.seed, self.epoch, self.row_number, purpose)
     }
+
+    /// It, as evidence holds it.
+    fn word(self) -> u64 {
+        Keyed::new(self.seed, self.epoch).word(self.row_number)
+    }
 }
 
 /// One region of a sample.
@@ -124,6 +133,8 @@ pub struct Sample {
     pub regions: Vec<SampleRegion>,
     /// Texts that were cut into ids, and how many were too long.
     pub cuts: Cuts,
+    /// Where its row was found, and what was drawn of it by which key; of a row that was read, for training.
+    pub fed: Option<FedRow>,
 }
 
 /// The training sample of `row`: what is trained on and the mask's augmentation are drawn by `key`.
@@ -131,17 +142,25 @@ pub struct Sample {
 /// # Errors
 /// The first thing that is wrong with the row, by column.
 pub fn make_sample(row: &ImageRow, key: SampleKey, config: &SampleConfig) -> Result<Sample, SampleError> {
+    let choices = Drawable::of(row, Texts::has_caption(config, row));
+    let drawn = draw(&choices, key, &config.data, &config.needs)?;
+    let fed = row.whence.0.map(|origins| FedRow { origins, keyed: key.word(), drawn: drawn.word() });
+    Ok(Sample { fed, ..drawn_sample(row, &drawn, key, config)? })
+}
+
+/// The sample of what was drawn.
+fn drawn_sample(row: &ImageRow, drawn: &Drawn, key: SampleKey, config: &SampleConfig) -> Result<Sample, SampleError> {
     let mut texts = Texts::new(config);
-    match draw(row, Texts::has_caption(config, row), key, config)? {
+    match drawn {
         Drawn::Whole => whole_image(row, texts, config),
-        Drawn::Region(index, length) => drawn_region(row, (index, length), key, texts, config),
+        &Drawn::Region(index, length) => drawn_region(row, (index, length), key, texts, config),
         Drawn::Image(chosen) => {
             let of = |set, text: Option<Text>| text.filter(|_| config.needs.has(set));
             let long_text = of(Set::LongText, texts.long_caption(row)?);
             let short_text = of(Set::ShortText, texts.short_caption(row)?);
             let image = render::decoded(row)?;
             let place = |bbox| fit::fit_box(bbox, config.data.fit, image.width, image.height);
-            let regions = chosen.into_iter().map(|(index, length)| {
+            let regions = chosen.iter().map(|&(index, length)| {
                 let region = &row.regions[index as usize];
                 let box_xyxy = place(render::checked_box(region, index)?);
                 let text = Some(texts.expression(region, index, length)?);
@@ -197,5 +216,6 @@ fn assembled(planes: Planes, regions: Vec<SampleRegion>, texts: Texts<'_>) -> Sa
         short_text: None,
         regions,
         cuts: texts.cuts,
+        fed: None,
     }
 }

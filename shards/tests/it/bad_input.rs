@@ -1,7 +1,8 @@
 //! Bad input: each kind with its exact message, which names file, row group, row, field, and what to do.
 
 use crate::support::{bad_dataset, dataset, jpeg, memory, options, png, put, row, scratches};
-use arrow_array::{ArrayRef, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow_array::builder::{Int32Builder, ListBuilder};
+use arrow_array::{ArrayRef, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
 use object_store::ObjectStoreExt;
 use parquet::arrow::ArrowWriter;
 use parquet::file::metadata::KeyValue;
@@ -105,7 +106,8 @@ async fn missing_column_and_wrong_type() {
     let place = memory();
     let ids: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
     let narrow: ArrayRef = Arc::new(Int32Array::from(vec![4]));
-    let wide: ArrayRef = Arc::new(Int64Array::from(vec![4]));
+    let wide: ArrayRef = Arc::new(Float64Array::from(vec![4.0]));
+    let shallow: ArrayRef = Arc::new(Int64Array::from(vec![4]));
     let file = |columns: Vec<(&str, ArrayRef)>| {
         let batch = RecordBatch::try_from_iter(columns).expect("columns of one row");
         let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).expect("a writer");
@@ -119,13 +121,20 @@ async fn missing_column_and_wrong_type() {
             file(vec![("image_id", ids.clone()), ("width", narrow.clone()), ("height", narrow)])
         )
         .await,
-        format!(
-            "{FILE}: no column `regions.bbox`; see the schema in shards/src/schema.rs, and write the file again with it"
-        )
+        format!("{FILE}: no column `regions.bbox`; see docs/format.md, and write the file again with it")
     );
     assert_eq!(
-        index_error(&place.location, file(vec![("image_id", ids), ("width", wide)])).await,
-        format!("{FILE}: column `width` is INT64, expected INT32; write the file again with that type")
+        index_error(&place.location, file(vec![("image_id", ids.clone()), ("width", wide)])).await,
+        format!("{FILE}: column `width` is DOUBLE, expected INT32 or INT64; write the file again with that type")
+    );
+    let listed = {
+        let mut list = ListBuilder::new(Int32Builder::new());
+        list.append_value([Some(4)]);
+        Arc::new(list.finish()) as ArrayRef
+    };
+    assert_eq!(
+        index_error(&place.location, file(vec![("image_id", ids), ("width", shallow), ("height", listed)])).await,
+        format!("{FILE}: column `height` is a list, expected a single value; write the file again with that type")
     );
 }
 
@@ -217,6 +226,14 @@ async fn an_empty_caption() {
     assert_eq!(
         row_error(Columns::CAPTIONS, |row| row.caption_long = Some(String::new())).await,
         expected("caption_long")
+    );
+    assert_eq!(
+        row_error(Columns::CAPTIONS, |row| row.captions = vec!["a fox".into(), String::new()]).await,
+        expected("captions[1]")
+    );
+    assert_eq!(
+        row_error(Columns::CAPTIONS, |row| row.regions[0].expressions = vec![" ".into()]).await,
+        expected("regions[0].expressions[0]")
     );
 }
 

@@ -1,11 +1,18 @@
 //! Text vectors: made once for each text, read back beside their rows, never those of another text.
 
-use crate::support::{dataset, memory, row, scratches};
+use crate::support::{dataset, memory, options, row, scratches};
+use futures::FutureExt;
 use pixfleet_cluster::index::DatasetIndex;
-use pixfleet_shards::embed::{EmbedError, EmbedJob, EmbedProgress, embed_split};
+use pixfleet_shards::embed::{EmbedError, EmbedJob, EmbedProgress, embed_splits};
 use pixfleet_shards::text_vectors::{RowVectors, TextVector, VectorsWriter, text_hash};
 use pixfleet_shards::verify::verify;
-use pixfleet_shards::{Columns, ImageRow, Location, RowGroupReader, ShardError};
+use pixfleet_shards::writer::{PartWriter, part_path};
+use pixfleet_shards::{Columns, ImageRow, Location, RowGroupReader, ShardError, index};
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 
 #[derive(Debug, thiserror::Error)]
 #[error("out of memory")]
@@ -21,8 +28,9 @@ async fn embed(location: &Location, index: &DatasetIndex, calls: &mut Vec<String
         calls.extend_from_slice(texts);
         Ok::<_, Oom>(texts.iter().map(|t| vector(t)).collect())
     };
-    let job = EmbedJob { location, index, split: "train", key: "toy-plain-32" };
-    embed_split(job, &mut encode, &mut |_| {}).await.expect("a good encoder")
+    let train = ["train".to_owned()];
+    let job = EmbedJob::new(location, index, &train, "toy-plain-32");
+    embed_splits(job, &mut encode, &mut |_| {}).await.expect("a good encoder")
 }
 
 #[tokio::test]
@@ -157,20 +165,157 @@ async fn bad_vectors_are_named() {
 async fn an_encoder_that_misbehaves() {
     let place = memory();
     let index = dataset(&place.location, &[row(0)]).await;
-    let job = EmbedJob { location: &place.location, index: &index, split: "train", key: "toy" };
+    let train = ["train".to_owned()];
+    let job = EmbedJob::new(&place.location, &index, &train, "toy");
     let mut few = |texts: &[String]| Ok::<_, Oom>(vec![vec![0.0; 4]; texts.len() - 1]);
-    let error = embed_split(job, &mut few, &mut |_| {}).await.expect_err("too few vectors");
+    let error = embed_splits(job, &mut few, &mut |_| {}).await.expect_err("too few vectors");
     assert_eq!(error.to_string(), "the encoder returned 2 vectors, expected 3");
     let mut uneven = |texts: &[String]| Ok::<_, Oom>(texts.iter().enumerate().map(|(i, _)| vec![0.0; 2 + i]).collect());
-    let error = embed_split(job, &mut uneven, &mut |_| {}).await.expect_err("uneven vectors");
+    let error = embed_splits(job, &mut uneven, &mut |_| {}).await.expect_err("uneven vectors");
     assert!(matches!(error, EmbedError::Shard(ShardError::Encoder { .. })), "{error}");
     let mut nan = |texts: &[String]| Ok::<_, Oom>(vec![vec![f32::NAN]; texts.len()]);
-    let error = embed_split(job, &mut nan, &mut |_| {}).await.expect_err("NaN");
+    let error = embed_splits(job, &mut nan, &mut |_| {}).await.expect_err("NaN");
     assert_eq!(
         error.to_string(),
         "text `a red fox number 0`: NaN or infinity at index 0 of the vector; run `pixfleet shards embed` again"
     );
     let mut broken = |_: &[String]| Err(Oom);
-    let error = embed_split(job, &mut broken, &mut |_| {}).await.expect_err("broken");
+    let error = embed_splits(job, &mut broken, &mut |_| {}).await.expect_err("broken");
     assert!(matches!(error, EmbedError::Encode(Oom)));
+}
+
+/// Eight files of three rows, with short texts that several of them have.
+async fn files(location: &Location) -> DatasetIndex {
+    for file in 0..8 {
+        let mut part = PartWriter::new(part_path("train", file), options()).expect("a writer");
+        for i in 0..3 {
+            part.push(row(u64::from(3 * file + i))).expect("a good row");
+        }
+        location.put(&part_path("train", file), part.finish().expect("bytes")).await.expect("a store");
+    }
+    index::build(location, &mut |_, _| {}).await.expect("a good dataset")
+}
+
+/// Every vectors file that belongs to a data file.
+async fn published(location: &Location, index: &DatasetIndex) -> Vec<bytes::Bytes> {
+    let mut all = Vec::new();
+    for file in &index.split("train").expect("written").files {
+        all.push(location.get(&format!("vectors/toy-plain-32/{}", file.path)).await.expect("it was written"));
+    }
+    all
+}
+
+/// The distinct texts of [`files`].
+fn distinct() -> BTreeSet<String> {
+    let of = |row: ImageRow| -> Vec<String> {
+        let regions = row.regions.iter().flat_map(|r| [r.short_text(), r.long_text()]);
+        regions.chain([row.image_text()]).flatten().map(str::to_owned).collect()
+    };
+    (0..24).flat_map(|i| of(row(i))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn those_who_share_a_dataset_encode_each_text_once() {
+    for place in scratches() {
+        let index = files(&place.location).await;
+        let worker = async |location: Location, index: DatasetIndex| {
+            let (mut calls, train) = (Vec::new(), ["train".to_owned()]);
+            let mut encode = |texts: &[String]| {
+                // Longer in all than those wait who found nothing to do at first.
+                std::thread::sleep(Duration::from_millis(150));
+                calls.extend_from_slice(texts);
+                Ok::<_, Oom>(texts.iter().map(|t| vector(t)).collect())
+            };
+            let lease = Duration::from_secs(2);
+            let job = EmbedJob { lease, ..EmbedJob::new(&location, &index, &train, "toy-plain-32") };
+            let done = embed_splits(job, &mut encode, &mut |_| {}).await.expect("a good encoder");
+            (done, calls)
+        };
+        let racing = (0..4).map(|_| {
+            let (location, index) = (place.location.clone(), index.clone());
+            tokio::task::spawn_blocking(move || Handle::current().block_on(worker(location, index)))
+        });
+        let ended = futures::future::join_all(racing).await;
+        let (done, calls): (Vec<EmbedProgress>, Vec<Vec<String>>) =
+            ended.into_iter().map(|ended| ended.expect("no panic")).unzip();
+        let mut all: Vec<&String> = calls.iter().flatten().collect();
+        all.sort();
+        assert!(all.iter().copied().eq(&distinct()), "{} texts encoded", all.len());
+        assert!(calls.iter().filter(|calls| !calls.is_empty()).count() > 1, "only one of them worked");
+        let total: u64 = done.iter().map(|done| done.encoded).sum();
+        assert_eq!(total as usize, all.len());
+        assert!(done.iter().all(|done| done.rows == 24 && done.texts == total && done.texts_total == total));
+
+        // As one process makes them.
+        let alone = memory();
+        let other = files(&alone.location).await;
+        embed(&alone.location, &other, &mut Vec::new()).await;
+        assert_eq!(published(&place.location, &index).await, published(&alone.location, &other).await);
+        let report = verify(&place.location, &mut |_| {}).await.expect("a readable store");
+        assert!(report.faults.is_empty() && report.vectors_files == 8, "{:?}", report.faults);
+    }
+}
+
+#[tokio::test]
+async fn what_a_lost_process_had_in_hand_is_done_by_another() {
+    let place = memory();
+    let index = files(&place.location).await;
+    let train = ["train".to_owned()];
+    let lease = Duration::from_millis(300);
+    let job = EmbedJob { lease, ..EmbedJob::new(&place.location, &index, &train, "toy-plain-32") };
+    let (mut lost, mut units) = (Vec::new(), 0);
+    let mut dies = |texts: &[String]| {
+        units += 1;
+        lost.extend_from_slice(texts);
+        assert!(units < 4, "killed");
+        Ok::<_, Oom>(texts.iter().map(|t| vector(t)).collect())
+    };
+    let died = AssertUnwindSafe(embed_splits(job, &mut dies, &mut |_| {})).catch_unwind().await;
+    assert!(died.is_err(), "it was to be killed");
+    let mut calls = Vec::new();
+    let mut encode = |texts: &[String]| {
+        calls.extend_from_slice(texts);
+        Ok::<_, Oom>(texts.iter().map(|t| vector(t)).collect())
+    };
+    let done = embed_splits(job, &mut encode, &mut |_| {}).await.expect("a good encoder");
+    assert_eq!((done.taken_over, done.rows), (1, 24));
+    let twice: Vec<&String> = calls.iter().filter(|text| lost.contains(text)).collect();
+    let all: BTreeSet<String> = calls.iter().chain(&lost).cloned().collect();
+    assert_eq!(all, distinct());
+    assert_eq!(lost.len() + calls.len() - all.len(), twice.len());
+    assert!(!twice.is_empty() && lost.ends_with(&twice.iter().map(|t| (*t).clone()).collect::<Vec<_>>()), "{twice:?}");
+}
+
+#[tokio::test]
+async fn who_is_stopped_gives_its_file_back() {
+    let place = memory();
+    let index = files(&place.location).await;
+    let train = ["train".to_owned()];
+    let stop = AtomicBool::new(false);
+    let job = EmbedJob { stop: &stop, ..EmbedJob::new(&place.location, &index, &train, "toy-plain-32") };
+    let mut first = Vec::new();
+    let mut encode = |texts: &[String]| {
+        first.extend_from_slice(texts);
+        stop.store(true, Ordering::Relaxed);
+        Ok::<_, Oom>(texts.iter().map(|t| vector(t)).collect())
+    };
+    let stopped = embed_splits(job, &mut encode, &mut |_| {}).await.expect_err("it was stopped");
+    assert!(matches!(stopped, EmbedError::Stopped), "{stopped}");
+    let (since, mut calls) = (Instant::now(), Vec::new());
+    let done = embed(&place.location, &index, &mut calls).await;
+    assert_eq!(done.rows, 24);
+    assert!(since.elapsed() < job.lease / 2, "nobody waits for the lease of who left");
+    assert!(calls.iter().all(|text| !first.contains(text)), "what was published stays");
+}
+
+#[tokio::test]
+async fn deleted_vectors_are_made_again() {
+    let place = memory();
+    let index = files(&place.location).await;
+    embed(&place.location, &index, &mut Vec::new()).await;
+    place.location.delete("vectors/toy-plain-32/train/part-00003.parquet").await.expect("deleted");
+    let mut calls = Vec::new();
+    let done = embed(&place.location, &index, &mut calls).await;
+    assert_eq!((done.files_skipped, done.rows, calls.is_empty()), (7, 24, false));
+    assert_eq!(published(&place.location, &index).await.len(), 8);
 }

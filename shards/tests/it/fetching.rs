@@ -6,7 +6,7 @@ use object_store::path::Path;
 use object_store::throttle::{ThrottleConfig, ThrottledStore};
 use pixfleet_cluster::SampleOrder;
 use pixfleet_cluster::index::DatasetIndex;
-use pixfleet_shards::embed::{EmbedJob, embed_split};
+use pixfleet_shards::embed::{EmbedJob, embed_splits};
 use pixfleet_shards::{Columns, ImageRow, Location, RowGroupReader, ShardWriter, WriterOptions, index};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,9 +20,9 @@ async fn embed(location: &Location, index: &DatasetIndex, dim: usize) {
         let vector = |t: &String| (0..dim).map(|i| ((t.len() * (i + 1)) % 251) as f32 / 251.0).collect();
         Ok::<_, std::io::Error>(texts.iter().map(vector).collect())
     };
-    embed_split(EmbedJob { location, index, split: "train", key: KEY }, &mut encode, &mut |_| {})
-        .await
-        .expect("good rows");
+    let train = ["train".to_owned()];
+    let job = EmbedJob::new(location, index, &train, KEY);
+    embed_splits(job, &mut encode, &mut |_| {}).await.expect("good rows");
 }
 
 fn reader(location: &Location, index: &DatasetIndex) -> RowGroupReader {

@@ -17,8 +17,10 @@ const BEFORE: &[u8] = include_bytes!("../golden/before-kinds.parquet");
 fn with_negatives(i: u64) -> ImageRow {
     let mut row = row(i);
     row.caption_short = Some("a fox".into());
+    row.captions = vec!["a fox".into(), "one fox".into()];
     for region in &mut row.regions {
         region.short_expr = Some("the red fox at the top left".into());
+        region.expressions = ["the red fox at the top left", "fox above", "red one"].map(String::from).to_vec();
         region.long_expr = Some("the red fox at the top left, drawn flat, on a plain teal background".into());
         region.hard_negs = vec!["the blue fox at the top left".into(), "the red dog at the top left".into()];
         region.hard_neg_kinds = vec![HardNegKind::Colour, HardNegKind::Identity];
@@ -50,6 +52,8 @@ async fn a_file_of_before_has_negatives_without_kinds() {
     let region = &rows[1].as_ref().expect("good").regions[0];
     assert_eq!(region.hard_negs, ["a blue fox", "a red dog"]);
     assert_eq!((region.short_expr.as_deref(), region.hard_neg_kinds.as_slice()), (Some("the fox"), [].as_slice()));
+    // Nor had it lists of captions and expressions.
+    assert!(rows[1].as_ref().is_ok_and(|row| row.captions.is_empty()) && region.expressions.is_empty());
     let report = verify::verify(&scratch.location, &mut |_| {}).await.expect("a readable store");
     assert!(report.faults.is_empty(), "{:?}", report.faults);
 }
@@ -66,6 +70,7 @@ async fn texts_are_read_without_vectors_and_without_other_texts() {
         assert_eq!((region.hard_negs.len(), region.hard_neg_kinds.len()), (2, 2));
         assert!(region.short_expr.is_some(), "the positive comes with its negatives");
         assert_eq!((&region.caption_merged, &region.category, &found.lang), (&None, &None, &None));
+        assert_eq!((found.captions.len(), region.expressions.len()), (2, 3), "lists come with what they go on from");
     }
     let expressions = read(&scratch, Columns::default().with_expressions()).await.remove(0).expect("a good row");
     assert!(expressions.regions[0].long_expr.is_some() && expressions.regions[0].hard_negs.is_empty());

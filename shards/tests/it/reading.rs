@@ -12,6 +12,7 @@ fn full() -> ImageRow {
     row.image.url = Some("https://example.org/fox.jpg".into());
     row.image.sha256 = Some([7; 32]);
     row.caption_short = Some("a fox".into());
+    row.captions = vec!["a fox".into(), "a red fox rests".into()];
     row.caption_long_emb = Some(vec![0.5, -2.0]);
     row.caption_short_emb = Some(vec![1.0, 0.25]);
     row.clip_sim_b32 = Some(0.31);
@@ -21,6 +22,7 @@ fn full() -> ImageRow {
     first.span = Some([2, 9]);
     first.short_expr = Some("the fox".into());
     first.long_expr = Some("the fox that sits in the corner".into());
+    first.expressions = vec!["the fox".into(), "fox in the corner".into(), "red animal".into()];
     first.hard_negs = vec!["a blue fox".into(), "a red dog".into()];
     first.hard_neg_kinds = vec![HardNegKind::Colour, HardNegKind::Identity];
     first.text_emb = Some(vec![0.125, 3.0]);
