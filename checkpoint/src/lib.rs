@@ -9,6 +9,7 @@
 //! Checkpoints of other programs are read by [`torch_file`].
 
 mod attempts;
+mod audited;
 mod chunk;
 mod error;
 pub mod leaders;
@@ -24,6 +25,7 @@ mod write;
 mod tests;
 
 pub use attempts::Attempts;
+pub use audited::{AuditError, Audited, audited};
 pub use error::CheckpointError;
 pub use ledger::{Ledger, LedgerError, Segment, each_segment, read_ledger};
 pub use part::{EncodedPart, HostTensor, decode, encode, share};

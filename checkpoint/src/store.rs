@@ -17,7 +17,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Opens `file://`, `s3://`, `gs://` or `az://`; credentials come from the environment (`AWS_*`, `GOOGLE_*`,
+    /// Opens `file://`, `s3://`, `gs://`, `az://`, or to read alone `hf://` (`HF_TOKEN`, `HF_ENDPOINT`); credentials come from the environment (`AWS_*`, `GOOGLE_*`,
     /// `AZURE_*`). A folder of `file://` is made when the first object is put.
     ///
     /// # Errors
@@ -34,6 +34,10 @@ impl Folder {
         let refuse =
             |source: Box<dyn std::error::Error + Send + Sync>| CheckpointError::Url { url: url.into(), source };
         let parsed = Url::parse(url).map_err(|e| refuse(e.into()))?;
+        if parsed.scheme() == "hf" {
+            let (store, prefix) = hub(url).map_err(refuse)?;
+            return Ok(Self { store, prefix, url: parsed });
+        }
         let options = variables
             .filter(|(key, _)| ["AWS_", "GOOGLE_", "AZURE_"].iter().any(|p| key.starts_with(p)))
             .map(|(key, value)| (key.to_ascii_lowercase(), value));
@@ -95,4 +99,14 @@ impl Folder {
         let (scheme, _) = ObjectStoreScheme::parse(&self.url).ok()?;
         (scheme == ObjectStoreScheme::Local).then(|| self.url.to_file_path().ok())?
     }
+}
+
+#[cfg(feature = "hub")]
+fn hub(url: &str) -> Result<(Arc<dyn ObjectStore>, Path), Box<dyn std::error::Error + Send + Sync>> {
+    Ok(pixfleet_hub::open(url, pixfleet_hub::HubSettings::from_env())?)
+}
+
+#[cfg(not(feature = "hub"))]
+fn hub(_: &str) -> Result<(Arc<dyn ObjectStore>, Path), Box<dyn std::error::Error + Send + Sync>> {
+    Err("this program was built without the feature `hub`".into())
 }
