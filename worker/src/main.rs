@@ -5,6 +5,7 @@ mod embed;
 mod encode;
 mod eval;
 mod export;
+mod hub;
 mod import;
 mod load;
 mod pixels;
@@ -13,7 +14,9 @@ mod report;
 mod train;
 mod weights;
 
-use clap::Parser;
+use anyhow::{Context, Result};
+use clap::{CommandFactory, Parser};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// pixfleet's commands that need torch.
@@ -32,10 +35,19 @@ enum Cli {
     Bench(bench::Args),
     /// One forward and backward in fp32 on given tensors.
     Probe(probe::Args),
-    /// A checkpoint as one safetensors file.
+    /// A checkpoint as one safetensors file, or as a folder for the Hugging Face Hub.
     Export(export::Args),
+    /// Write man pages into a folder.
+    #[command(hide = true)]
+    Manual(ManualArgs),
     /// A published checkpoint as a file of weights under pixfleet's names.
     Import(import::Args),
+}
+
+#[derive(clap::Args)]
+struct ManualArgs {
+    /// Where the pages go.
+    folder: PathBuf,
 }
 
 fn main() -> ExitCode {
@@ -44,6 +56,7 @@ fn main() -> ExitCode {
     }
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()))
+        .with_ansi(pixfleet_proto::takes_colours())
         .with_writer(std::io::stderr)
         .init();
     let result = match Cli::parse() {
@@ -55,9 +68,17 @@ fn main() -> ExitCode {
         Cli::Probe(args) => probe::main(args),
         Cli::Export(args) => export::main(args),
         Cli::Import(args) => import::main(args),
+        Cli::Manual(args) => manual(&args),
     };
     result.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Man pages under the front door's name: that is what people call.
+fn manual(args: &ManualArgs) -> Result<ExitCode> {
+    clap_mangen::generate_to(Cli::command().name("pixfleet"), &args.folder)
+        .with_context(|| format!("cannot write to {}", args.folder.display()))?;
+    Ok(ExitCode::SUCCESS)
 }

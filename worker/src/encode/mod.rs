@@ -52,7 +52,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
         split.bad
     };
     let rows = table.finish()?;
-    eprintln!("{rows} regions of {} in {}; {bad} bad rows left out", args.subject.split, args.out.display());
+    eprintln!("{rows} regions of {} in {}; {bad} bad rows left out", args.subject.split(), args.out.display());
     Ok(ExitCode::SUCCESS)
 }
 

@@ -46,7 +46,7 @@ pub(crate) fn facts(subject: &Subject, stages: &[StageTime], seconds: f64) -> Ru
     put("members_lost", training.losses.into());
     put("parameters", parameters.into());
     let mut chips = vec![("parameters".into(), thousands(parameters))];
-    if subject.spec.is_some() {
+    if !training.steps.is_empty() {
         chips.insert(0, ("steps".into(), thousands(subject.steps)));
         chips.insert(1, ("samples seen".into(), thousands(samples)));
         chips.insert(2, ("samples/s".into(), format!("{speed:.0}")));
@@ -148,7 +148,7 @@ fn losses(spec: &RunSpec) -> String {
 fn times(subject: &Subject, stages: &[StageTime], before: f64, own: f64) -> FactTable {
     let clock = |seconds: f64| format!("{:.0} s", seconds);
     let mut rows: Vec<(String, String)> = stages.iter().map(|s| (s.name.clone(), clock(s.seconds))).collect();
-    if stages.is_empty() && subject.spec.is_some() {
+    if stages.is_empty() && !subject.training.steps.is_empty() {
         rows.push(("training".into(), clock(subject.training.seconds())));
     }
     rows.push(("evaluation".into(), clock(own)));

@@ -80,7 +80,7 @@ pub(crate) fn encode_split(
     mut each: impl FnMut(Vec<ImageFeatures>) -> Result<()>,
 ) -> Result<u64> {
     let columns = Columns { captions: true, vectors: !job.reads_tokens(), ..Columns::TRAIN };
-    let feed = SplitFeed { reader: job.reader, columns, limit: job.limit };
+    let feed = SplitFeed { reader: job.reader, columns, limit: job.limit, first: None };
     let config = &job.config;
     let decode = |row: &ImageRow| {
         let all: Vec<u32> = (0..row.regions.len() as u32).collect();

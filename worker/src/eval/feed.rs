@@ -34,6 +34,8 @@ pub(crate) struct SplitFeed<'a> {
     pub(crate) columns: Columns,
     /// Stop after about this many regions.
     pub(crate) limit: Option<u64>,
+    /// Stop after this many rows, bad ones among them.
+    pub(crate) first: Option<u64>,
 }
 
 /// Rows on their way from the feed to the model.
@@ -53,7 +55,8 @@ impl SplitFeed<'_> {
         decode: impl Fn(&ImageRow) -> Result<T, SampleError> + Sync,
         mut each: impl FnMut(Vec<SplitRow<T>>) -> Result<()>,
     ) -> Result<u64> {
-        let bar = bar(self.reader.split().rows());
+        let rows = self.reader.split().rows();
+        let bar = bar(rows.min(self.first.unwrap_or(rows)));
         let decode = &decode;
         let bad = std::thread::scope(|scope| {
             let (send, receive) = sync_channel(CHUNKS_QUEUED);
@@ -78,9 +81,10 @@ impl SplitFeed<'_> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
         let reader = self.reader;
-        let mut regions = 0;
+        let (mut regions, mut left) = (0, self.first.unwrap_or(u64::MAX));
         for (group, size) in (0u32..).zip(reader.split().shape().rows) {
-            let all: Vec<u32> = (0..size).collect();
+            let all: Vec<u32> = (0..size.min(u32::try_from(left).unwrap_or(size))).collect();
+            left -= all.len() as u64;
             for rows in all.chunks(ROWS_AT_ONCE) {
                 if self.limit.is_some_and(|limit| regions >= limit) {
                     return Ok(());

@@ -126,6 +126,7 @@ mod tests {
             seconds: 0.5,
             substitutions: Vec::new(),
             unreported: Vec::new(),
+            evidence: None,
         })
     }
 

@@ -1,23 +1,28 @@
 //! `pixfleet eval`, by system. PixCLIP: text -> region and region -> text over a split, the choice of the right region within
-//! its image, each with the mask, with the box, and with an all-ones mask. FG-CLIP: [`captions`] (method.md 5.1). A table for
-//! the terminal; with `--out`, `report.html` and `report.json`.
+//! its image, each with the mask, with the box, and with an all-ones mask. FG-CLIP: [`captions`] (method.md 5.1). With `--bench`,
+//! for both: [`benchmarks`]. A table for the terminal; with `--out`, `report.html` and `report.json`.
 
+pub(crate) mod benchmarks;
 pub(crate) mod captions;
-mod facts;
+pub(crate) mod facts;
 pub(crate) mod features;
 mod feed;
-mod history;
+mod follow;
+pub(crate) mod history;
 mod measure;
 pub(crate) mod output;
 pub(crate) mod retrieve;
 pub(crate) mod scores;
 mod show;
 pub(crate) mod subject;
+mod templates;
 
 use crate::report::{EvalReport, Findings, LossCurve};
 use anyhow::{Context, Result, ensure};
+use benchmarks::BenchmarkArgs;
 use captions::CaptionArgs;
 use features::{FeatureJob, ImageFeatures, encode_split};
+use follow::Followed;
 use measure::Pairs;
 use pixfleet_cluster::spec::AlphaInit;
 use scores::TextKind;
@@ -35,12 +40,15 @@ Examples:
   pixfleet eval s3://bucket/runs/base                             # its newest checkpoint, split test
   pixfleet eval file:///runs/base --text long --out report/       # a page with a gallery
   pixfleet eval file:///runs/base --limit 100 --json
-  pixfleet eval file:///runs/stage2 --beside file:///runs/stage1 --label stage2 --beside-label stage1 --out report/")]
+  pixfleet eval file:///runs/stage2 --beside file:///runs/stage1 --label stage2 --beside-label stage1 --out report/
+  pixfleet eval s3://bucket/runs/base --bench coco-mask --data s3://bucket/coco --encoder-weights LLM2CLIP-Llama-3-8B --out report/")]
 pub(crate) struct Args {
     #[command(flatten)]
     subject: SubjectArgs,
     #[command(flatten)]
     captions: CaptionArgs,
+    #[command(flatten)]
+    benchmarks: BenchmarkArgs,
     /// Captions to use as queries (PixCLIP).
     #[arg(long, value_enum, value_delimiter = ',', default_value = "short,long")]
     text: Vec<TextKind>,
@@ -76,19 +84,39 @@ struct Shown {
 }
 
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
-    let started = Instant::now();
-    let stages = args.stages.as_deref().map(facts::stages).transpose()?.unwrap_or_default();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-    let subject = runtime.block_on(Subject::open(&args.subject))?;
-    let opened = Opened { args: &args, runtime: &runtime, stages, started };
-    let shown = if subject.needs.draws_region() {
+    // Who mistyped a name is told so at once, also where there is no checkpoint yet.
+    args.benchmarks.split()?;
+    match (args.benchmarks.follow(), args.subject.run()) {
+        (Some(every), Some(url)) => follow::follow((url, every), &runtime, || once(&args, &runtime))?,
+        (Some(_) | None, _) => {
+            once(&args, &runtime)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Evaluates what the run has now.
+fn once(args: &Args, runtime: &tokio::runtime::Runtime) -> Result<Followed> {
+    let started = Instant::now();
+    let stages = args.stages.as_deref().map(facts::stages).transpose()?.unwrap_or_default();
+    let bench = args.benchmarks.split()?;
+    let typed = bench.map_or_else(|| args.subject.clone(), |split| args.subject.on_split(split));
+    let subject = runtime.block_on(Subject::open(&typed))?;
+    let opened = Opened { args, runtime, stages, started };
+    let end = subject.spec.as_ref().map_or(subject.steps, |spec| spec.schedule.steps);
+    let followed = Followed { steps: subject.steps, end };
+    let shown = if bench.is_some() {
+        benchmarks::evaluate(opened, &subject)?
+    } else if subject.needs.draws_region() {
         ensure!(!args.captions.compares(), "--beside compares runs of FG-CLIP; `{}` is of PixCLIP", subject.name);
         masks(opened, &subject)?
     } else {
         captions::evaluate(opened, subject)?
     };
-    show(&args, shown)
+    show(args, shown)?;
+    Ok(followed)
 }
 
 /// PixCLIP's evaluation.
@@ -133,13 +161,13 @@ fn masks(opened: Opened<'_>, subject: &Subject) -> Result<Shown> {
     ensure!(!results.is_empty(), "no kind of text could be evaluated; run `pixfleet shards embed` on the split");
     let (regions, pictures) = results.iter().map(|r| (r.regions, r.images)).max().unwrap_or_default();
     let mut facts = facts::facts(subject, &opened.stages, opened.started.elapsed().as_secs_f64());
-    facts.keys.insert("split".into(), Value::from(args.subject.split.clone()));
+    facts.keys.insert("split".into(), Value::from(args.subject.split()));
     facts.keys.insert("rows_left_out".into(), Value::from(bad));
     let curve = |plot| LossCurve { run: subject.name.clone(), plot };
     let table = output::table(&results);
     let report = EvalReport {
         title: format!("Finding regions by text: {}", subject.name),
-        lead: facts::lead(subject, &args.subject.split, regions, pictures),
+        lead: facts::lead(subject, args.subject.split(), regions, pictures),
         findings: Findings::Masks { results, galleries },
         losses: subject.training.loss_plot().map(curve).into_iter().collect(),
         speed: subject.training.speed_plot(),
@@ -149,9 +177,12 @@ fn masks(opened: Opened<'_>, subject: &Subject) -> Result<Shown> {
 }
 
 /// Writes the files and prints.
-fn show(args: &Args, Shown { report, table, bad }: Shown) -> Result<ExitCode> {
+fn show(args: &Args, Shown { report, table, bad }: Shown) -> Result<()> {
     let page = args.out.as_deref().map(|dir| report.write(dir)).transpose()?;
-    let text = if args.json {
+    let text = if args.json && args.benchmarks.follow().is_some() {
+        // A line for each checkpoint.
+        report.json().to_string()
+    } else if args.json {
         serde_json::to_string_pretty(&report.json()).context("a number that JSON cannot hold")?
     } else {
         table
@@ -163,5 +194,5 @@ fn show(args: &Args, Shown { report, table, bad }: Shown) -> Result<ExitCode> {
     if let Some(page) = page {
         eprintln!("report: {}", page.display());
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }

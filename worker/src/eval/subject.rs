@@ -1,6 +1,7 @@
 //! What is looked at: the model of a run (or of a file of weights) and the split of a dataset.
 
 use super::history::Training;
+use crate::hub::{HubFolder, is_hidden, is_hub_folder};
 use crate::load::{StoredRun, Weights};
 use crate::weights::{self, Preset};
 use anyhow::{Context, Result, bail};
@@ -15,7 +16,8 @@ use tch::Device;
 /// What was typed, the same for `eval` and `encode`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct SubjectArgs {
-    /// The run, `<store>/<name>`; its newest good checkpoint is taken.
+    /// The run, `<store>/<name>`, whose newest good checkpoint is taken; or a folder of `pixfleet export hub`, by its path or
+    /// as `hf://OWNER/NAME`.
     #[arg(required_unless_present = "weights")]
     run: Option<String>,
     /// Weights instead of a run, safetensors with the names of PixCLIP's checkpoints.
@@ -30,15 +32,30 @@ pub(crate) struct SubjectArgs {
     /// Key of the text vectors; the run's own unless told.
     #[arg(long)]
     vectors: Option<String>,
-    /// Split.
-    #[arg(long, default_value = "test")]
-    pub(crate) split: String,
+    /// Split; test unless told, a benchmark's own for a benchmark.
+    #[arg(long)]
+    split: Option<String>,
     /// Stop after about this many regions.
     #[arg(long)]
     pub(crate) limit: Option<u64>,
 }
 
 impl SubjectArgs {
+    /// The split that was typed, or `test`.
+    pub(crate) fn split(&self) -> &str {
+        self.split.as_deref().unwrap_or("test")
+    }
+
+    /// The URL of the run, where it is one.
+    pub(crate) fn run(&self) -> Option<&str> {
+        self.run.as_deref()
+    }
+
+    /// On `split`, where none was typed.
+    pub(crate) fn on_split(&self, split: &str) -> Self {
+        Self { split: self.split.clone().or_else(|| Some(split.into())), ..self.clone() }
+    }
+
     /// The run at `url` on the split of `subject`, which these arguments opened.
     pub(crate) fn beside(&self, url: &str, subject: &Subject) -> Self {
         let data = Some(subject.data.url.clone());
@@ -76,6 +93,11 @@ impl Subject {
     pub(crate) async fn open(args: &SubjectArgs) -> Result<Self> {
         let device = Device::cuda_if_available();
         let (name, model, needs, spec, training, steps) = match (&args.run, &args.weights, args.model) {
+            (Some(at), None, _) if is_hub_folder(at) => {
+                let folder = HubFolder::open(at).await?;
+                let (model, name, needs) = (folder.model(device)?, folder.spec.run.name.clone(), folder.spec.needs());
+                (name, model, needs, Some(folder.spec), Training::default(), folder.step)
+            }
             (Some(url), None, _) => {
                 let run = StoredRun::open(url).await?;
                 let model = run.model(Weights::Trained, device)?;
@@ -99,10 +121,23 @@ impl Subject {
         if data.url.is_empty() || data.vectors.is_empty() {
             bail!("with --weights, tell the dataset and its text vectors: --data URL --vectors KEY");
         }
+        if is_hidden(&data.url) {
+            bail!("the published run file does not tell where its dataset is; tell one: --data URL");
+        }
         let location = Location::parse(&data.url)?;
         let found = index::open(&location).await.with_context(|| format!("opening the dataset {}", data.url))?;
-        let reader = RowGroupReader::new(location, &found, &args.split, Some(&data.vectors))?;
+        let reader = RowGroupReader::new(location, &found, args.split(), Some(&data.vectors))?;
         Ok(Self { name, model, device, needs, spec, training, steps, data, reader })
+    }
+
+    /// Reads another split of the dataset, without the vectors beside its rows.
+    ///
+    /// # Errors
+    /// A dataset that cannot be opened, a split that it does not have, with those that it has.
+    pub(crate) async fn reader_of(&self, split: &str) -> Result<RowGroupReader> {
+        let location = Location::parse(&self.data.url)?;
+        let found = index::open(&location).await.with_context(|| format!("opening the dataset {}", self.data.url))?;
+        Ok(RowGroupReader::new(location, &found, split, None)?)
     }
 
     /// How rows become samples for this model, as far as `needs` says. Texts become token ids where its

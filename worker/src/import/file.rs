@@ -1,10 +1,11 @@
 //! A file of weights: safetensors whole, safetensors in several files with their index, or torch.save. Its list of
 //! tensors is at hand, their values are taken one by one.
 
+use crate::hub::{WeightIndex, is_hub_folder, weights_at};
 use anyhow::{Context, Result, anyhow, bail};
 use pixfleet_checkpoint::torch_file::TorchFile;
 use pixfleet_checkpoint::{Dtype, HostTensor, decode};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use tch::{Kind, Tensor};
@@ -32,13 +33,16 @@ enum Contents {
 }
 
 impl WeightFile {
-    /// Opens `path`: what it is, its first bytes tell; an index is known by its name, `*.index.json`.
+    /// Opens `path`: what it is, its first bytes tell; an index is known by its name, `*.index.json`. It may also be a folder
+    /// of the Hub's layout, or `hf://OWNER/NAME`.
     ///
     /// # Errors
     /// If it cannot be read, or is none of the formats.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let origin = path.display().to_string();
-        let contents = if origin.ends_with(".index.json") {
+        let contents = if is_hub_folder(&origin) {
+            Contents::Safetensors(of_folder(&origin)?)
+        } else if origin.ends_with(".index.json") {
             Contents::Safetensors(indexed(path)?)
         } else if is_safetensors(path).with_context(|| format!("cannot read {origin}"))? {
             Contents::Safetensors(whole(path)?)
@@ -95,27 +99,20 @@ fn whole(path: &Path) -> Result<BTreeMap<String, HostTensor>> {
     Ok(tensors.into_iter().map(|t| (t.name.clone(), t)).collect())
 }
 
-/// The index of a model in several files: `{"weight_map": {tensor: file}}`.
-#[derive(serde::Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
 fn indexed(path: &Path) -> Result<BTreeMap<String, HostTensor>> {
     let origin = path.display().to_string();
     let text = std::fs::read(path).with_context(|| format!("cannot read {origin}"))?;
-    let index: Index =
-        serde_json::from_slice(&text).with_context(|| format!("{origin} is not an index of safetensors files"))?;
+    let index = WeightIndex::parse(&origin, &text)?;
     let mut tensors = BTreeMap::new();
-    for file in index.weight_map.values().collect::<BTreeSet<_>>() {
-        // The index of a download names files beside it, nothing else on this machine.
-        if Path::new(file).file_name().is_none_or(|name| name != file.as_str()) {
-            bail!("{origin} names the file `{file}`; expected a name without a folder");
-        }
+    for file in index.files() {
         tensors.extend(whole(&path.with_file_name(file))?);
     }
-    if let Some(lacking) = index.weight_map.keys().find(|name| !tensors.contains_key(*name)) {
-        bail!("{origin} lists the tensor `{lacking}`, which none of its files holds");
-    }
+    index.holds(|name| tensors.contains_key(name))?;
     Ok(tensors)
+}
+
+fn of_folder(at: &str) -> Result<BTreeMap<String, HostTensor>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let tensors = runtime.block_on(weights_at(at))?;
+    Ok(tensors.into_iter().map(|t| (t.name.clone(), t)).collect())
 }

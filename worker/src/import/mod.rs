@@ -35,13 +35,14 @@ use tch::Device;
 /// What was typed.
 #[derive(clap::Args)]
 #[command(after_help = "\
-FILE is safetensors, an index of several safetensors files (*.index.json), or a zip file of torch.save (.pt, .pth,
-pytorch_model.bin). Of a torch.save file nothing is executed: what names anything but tensors and containers is refused.
+FILE is safetensors, an index of several safetensors files (*.index.json), a folder with model.safetensors as the Hub has
+them (also as hf://OWNER/NAME), or a zip file of torch.save (.pt, .pth, pytorch_model.bin). Of a torch.save file nothing is executed: what names anything but tensors and containers is refused.
 With several files a later one goes before an earlier one.
 
 Examples:
   pixfleet import clip-vit-base-patch16/model.safetensors --to clip-b16 --out clip.safetensors
   pixfleet import clip-vit-base-patch16/model.safetensors --to fgclip1-b16 --out start.safetensors
+  pixfleet import hf://openai/clip-vit-base-patch16 --to clip-b16 --out clip.safetensors
   pixfleet import LLM2CLIP-EVA02-B-16.pt --to eva02-b16 --out start.safetensors
   pixfleet import PixCLIP_B16.pth --from pixclip --to eva02-b16 --out pixclip.safetensors
   pixfleet import clip-vit-base-patch16/model.safetensors clip_b16_grit1m_fultune_8xe.pth --to alphaclip-b16 --out alpha.safetensors

@@ -1,6 +1,7 @@
 //! The evaluation report: one HTML file with everything inline, and `report.json` with the numbers. This room only
 //! renders what it is given; it measures and reads nothing.
 
+mod benchmarks;
 pub(crate) mod gallery;
 pub(crate) mod hard;
 mod page;
@@ -10,6 +11,7 @@ mod tests;
 #[cfg(test)]
 mod tests_captions;
 
+use crate::eval::benchmarks::result::BenchmarkResult;
 use crate::eval::captions::measure::Measures;
 use crate::eval::scores::{Evaluated, TextKind};
 use anyhow::{Context, Result};
@@ -45,6 +47,8 @@ pub(crate) enum Findings {
     },
     /// FG-CLIP: captions, regions and hard negatives.
     Captions(CaptionFindings),
+    /// Benchmarks of the papers, of either.
+    Benchmarks(Vec<BenchmarkResult>),
 }
 
 /// What was measured of FG-CLIP's runs.
@@ -95,11 +99,12 @@ pub(crate) struct FactTable {
 }
 
 impl EvalReport {
-    /// The object of `report.json`: facts of the run, then the numbers. Where a run stands beside, the plain keys are of the
-    /// one that was evaluated, and both have keys that end in their names.
+    /// `report.json`: an object with facts of the run, then the numbers. Where a run stands beside, the plain keys are of the
+    /// one that was evaluated, and both have keys that end in their names. Of benchmarks, a list with an object for each.
     pub(crate) fn json(&self) -> Value {
         let mut keys = self.facts.keys.clone();
         match &self.findings {
+            Findings::Benchmarks(results) => return results.iter().map(|result| result.json(&keys)).collect(),
             Findings::Masks { results, .. } => results.iter().for_each(|result| result.keys(&mut keys)),
             Findings::Captions(CaptionFindings { runs, .. }) => {
                 if let Some((_, main)) = runs.last() {

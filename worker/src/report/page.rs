@@ -2,7 +2,7 @@
 
 use super::gallery::{Panel, Query};
 use super::plots;
-use super::{EvalReport, Findings, RunFacts, hard};
+use super::{EvalReport, Findings, RunFacts, benchmarks, hard};
 use crate::eval::output::percent;
 use crate::eval::scores::{Evaluated, TextKind};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -28,6 +28,10 @@ pub(crate) fn page(report: &EvalReport) -> String {
                             (numbers(results))
                             (curves(report))
                             @for gallery in galleries { (queries(gallery.text, &gallery.queries)) }
+                        }
+                        Findings::Benchmarks(results) => {
+                            @for result in results { (benchmarks::section(result)) }
+                            (curves(report))
                         }
                         Findings::Captions(findings) => {
                             (hard::cards(findings))

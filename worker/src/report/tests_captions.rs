@@ -85,3 +85,24 @@ fn the_page_shows_both_runs_the_curves_and_the_texts_that_were_preferred() {
     let alone = page::page(&report(&[("stage2", 0.45)]));
     assert!(!alone.contains("<b>stage2</b>. Loss"), "one run needs no name");
 }
+
+#[test]
+fn benchmarks_stand_beside_the_published_rows_and_report_json_is_a_list() {
+    use crate::eval::benchmarks::result::tests::made_up;
+    let results = vec![made_up("coco-box"), made_up("lvis-mask")];
+    let report = EvalReport { findings: Findings::Benchmarks(results), ..report(&[("base", 0.5)]) };
+    let json = report.json();
+    let named: Vec<_> = json.as_array().expect("a list").iter().map(|r| r["benchmark"].as_str()).collect();
+    assert_eq!(named, [Some("coco-box"), Some("lvis-mask")]);
+    let html = page::page(&report);
+    for wanted in [
+        "COCO, classification of boxes",
+        "FG-CLIP 2",
+        "74.9 %",
+        "this run",
+        "show: box; published: pool",
+        "&lt;coco&gt;",
+    ] {
+        assert!(html.contains(wanted), "{wanted} is missing");
+    }
+}

@@ -59,9 +59,11 @@ enum Means {
     Hold,
     /// This step and all later ones take longer.
     Slow,
+    /// The first two lanes are fed in each other's place.
+    Swap,
 }
 
-const MEANS: [(&str, Means); 7] = [
+const MEANS: [(&str, Means); 8] = [
     ("kill", Means::Kill),
     ("stop", Means::Stop),
     ("exit", Means::Exit),
@@ -69,6 +71,7 @@ const MEANS: [(&str, Means); 7] = [
     ("hang", Means::Hang),
     ("hold", Means::Hold),
     ("slow", Means::Slow),
+    ("swap", Means::Swap),
 ];
 
 fn named<T: Copy>(names: &[(&str, T)], name: &str) -> Option<T> {
@@ -89,7 +92,7 @@ pub(crate) struct Fault {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{VARIABLE}=`{text}` is not of the form \
-     worker:step=N:after=feed|forward|exchange|backward|optimizer[:with=kill|stop|exit|abort|hang|hold|slow]; \
+     worker:step=N:after=feed|forward|exchange|backward|optimizer[:with=kill|stop|exit|abort|hang|hold|slow|swap]; \
      several have commas between them"
 )]
 pub(crate) struct BadFault {
@@ -109,10 +112,18 @@ impl Faults {
 
     /// Strikes if the time has come.
     pub(crate) fn strike(&self, worker: &str, step: Step, point: Point) {
-        for fault in self.0.iter().filter(|fault| fault.is_due(worker, step, point)) {
+        let process = |fault: &&Fault| fault.with != Means::Swap;
+        for fault in self.0.iter().filter(process).filter(|fault| fault.is_due(worker, step, point)) {
             tracing::warn!(worker, %step, ?fault, "a fault on purpose");
             fault.with.strike(step);
         }
+    }
+}
+
+impl Faults {
+    /// Whether the worker is to feed two of its lanes in each other's place, as the feed's mistake: that is for the caller to do.
+    pub(crate) fn swaps(&self, worker: &str, step: Step) -> bool {
+        self.0.iter().any(|fault| fault.with == Means::Swap && fault.is_due(worker, step, Point::Feed))
     }
 }
 
@@ -156,6 +167,8 @@ impl Means {
             },
             Self::Hold => hold(std::env::var_os(HOLD_VARIABLE).unwrap_or_default(), step),
             Self::Slow => std::thread::sleep(SLOW),
+            // Nothing of the process: the feed's.
+            Self::Swap => {}
         }
     }
 }
@@ -181,6 +194,13 @@ mod tests {
         assert_eq!(due("w1:step=5:after=feed:with=slow"), [false, true, true, true]);
         assert_eq!(due("w2:step=5:after=feed"), [false; 4]);
         assert_eq!(due("w1:step=5:after=backward"), [false; 4]);
+    }
+
+    #[test]
+    fn a_swap_of_lanes_is_the_feeds() {
+        let faults = Faults(vec![Fault::parse("w1:step=5:after=feed:with=swap").expect("well-formed")]);
+        faults.strike("w1", Step(5), Point::Feed);
+        assert_eq!([4, 5, 5].map(|step| faults.swaps("w1", Step(step))), [false, true, false]);
     }
 
     #[test]

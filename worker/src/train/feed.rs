@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pixfleet_cluster::{Class, LaneMap, Step};
+use pixfleet_cluster::{Class, LaneMap, SampleOrder, Step};
 use pixfleet_shards::batch::{Batch, BatchError};
 use pixfleet_shards::error::ShardError;
 use pixfleet_shards::row::ImageRow;
@@ -29,7 +29,7 @@ pub(crate) use counts::FeedCounts;
 pub(crate) use source::FeedSource;
 
 /// Stand-ins that are tried for one bad row before the run gives up.
-const SUBSTITUTES_MAX: u32 = 16;
+const SUBSTITUTES_MAX: u32 = SampleOrder::SUBSTITUTES_MAX;
 
 /// A row, or in words what is wrong with it.
 type RowRead = Result<ImageRow, String>;

@@ -1,4 +1,4 @@
-//! What a run starts from: a file of weights, or another run's checkpoint (`model.weights`).
+//! What a run starts from: a file of weights, a folder in the Hub's layout, or another run's checkpoint (`model.weights`).
 
 use object_store::ObjectStoreExt;
 use pixfleet_checkpoint::{Folder, HostTensor, encode, load, newest_good_where};
@@ -8,6 +8,7 @@ use pixfleet_model::Model;
 use pixfleet_model::params::{LoadOptions, LoadReport};
 
 use super::error::TrainError;
+use crate::hub::{is_hub_folder, weights_at};
 
 /// Stands for the store of the run itself.
 const SAME_STORE: &str = "run:";
@@ -26,6 +27,11 @@ pub(crate) async fn initial_weights(spec: &RunSpec) -> Result<Option<Vec<u8>>, T
     }
     if let Some(name) = at.strip_prefix(SAME_STORE) {
         return of_run(&format!("{}/{name}", spec.run.store)).await.map(Some);
+    }
+    if is_hub_folder(at) {
+        let tensors =
+            weights_at(at).await.map_err(|source| TrainError::Weights { at: at.into(), source: source.into() })?;
+        return Ok(Some(encode(at, &tensors)?.bytes.to_vec()));
     }
     if !at.contains("://") {
         return std::fs::read(at)

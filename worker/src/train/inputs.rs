@@ -3,8 +3,10 @@
 //! Invariant: what was staged lives until the step that reads it has read the device at its end. Its memory belongs to the side
 //! stream, which might give it to the next batch while kernels still read it.
 
+use pixfleet_cluster::evidence::{Evidence, FedRow};
 use pixfleet_cluster::spec::Needs;
 use pixfleet_cluster::spec::terms::Set;
+use pixfleet_cluster::{Lane, LaneMap, Rank, Step};
 use pixfleet_model::host::put;
 use pixfleet_model::{BySet, Inputs, ModelError, Slots, TextItems, TokenIds};
 use pixfleet_shards::batch::{Batch, BatchTexts};
@@ -38,6 +40,8 @@ pub(crate) struct Staged {
     boxes: Option<Tensor>,
     slots: BySet<Slots>,
     texts: BySet<TextItems>,
+    /// What its rows are.
+    fed: Vec<FedRow>,
 }
 
 /// Bytes, and the rows that hold one value everywhere once normalized.
@@ -80,10 +84,31 @@ impl StagedStep {
         }
         Ok(&self.lanes)
     }
+
+    /// What `rank` feeds `step` if it trains on these lanes: each row at the position that it takes, whatever it was read for.
+    pub(crate) fn evidence(&self, map: &LaneMap, (step, rank): (Step, Rank)) -> Evidence {
+        let positions = map.lanes_of(rank).flat_map(|lane| map.positions(step, Lane(lane)));
+        let rows = self.lanes.iter().flat_map(|lane| &lane.fed);
+        positions.zip(rows).map(|(position, fed)| fed.at(position)).sum()
+    }
+
+    /// What the rows of each lane are.
+    pub(crate) fn fed(&self) -> impl Iterator<Item = &[FedRow]> {
+        self.lanes.iter().map(|lane| lane.fed.as_slice())
+    }
+
+    /// A mistake on purpose: the first two lanes in each other's place; whether there are two.
+    pub(crate) fn swap_lanes(&mut self) -> bool {
+        let two = self.lanes.len() > 1;
+        if two {
+            self.lanes.swap(0, 1);
+        }
+        two
+    }
 }
 
 impl Staged {
-    /// Sends the planes of `batch`, which loses them: they are most of its memory.
+    /// Sends the planes of `batch`, which loses them and the word of what its rows are: they are most of its memory.
     ///
     /// # Errors
     /// [`TrainError::Torch`] if the device fails, [`TrainError::Model`] for slots that do not fit their rows.
@@ -123,6 +148,7 @@ impl Staged {
             crop_mask: masks(&mut batch.crop_mask, &batch.crop_mask_ones)?,
             slots,
             texts,
+            fed: std::mem::take(&mut batch.fed),
         })
     }
 

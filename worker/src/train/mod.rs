@@ -13,6 +13,7 @@ mod events;
 pub(crate) mod exact;
 mod exchange;
 mod fault;
+mod fed_log;
 pub(crate) mod feed;
 pub(crate) mod gauges;
 pub(crate) mod gpu;
@@ -32,6 +33,7 @@ mod step_log;
 pub(crate) mod switches;
 mod trace;
 mod trainer;
+mod worker_log;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -261,8 +261,8 @@ impl PeerDriver {
         match (&self.line, report) {
             // The first report opens the session.
             (Line::Silent(client), Report::Join(join)) => {
-                let mut client = client.clone();
-                self.line = Line::Opening(Box::pin(async move { Session::open(&mut client, join).await }));
+                let (mut client, owed) = (client.clone(), self.peer.owed());
+                self.line = Line::Opening(Box::pin(async move { Session::open(&mut client, join, owed).await }));
                 None
             }
             (Line::Open(session), report) => session.try_send(report).err().map(|error| self.broken(error)),

@@ -19,6 +19,7 @@ use super::Args;
 use super::error::TrainError;
 use super::exact;
 use super::fault::Faults;
+use super::fed_log::FedLog;
 use super::feed::FeedSource;
 use super::initial::initial_weights;
 use super::state::Numbers;
@@ -117,10 +118,11 @@ pub(crate) fn trainer(setting: Setting) -> Result<Trainer, TrainError> {
     let core = Core { dump_gradients: dump, ..core };
     let Contract { orders, words, switches, way, .. } = setting.contract;
     let step_log = StepLog::from_env(&setting.args.name)?;
+    let fed_log = FedLog::from_env(&setting.args.name)?;
     let trace = Trace::from_env(&setting.args.name)?;
     let channels =
         Channels { runtime: setting.runtime, orders, words, switches, way, run: known.folder, host: setting.args.host };
-    Ok(Trainer::new(core, source, channels, (step_log, trace)))
+    Ok(Trainer::new(core, source, channels, (step_log, fed_log, trace)))
 }
 
 /// bf16 on a processor that must emulate it was ten times slower than fp32.

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use pixfleet_cluster::ledger;
 use pixfleet_cluster::spec::{Needs, RunSpec, Teacher};
-use pixfleet_cluster::{LaneMap, Rank, Step};
+use pixfleet_cluster::{Evidence, LaneMap, Rank, Step};
 use pixfleet_collective::Group;
 use pixfleet_model::host::{read, reads};
 use pixfleet_model::objective::{Leaves, Objective, Scales, StepLoss, Told};
@@ -70,6 +70,8 @@ pub(crate) struct Stepped {
     pub(crate) flops: Flops,
     /// What all ranks do next.
     pub(crate) asked: Wish,
+    /// What the global batch was fed.
+    pub(crate) evidence: Option<Evidence>,
 }
 
 impl Core {
@@ -90,7 +92,8 @@ impl Core {
         let mut clock = Clock::start(self.clock_waits.then_some(self.device));
         self.model.params.zero_grad()?;
         let scales = self.scales.take().map_or_else(|| self.model.scales(), Ok)?;
-        let mut peers = Peers::new(peering.group, &peering.lanes, own_wish);
+        let fed = lanes.evidence(&peering.lanes, (step, Rank(peering.group.rank())));
+        let mut peers = Peers::new(peering.group, &peering.lanes, (own_wish, fed));
         let (loss, flops) = self.differentiate(peering, lanes.lanes()?, step, (scales, &mut peers, &mut clock))?;
 
         self.dump(peering.group, step)?;
@@ -121,6 +124,7 @@ impl Core {
             collective_s: peers.seconds() + reduce_wait_s,
             flops,
             asked: peers.asked(),
+            evidence: peers.fed(),
         })
     }
 

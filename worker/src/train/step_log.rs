@@ -2,24 +2,19 @@
 //! `<nanoseconds since 1970> <step> <generation>`. For measurements that hurt the run: it needs no coordinator, and each
 //! line is one write(2), so a kill takes none away.
 
-use std::fs::File;
-use std::io::Write;
-use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pixfleet_cluster::{Generation, Step};
 
 use super::error::TrainError;
+use super::worker_log::WorkerLog;
 
 /// The variable that asks for it.
 const VARIABLE: &str = "PIXFLEET_STEP_LOG";
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct StepLog {
-    path: PathBuf,
-    file: File,
-}
+pub(crate) struct StepLog(WorkerLog);
 
 impl StepLog {
     /// That of the worker called `name`, if the environment asks for one.
@@ -27,16 +22,7 @@ impl StepLog {
     /// # Errors
     /// [`TrainError::File`] if it cannot be opened.
     pub(crate) fn from_env(name: &str) -> Result<Option<Self>, TrainError> {
-        std::env::var_os(VARIABLE).map(|prefix| Self::open(prefix, name)).transpose()
-    }
-
-    fn open(mut prefix: std::ffi::OsString, name: &str) -> Result<Self, TrainError> {
-        prefix.push(format!("-{name}.log"));
-        let path = PathBuf::from(prefix);
-        match File::options().create(true).append(true).open(&path) {
-            Ok(file) => Ok(Self { path, file }),
-            Err(source) => Err(TrainError::File { path, source }),
-        }
+        Ok(WorkerLog::from_env(VARIABLE, name)?.map(Self))
     }
 
     /// `step` is committed now.
@@ -45,8 +31,7 @@ impl StepLog {
     /// [`TrainError::File`] if it cannot be written.
     pub(crate) fn committed(&mut self, step: Step, generation: Generation) -> Result<(), TrainError> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let line = format!("{} {step} {generation}\n", since.as_nanos());
-        self.file.write_all(line.as_bytes()).map_err(|source| TrainError::File { path: self.path.clone(), source })
+        self.0.append(&format!("{} {step} {generation}\n", since.as_nanos()))
     }
 }
 
@@ -58,7 +43,7 @@ mod tests {
     fn each_step_is_a_line_and_a_second_life_appends() {
         let dir = tempfile::tempdir().expect("a folder");
         for step in [3, 4] {
-            let mut log = StepLog::open(dir.path().join("s").into(), "w1").expect("writable");
+            let mut log = StepLog(WorkerLog::open(dir.path().join("s").into(), "w1").expect("writable"));
             log.committed(Step(step), Generation(2)).expect("written");
         }
         let text = std::fs::read_to_string(dir.path().join("s-w1.log")).expect("there");

@@ -24,6 +24,7 @@ use super::ahead::{Ahead, StagedBatches};
 use super::error::TrainError;
 use super::events::Events;
 use super::exact;
+use super::fed_log::FedLog;
 use super::feed::{Feed, FeedRange, FeedSource};
 use super::gauges::Gauges;
 use super::reduce::Reduction;
@@ -92,6 +93,7 @@ pub(crate) struct Trainer {
     upload: Option<Upload>,
     events: Option<Events>,
     step_log: Option<StepLog>,
+    fed_log: Option<FedLog>,
     trace: Option<Trace>,
 }
 
@@ -100,10 +102,11 @@ impl Trainer {
         core: Core,
         source: Arc<FeedSource>,
         channels: Channels,
-        (step_log, trace): (Option<StepLog>, Option<Trace>),
+        (step_log, fed_log, trace): (Option<StepLog>, Option<FedLog>, Option<Trace>),
     ) -> Self {
         let gauges = Gauges::new(core.device, core.spec.train.precision);
-        Self { core, source, channels, gauges, held: None, current: None, upload: None, events: None, step_log, trace }
+        let (held, current, upload, events) = (None, None, None, None);
+        Self { core, source, channels, gauges, held, current, upload, events, step_log, fed_log, trace }
     }
 
     /// Follows orders until the run is over.
@@ -266,7 +269,11 @@ impl Trainer {
                     self.checkpoint(form, step)?;
                     written = Some(step);
                 }
-                let (batches, waited) = self.channels.wait(generation, "waiting for samples", ahead.next(step))?;
+                let (mut batches, waited) = self.channels.wait(generation, "waiting for samples", ahead.next(step))?;
+                if self.core.faults.swaps(&self.core.name, step) {
+                    let swapped = batches.staged.swap_lanes();
+                    tracing::warn!(%step, swapped, "two lanes in each other's place, on purpose");
+                }
                 let wish = self.channels.switches.asked_of(generation);
                 let stage_another = || ahead.stage_another();
                 let (trace, device) = (self.trace.as_ref(), self.core.device);
@@ -309,6 +316,10 @@ impl Trainer {
         if let Some(log) = &mut self.step_log {
             log.committed(step, form.generation)?;
         }
+        if let Some(log) = &mut self.fed_log {
+            let own = LaneMap::new(self.core.spec.train.lanes, 1, form.world()).map(|map| map.lanes_of(form.rank));
+            log.committed((step, form.generation, form.rank), own.into_iter().flatten().zip(batches.staged.fed()))?;
+        }
         let every = self.core.spec.train.digest_every_steps;
         let compared = every > 0 && step.next().0.is_multiple_of(every);
         let digest = compared.then(|| state::digest(&mut self.core)).transpose()?;
@@ -325,6 +336,7 @@ impl Trainer {
             data_wait_s: waited.as_secs_f64(),
             collective_wait_s: stepped.collective_s,
             substitutions: substitutions.collect(),
+            evidence: stepped.evidence,
             digest,
             metrics: stepped.metrics,
         };

@@ -4,6 +4,7 @@
 use super::features::SplitFeatures;
 use crate::eval::features::rows_of;
 use crate::eval::retrieve::AnswerRank;
+use crate::eval::templates::Templates;
 use crate::train::inputs::text_items;
 use anyhow::{Context, Result, bail};
 use pixfleet_cluster::spec::terms::Set;
@@ -18,39 +19,11 @@ const TEXTS_AT_ONCE: usize = 640;
 /// Boxes whose similarities are held at once.
 const BOXES_AT_ONCE: i64 = 1024;
 
-/// Which prompts stand for a category.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Templates {
-    /// `a photo of a {}.` alone.
-    Plain,
-    /// OpenAI's 80 for ImageNet.
-    #[value(name = "80")]
-    Imagenet80,
-}
-
-impl Templates {
-    /// As it is typed, and as keys of `report.json` end.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Plain => "plain",
-            Self::Imagenet80 => "80",
-        }
-    }
-
-    /// Its prompts, with `{}` for the category.
-    fn prompts(self) -> Vec<&'static str> {
-        match self {
-            Self::Plain => vec!["a photo of a {}."],
-            Self::Imagenet80 => include_str!("templates.txt").lines().filter(|line| !line.starts_with('#')).collect(),
-        }
-    }
-}
-
 /// How often a box's own category is among the most similar ones.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct BoxScore {
-    /// The prompts.
-    pub(crate) templates: Templates,
+    /// The prompts, by name.
+    pub(crate) templates: String,
     /// Boxes that have a category.
     pub(crate) boxes: usize,
     /// Categories of the split.
@@ -78,26 +51,25 @@ pub(crate) fn classify(
     }
     let own: Vec<usize> = categories.iter().filter_map(|c| classes.binary_search(c).ok()).collect();
     let regions = split.region.pick(&boxes);
-    let score = |&templates: &Templates| {
+    let score = |templates: &Templates| {
         let texts = class_features((model, config), &classes, templates)?;
-        score(templates, &regions, &texts, &own)
+        score(templates.name(), &regions, &texts, &own)
     };
     templates.iter().map(score).collect()
 }
 
 /// [classes, D] on the host.
-fn class_features((model, config): (&Model, &SampleConfig), classes: &[&str], templates: Templates) -> Result<Tensor> {
+fn class_features((model, config): (&Model, &SampleConfig), classes: &[&str], templates: &Templates) -> Result<Tensor> {
     let TextSource::Tokens(tokenizer) = &config.texts else {
         bail!("categories are read as token ids; this model's text tower takes stored vectors");
     };
-    let (prompts, most) = (templates.prompts(), config.data.short_tokens as usize);
+    let (prompts, most) = (templates.len(), config.data.short_tokens as usize);
     let w = model.params.weights(Compute::FP32);
     let mut means = Vec::new();
-    for classes in classes.chunks((TEXTS_AT_ONCE / prompts.len()).max(1)) {
-        let mut ids = Vec::with_capacity(classes.len() * prompts.len());
+    for classes in classes.chunks((TEXTS_AT_ONCE / prompts).max(1)) {
+        let mut ids = Vec::with_capacity(classes.len() * prompts);
         for class in classes {
-            for prompt in &prompts {
-                let text = prompt.replace("{}", &class.replace('_', " "));
+            for text in templates.fill(&class.replace('_', " ")) {
                 ids.push(tokenizer.encode(&text, most).with_context(|| format!("category `{class}`"))?.ids);
             }
         }
@@ -105,7 +77,7 @@ fn class_features((model, config): (&Model, &SampleConfig), classes: &[&str], te
             let texts = text_items(&BatchTexts::Tokens(ids), model.params.device())?;
             let features = model.text().forward(&w, Set::RegionText, &texts)?;
             let d = features.size2()?.1;
-            let each = features.f_reshape([classes.len() as i64, prompts.len() as i64, d])?;
+            let each = features.f_reshape([classes.len() as i64, prompts as i64, d])?;
             Ok(l2_normalize(&each.f_mean_dim(1, false, None)?).to_device(tch::Device::Cpu))
         })?);
     }
@@ -113,7 +85,7 @@ fn class_features((model, config): (&Model, &SampleConfig), classes: &[&str], te
 }
 
 /// `own`: the number of each box's category.
-fn score(templates: Templates, regions: &Tensor, classes: &Tensor, own: &[usize]) -> Result<BoxScore> {
+fn score(templates: &str, regions: &Tensor, classes: &Tensor, own: &[usize]) -> Result<BoxScore> {
     let (n, count) = (own.len(), classes.size2()?.0 as usize);
     let mut ranks = Vec::with_capacity(n);
     for from in (0..n as i64).step_by(BOXES_AT_ONCE as usize) {
@@ -122,7 +94,7 @@ fn score(templates: Templates, regions: &Tensor, classes: &Tensor, own: &[usize]
         ranks.extend(sims.iter().zip(&own[from as usize..]).map(|(row, &own)| AnswerRank::of(row, own)));
     }
     let top = |k| ranks.iter().map(|r| r.hit(k)).sum::<f64>() / n.max(1) as f64;
-    Ok(BoxScore { templates, boxes: n, classes: count, top1: top(1), top5: top(5) })
+    Ok(BoxScore { templates: templates.into(), boxes: n, classes: count, top1: top(1), top5: top(5) })
 }
 
 #[cfg(test)]
@@ -130,19 +102,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_eighty_prompts_each_with_a_place_for_the_category() {
-        let prompts = Templates::Imagenet80.prompts();
-        assert_eq!(prompts.iter().collect::<BTreeSet<_>>().len(), 80);
-        assert!(prompts.iter().all(|p| p.matches("{}").count() == 1));
-        assert!(prompts.contains(&Templates::Plain.prompts()[0]));
-    }
-
-    #[test]
     fn boxes_are_counted_one_by_one_and_ties_as_their_share() {
         let classes = Tensor::from_slice(&[1.0f32, 0.0, 0.0, 1.0, 0.6, 0.8]).reshape([3, 2]);
         // At class 0; nearer to class 2 than to its own class 1; between all.
         let regions = Tensor::from_slice(&[1.0f32, 0.0, 0.8, 0.6, 0.0, 0.0]).reshape([3, 2]);
-        let found = score(Templates::Plain, &regions, &classes, &[0, 1, 2]).expect("scores");
+        let found = score("plain", &regions, &classes, &[0, 1, 2]).expect("scores");
         assert_eq!((found.boxes, found.classes, found.top5), (3, 3, 1.0));
         assert!((found.top1 - (1.0 + 0.0 + 1.0 / 3.0) / 3.0).abs() < 1e-12);
     }

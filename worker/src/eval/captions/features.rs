@@ -114,7 +114,7 @@ pub(crate) fn needs(subject: &Subject) -> Needs {
 pub(crate) fn encode_split(subject: &Subject, config: &SampleConfig, limit: Option<u64>) -> Result<SplitFeatures> {
     // Categories are among the details.
     let columns = Columns { details: true, ..config.columns() };
-    let feed = SplitFeed { reader: &subject.reader, columns, limit };
+    let feed = SplitFeed { reader: &subject.reader, columns, limit, first: None };
     let mut features = SplitFeatures::default();
     features.bad = feed.each(
         |row| full_sample(row, config),

@@ -154,7 +154,7 @@ impl Measures {
         let task = format!("categories of boxes, {boxes} boxes, {classes} categories");
         let chance = Recall::chance(*classes);
         for score in scores {
-            let templates = score.templates.name();
+            let templates = &score.templates;
             for (k, value, chance) in [(1, score.top1, chance.r1), (5, score.top5, chance.r5)] {
                 let (name, key) = (format!("top-{k}, {templates} prompts"), format!("box_top{k}_{templates}"));
                 self.put(&task, &name, (key, value), (&format!("chance_box_top{k}"), chance));

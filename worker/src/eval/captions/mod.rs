@@ -13,10 +13,10 @@ mod table;
 mod tests;
 
 use super::subject::{Subject, SubjectArgs};
+use super::templates::{Prompts, Templates};
 use super::{Opened, Shown, facts};
 use crate::report::{CaptionFindings, EvalReport, Findings, LossCurve};
 use anyhow::{Context, Result, ensure};
-use classes::Templates;
 use features::SplitFeatures;
 use measure::Measures;
 use serde_json::Value;
@@ -33,15 +33,23 @@ pub(crate) struct CaptionArgs {
     /// What the run beside is called; its name unless told.
     #[arg(long, requires = "beside")]
     beside_label: Option<String>,
-    /// Prompts that categories of boxes are put into (FG-CLIP).
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "plain,80")]
-    templates: Vec<Templates>,
+    /// Prompts that categories and expressions are put into: none, photo-of, one, openai80, or a file with a prompt a line and
+    /// {} for the text. FG-CLIP's runs take several, one,openai80 unless told; a benchmark takes one, its own unless told.
+    #[arg(long, value_name = "NAME|FILE", value_delimiter = ',')]
+    pub(super) templates: Vec<String>,
 }
 
 impl CaptionArgs {
     /// Whether two runs are to be compared.
     pub(crate) fn compares(&self) -> bool {
         self.beside.is_some()
+    }
+
+    fn templates(&self) -> Result<Vec<Templates>> {
+        match self.templates.as_slice() {
+            [] => Ok([Prompts::Plain, Prompts::Imagenet80].map(Templates::of).to_vec()),
+            typed => typed.iter().map(|typed| Templates::open(typed)).collect(),
+        }
     }
 }
 
@@ -67,7 +75,7 @@ impl MeasuredRun {
         ensure!(
             !measures.all.is_empty(),
             "the split {} has neither captions nor expressions, hard negatives or categories: there is nothing to measure",
-            args.split
+            args.split()
         );
         if !split.cuts.is_empty() {
             eprintln!("{}", split.cuts);
@@ -92,9 +100,10 @@ pub(super) fn evaluate(opened: Opened<'_>, subject: Subject) -> Result<Shown> {
     if let Some((other, _)) = &beside {
         ensure!(*other != label, "both runs are called `{label}`; name them: --label NAME --beside-label NAME");
     }
+    let templates = own.templates()?;
     let mut runs = Vec::new();
     for (label, subject) in beside.into_iter().chain([(label, subject)]) {
-        runs.push(MeasuredRun::new(label, subject, typed, &own.templates)?);
+        runs.push(MeasuredRun::new(label, subject, typed, &templates)?);
     }
     let gallery = match &args.out {
         Some(_) => runtime.block_on(gallery::gallery(&runs, args.gallery))?,
@@ -107,7 +116,7 @@ pub(super) fn evaluate(opened: Opened<'_>, subject: Subject) -> Result<Shown> {
 
     let stages = about::stages(&runs, stages);
     let mut facts = facts::facts(&main.subject, &stages, started.elapsed().as_secs_f64());
-    facts.keys.insert("split".into(), Value::from(typed.split.clone()));
+    facts.keys.insert("split".into(), Value::from(typed.split()));
     facts.keys.insert("rows_left_out".into(), Value::from(bad));
     if runs.len() > 1 {
         runs.iter().for_each(|run| facts::keys_of(&run.subject, &run.label, &mut facts.keys));
@@ -115,7 +124,7 @@ pub(super) fn evaluate(opened: Opened<'_>, subject: Subject) -> Result<Shown> {
     let curve = |run: &MeasuredRun| Some(LossCurve { run: run.label.clone(), plot: run.subject.training.loss_plot()? });
     let report = EvalReport {
         title: about::title(&runs),
-        lead: about::lead(main, &typed.split),
+        lead: about::lead(main, typed.split()),
         losses: runs.iter().filter_map(curve).collect(),
         speed: main.subject.training.speed_plot(),
         findings: Findings::Captions(CaptionFindings { runs: columns, gallery }),

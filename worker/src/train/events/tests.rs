@@ -17,6 +17,7 @@ fn report(step: u64, total: f64) -> StepReport {
         data_wait_s: 0.0,
         collective_wait_s: 0.125,
         substitutions: Vec::new(),
+        evidence: None,
         digest: None,
         metrics: [("grad_norm".to_string(), 3.0)].into(),
     }

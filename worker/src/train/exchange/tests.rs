@@ -34,7 +34,7 @@ fn rows_come_in_global_order_on_every_rank_of_any_world() {
         // Five lanes of two rows: ranks hold unequal shares.
         let lanes = LaneMap::new(5, 2, world).expect("fewer ranks than lanes");
         let gathered = ranks(world, |group| {
-            let mut peers = Peers::new(group, &lanes, Wish::Nothing);
+            let mut peers = Peers::new(group, &lanes, (Wish::Nothing, Evidence::default()));
             let own = rows(peers.own_rows());
             let both = [peers.all_gather_rows(&own), peers.all_gather_rows(&own)].map(|all| all.expect("gathered"));
             assert_eq!(peers.asked(), Wish::Nothing);
@@ -49,18 +49,37 @@ fn rows_come_in_global_order_on_every_rank_of_any_world() {
 }
 
 #[test]
-fn the_highest_wish_of_any_rank_reaches_all_in_the_same_step() {
+fn the_highest_wish_and_what_all_fed_reach_every_rank_in_the_same_step() {
     use Wish::{Boundary, Checkpoint, Nothing};
-    let lanes = LaneMap::new(3, 2, 3).expect("as many lanes as ranks");
     let steps = [[Nothing; 3], [Nothing, Nothing, Boundary], [Checkpoint, Nothing, Boundary], [Nothing; 3]];
-    let heard = ranks(3, |group| {
-        steps.map(|wishes| {
-            let mut peers = Peers::new(group, &lanes, wishes[group.rank() as usize]);
-            let own = Tensor::full([2, 1], i64::from(peers.aside()), (Kind::Float, tch::Device::Cpu));
-            let all = peers.all_gather_rows(&own).expect("gathered");
-            peers.heard(all.max().double_value(&[]) as u8);
-            peers.asked()
-        })
-    });
-    assert_eq!(heard, vec![[Nothing, Boundary, Checkpoint, Nothing]; 3]);
+    let fed = |step: u64, rank: usize| Evidence {
+        rows: (u128::MAX / 3 * (rank as u128 + 1)).wrapping_add(step.into()),
+        drawn: (0xfe01_80ff << 96 | 0xff) >> rank,
+    };
+    // Lanes of two rows: a note takes many columns; of forty: one. bf16 has eight bits for it, as a byte needs.
+    for (lane_size, kind) in [(2, Kind::Float), (40, Kind::Float), (2, Kind::BFloat16), (40, Kind::BFloat16)] {
+        let lanes = LaneMap::new(5, lane_size, 3).expect("fewer ranks than lanes");
+        let heard = ranks(3, |group| {
+            (0..)
+                .zip(steps)
+                .map(|(step, wishes)| {
+                    let rank = group.rank() as usize;
+                    let mut peers = Peers::new(group, &lanes, (wishes[rank], fed(step, rank)));
+                    let rows = peers.own.end - peers.own.start;
+                    let own: Vec<f32> = peers.aside().into_iter().map(f32::from).collect();
+                    let own = Tensor::from_slice(&own).reshape([rows, -1]).to_kind(kind);
+                    assert_eq!(own.size()[1], (NOTE as i64 - 1) / i64::from(lane_size) + 1);
+                    let all = peers.all_gather_rows(&own).expect("gathered").to_kind(Kind::Uint8).reshape([-1]);
+                    peers.heard(&Vec::<u8>::try_from(all).expect("bytes"));
+                    (peers.asked(), peers.fed())
+                })
+                .collect::<Vec<_>>()
+        });
+        let expected: Vec<_> = [Nothing, Boundary, Checkpoint, Nothing]
+            .into_iter()
+            .zip(0..)
+            .map(|(wish, step)| (wish, Some((0..3).map(|rank| fed(step, rank)).sum())))
+            .collect();
+        assert_eq!(heard, vec![expected; 3], "lanes of {lane_size}, {kind:?}");
+    }
 }

@@ -1,8 +1,7 @@
 //! Exports of small models under each kind of names.
 
-use super::names::named;
-use super::*;
-use pixfleet_checkpoint::Dtype;
+use super::names::{Names, named};
+use pixfleet_checkpoint::{Dtype, HostTensor};
 
 fn tensor(name: &str, shape: &[usize], from: f32) -> HostTensor {
     let values = (0..shape.iter().product::<usize>()).flat_map(|i| (from + i as f32).to_le_bytes());

@@ -1,0 +1,65 @@
+//! `--follow`: each checkpoint as a run commits it, by a process beside the run. No rank waits for it, and no bit of training
+//! depends on it: it reads what is in the store.
+
+use anyhow::{Context, Result};
+use pixfleet_checkpoint::{Folder, newest_good_where};
+use std::time::Duration;
+
+/// How often the store is asked for a new checkpoint.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// What was evaluated last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Followed {
+    /// Steps of the checkpoint.
+    pub(super) steps: u64,
+    /// Steps of the whole run.
+    pub(super) end: u64,
+}
+
+impl Followed {
+    /// Whether a checkpoint after `steps` steps is due: `every` steps after this one, or at the end.
+    fn is_next(self, steps: u64, every: u64) -> bool {
+        steps > self.steps && (steps >= self.steps + every || steps >= self.end)
+    }
+}
+
+/// Evaluates the newest good checkpoint of the run at `url` again and again, each `every` steps or more after the one before,
+/// until that of its last step.
+///
+/// # Errors
+/// What `evaluate` returns; a store that fails.
+pub(super) fn follow(
+    (url, every): (&str, u64),
+    runtime: &tokio::runtime::Runtime,
+    mut evaluate: impl FnMut() -> Result<Followed>,
+) -> Result<()> {
+    let run = Folder::parse(url)?;
+    let mut last: Option<Followed> = None;
+    loop {
+        let due = |steps: u64| last.is_none_or(|last| last.is_next(steps, every));
+        let found = runtime.block_on(newest_good_where(&run, |step, _| due(step.0)));
+        if found.with_context(|| format!("looking for checkpoints in {url}"))?.is_none() {
+            std::thread::sleep(PAUSE);
+            continue;
+        }
+        let evaluated = evaluate()?;
+        if evaluated.steps >= evaluated.end {
+            return Ok(());
+        }
+        last = Some(evaluated);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_checkpoint_is_due_some_steps_later_or_at_the_end() {
+        let last = Followed { steps: 100, end: 1000 };
+        let due: Vec<u64> = [100, 150, 199, 200, 950, 1000].into_iter().filter(|&s| last.is_next(s, 100)).collect();
+        assert_eq!(due, [200, 950, 1000]);
+        assert!(Followed { steps: 950, end: 1000 }.is_next(1000, 100));
+    }
+}
