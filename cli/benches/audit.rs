@@ -22,7 +22,9 @@ fn main() {
         let run = Synthetic { rows: vec![rows; groups as usize], window: 64, batch: 4096, segment };
         let steps = SAMPLES.div_ceil(u64::from(run.batch));
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let records = std::iter::once(Synthetic::formed(1, 0)).chain((0..steps).map(|s| Record::Step(run.step(s))));
+        let mut fed = run.fed();
+        let steps_fed = (0..steps).map(|s| Record::Step(fed(run.step(s))));
+        let records = std::iter::once(Synthetic::formed(1, 0)).chain(steps_fed);
         let url = run.write(folder.path(), records);
         let mut audit = Command::new("taskset");
         audit.args(["-c", "0", env!("CARGO_BIN_EXE_pixfleet"), "audit", &url, "--json"]);

@@ -1,7 +1,9 @@
 //! `pixfleet`: the one front door. Parses what was typed and hands it to the room that does it; never links torch.
 
+mod annotate;
 mod audit;
 mod demo;
+mod manual;
 mod progress;
 mod shards;
 mod sim;
@@ -35,8 +37,13 @@ enum Command {
     /// Build, index, look at and check datasets.
     #[command(subcommand)]
     Shards(shards::Command),
+    /// Write captions, checks and hard negatives by asking models: LongGRIT's and FineHARD's pipelines.
+    Annotate(annotate::Args),
     /// From nothing to a trained model and a report, on real drawings.
     Demo(demo::Args),
+    /// Write man pages and shell completions into a folder.
+    #[command(hide = true)]
+    Manual(manual::Args),
     /// Commands that need torch: passed on to `pixfleet-worker`.
     #[command(flatten)]
     Torch(torch::Command),
@@ -47,6 +54,7 @@ fn main() -> ExitCode {
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn,usvg=error".into()),
         )
+        .with_ansi(pixfleet_proto::takes_colours())
         .with_writer(std::io::stderr)
         .init();
     let result = match Cli::parse().command {
@@ -56,7 +64,9 @@ fn main() -> ExitCode {
         Command::Coordinator(passed) => torch::pass("pixfleet-coordinator", None, passed),
         Command::Sim(args) => sim::main(args),
         Command::Shards(command) => shards::main(command),
+        Command::Annotate(args) => annotate::main(args),
         Command::Demo(args) => demo::main(args),
+        Command::Manual(args) => manual::main(args),
         Command::Torch(command) => torch::main(command),
     };
     result.unwrap_or_else(|error| {

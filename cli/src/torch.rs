@@ -3,6 +3,7 @@
 
 use anyhow::{Context, Result};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// A command of `pixfleet-worker`.
@@ -20,7 +21,7 @@ pub(crate) enum Command {
     Probe(Passed),
     /// Encode captions and write their vectors beside the rows (`pixfleet shards embed`).
     Embed(Passed),
-    /// A checkpoint as one safetensors file with the names PyTorch code expects.
+    /// A checkpoint as one safetensors file with the names PyTorch code expects, or as a folder for the Hugging Face Hub.
     Export(Passed),
     /// A published checkpoint (safetensors, torch.save) as a file of weights under pixfleet's names.
     Import(Passed),
@@ -46,7 +47,7 @@ pub(crate) fn main(command: Command) -> Result<ExitCode> {
         Command::Export(p) => ("export", p),
         Command::Import(p) => ("import", p),
     };
-    pass("pixfleet-worker", Some(name), passed)
+    pass(WORKER, Some(name), passed)
 }
 
 /// Becomes the program `name` that lies beside this one.
@@ -56,14 +57,23 @@ pub(crate) fn pass(name: &str, command: Option<&str>, passed: Passed) -> Result<
     Err(error).with_context(|| format!("cannot start {}", program.get_program().display()))
 }
 
-/// A command that starts the program `name` that lies beside this one.
+/// The program that runs torch, and its twin that drives GPUs as well, in installations that have one: libtorch's part for
+/// CUDA is large and slow to load, and is not everywhere.
+pub(crate) const WORKER: &str = "pixfleet-worker";
+const CUDA_WORKER: &str = "pixfleet-worker-cuda";
+/// What NVIDIA's driver shows to every process that may use a GPU, in containers too.
+const DRIVER: &str = "/dev/nvidiactl";
+
+/// A command that starts the program `name` that lies beside this one, on a machine with a GPU the worker that drives it.
 ///
 /// Idle OpenMP threads sleep instead of spinning: a worker shares its cores with its decode pool and often with other
 /// workers, and a spinning thread takes the core that the one it waits for needs. Measured with one worker of two
 /// threads beside two busy processes on two cores: 14.2 s a step spinning, 1.7 s sleeping.
 pub(crate) fn beside(name: &str) -> Result<std::process::Command> {
     let own = std::env::current_exe().context("cannot find this program's own path")?;
-    let mut command = std::process::Command::new(own.with_file_name(name));
+    let twin = Some(own.with_file_name(CUDA_WORKER))
+        .filter(|twin| name == WORKER && Path::new(DRIVER).exists() && twin.exists());
+    let mut command = std::process::Command::new(twin.unwrap_or_else(|| own.with_file_name(name)));
     if std::env::var_os("OMP_WAIT_POLICY").is_none() {
         command.env("OMP_WAIT_POLICY", "passive");
     }

@@ -199,7 +199,7 @@ fn bf16(args: &Args) -> bool {
 }
 
 fn embed(args: &Args, paths: &DemoPaths) -> Result<()> {
-    let mut command = crate::torch::beside("pixfleet-worker")?;
+    let mut command = crate::torch::beside(crate::torch::WORKER)?;
     command.args(["embed", &paths.data, "--split", "train,test", "--encoder", "minilm", "--precision"]);
     command.args([if bf16(args) { "bf16" } else { "fp32" }, "--weights"]).arg(&args.minilm);
     done("embed", run_to_end(&mut command)?)
@@ -227,7 +227,7 @@ fn train(run: &DemoRun, args: &Args, paths: &DemoPaths) -> Result<Option<ExitCod
 
 fn eval(system: DemoSystem, paths: &DemoPaths, journal: &DemoJournal) -> Result<()> {
     let url = |run: &DemoRun| format!("{}/{}", paths.store, run.name);
-    let mut command = crate::torch::beside("pixfleet-worker")?;
+    let mut command = crate::torch::beside(crate::torch::WORKER)?;
     match system.runs() {
         [first, second] => command.args([
             "eval",

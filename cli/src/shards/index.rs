@@ -3,13 +3,21 @@
 use super::{bytes, right, say, table};
 use crate::progress;
 use anyhow::Result;
-use pixfleet_cluster::index::DatasetIndex;
+use pixfleet_cluster::index::{DatasetIndex, FileIndex};
 use pixfleet_shards::{Location, index};
 use std::process::ExitCode;
+
+/// Rows of a row group that are no reason for a note.
+const ROWS_COMMON: u32 = 4096;
+/// Notes that are shown.
+const NOTES_SHOWN: usize = 5;
 
 /// What was typed.
 #[derive(clap::Args)]
 #[command(after_help = "\
+Files of other programs (pyarrow, DuckDB, polars, Spark) are taken as they are if their columns are those of docs/format.md;
+nothing is rewritten.
+
 Examples:
   pixfleet shards index file:///data/longgrit
   AWS_ENDPOINT=http://127.0.0.1:9000 AWS_ALLOW_HTTP=true pixfleet shards index s3://photos/longgrit
@@ -36,7 +44,24 @@ pub(crate) async fn main(args: Args) -> Result<ExitCode> {
     };
     say(splits(&index))?;
     say(format_args!("digest {}  {}", index.digest, location.url_of(&index.path())))?;
+    let notes = notes(&index);
+    notes.iter().take(NOTES_SHOWN).try_for_each(say)?;
+    if notes.len() > NOTES_SHOWN {
+        say(format_args!("and {} files more like these", notes.len() - NOTES_SHOWN))?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Files whose row groups are so large that training reads and keeps much for each row, in words.
+fn notes(index: &DatasetIndex) -> Vec<String> {
+    let note = |file: &FileIndex| {
+        let rows = file.row_groups.iter().map(|group| group.rows).max().filter(|rows| *rows > ROWS_COMMON)?;
+        Some(format!(
+            "{}: row groups of up to {rows} rows, which are read together; {ROWS_COMMON} at most read better (docs/format.md)",
+            file.path
+        ))
+    };
+    index.splits.values().flat_map(|split| &split.files).filter_map(note).collect()
 }
 
 /// What the splits hold.

@@ -52,7 +52,8 @@ pub(crate) async fn main(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn first(index: &DatasetIndex) -> String {
+/// The split that is meant where none is named.
+pub(super) fn first(index: &DatasetIndex) -> String {
     let train = "train".to_owned();
     if index.splits.contains_key(&train) { train } else { index.splits.keys().next().cloned().unwrap_or(train) }
 }

@@ -1,6 +1,6 @@
 //! `pixfleet shards verify`.
 
-mod tokens;
+pub(super) mod tokens;
 
 use super::{bytes, say};
 use crate::progress;

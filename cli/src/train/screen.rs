@@ -24,6 +24,8 @@ pub(crate) struct Screen {
     plain: Option<Instant>,
     first_step: Option<u64>,
     stepped: bool,
+    /// The last line of a state: a notice that says the same again is no news.
+    state: String,
 }
 
 impl Screen {
@@ -35,7 +37,7 @@ impl Screen {
         bar.set_style(ProgressStyle::with_template(TEMPLATE).expect("a constant template"));
         bar.set_prefix(run.to_string());
         let beside = run.chars().count() + 2 * steps.to_string().len() + BESIDE;
-        Self { log, bar, beside, plain: None, first_step: None, stepped: false }
+        Self { log, bar, beside, plain: None, first_step: None, stepped: false, state: String::new() }
     }
 
     /// Columns that the bar leaves for its message; a line of its own has no end.
@@ -68,7 +70,10 @@ impl Screen {
 
     pub(crate) fn state(&mut self, state: &pb::StateNotice) -> Result<()> {
         match self.log {
-            Log::Json => out(&log_line::state(state)),
+            Log::Json => {
+                let line = log_line::state(state);
+                if std::mem::replace(&mut self.state, line.clone()) == line { Ok(()) } else { out(&line) }
+            }
             Log::Bar => {
                 if self.first_step.is_none() || state.state != "training" {
                     self.bar.set_message(format!("{} ({} workers)", state.state, state.world));

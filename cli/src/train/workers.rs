@@ -1,6 +1,7 @@
 //! The workers that this program starts: their names, who of them lives, and who is started again.
 
 use super::children::{Children, Exit};
+use crate::torch::WORKER;
 use anyhow::Result;
 use std::collections::BTreeMap;
 
@@ -56,7 +57,7 @@ impl Workers {
             .chain(args.into_iter().flat_map(|(flag, value)| [flag.to_string(), value]))
             .collect();
         let variables = [(LOCAL_RANK, local_rank.to_string())];
-        self.live.insert(children.start(&name, "pixfleet-worker", &args, &variables)?, local_rank);
+        self.live.insert(children.start(&name, WORKER, &args, &variables)?, local_rank);
         Ok(())
     }
 

@@ -1,11 +1,16 @@
 //! A run that was never trained: run file, index of a dataset and ledger as a coordinator writes them, on disk.
 
+use pixfleet_cluster::evidence::{Evidence, FedRow, FileId, Keyed, Origin, Origins};
 use pixfleet_cluster::index::{DatasetIndex, FileIndex, RowGroupIndex, SplitIndex};
 use pixfleet_cluster::ledger::{LEDGER_SCHEMA, Losses, Record, StateSource, StepRecord};
-use pixfleet_cluster::{Generation, MemberId, Step};
+use pixfleet_cluster::{DatasetShape, Generation, MemberId, SampleOrder, Step};
 use std::collections::BTreeMap;
 use std::fs::{create_dir_all, write};
 use std::path::Path;
+
+/// The one file of the dataset, and its content.
+const FILE: &str = "train/part-00000.parquet";
+const CONTENT: &str = "c";
 
 /// What is to be written.
 pub(crate) struct Synthetic {
@@ -57,6 +62,35 @@ impl Synthetic {
             seconds: 0.971_3,
             substitutions: vec![],
             unreported: vec![],
+            evidence: None,
+        }
+    }
+
+    /// The dataset's one file.
+    pub(crate) fn file() -> FileId {
+        FileId::of(FILE, CONTENT)
+    }
+
+    /// A row as it should be fed in `epoch`.
+    pub(crate) fn fed_row(epoch: u64, row: u64) -> FedRow {
+        let origins = Origins::of(Origin { file: Self::file(), row });
+        FedRow { origins, keyed: Keyed::new(Self::SEED, epoch).word(row), drawn: 0 }
+    }
+
+    /// Puts the evidence into records that was kept of what they should have been fed.
+    pub(crate) fn fed(&self) -> impl FnMut(StepRecord) -> StepRecord + use<> {
+        let shape = DatasetShape { rows: self.rows.clone() };
+        let mut order = SampleOrder::new(Self::SEED, shape, self.window).expect("has rows");
+        let epoch_len = order.epoch_len();
+        move |record| {
+            let (mut position, mut sum) = (record.first_position, Evidence::default());
+            order.walk(position..position + record.samples, |rows| {
+                for row in rows {
+                    sum += Self::fed_row(position / epoch_len, row.number).at(position);
+                    position += 1;
+                }
+            });
+            StepRecord { evidence: Some(sum), ..record }
         }
     }
 
@@ -77,10 +111,10 @@ impl Synthetic {
     fn write_index(&self, data: &Path) -> String {
         let group = |&rows| RowGroupIndex { rows, regions: rows, start: 4, end: 40, image_bytes: 30 };
         let file = FileIndex {
-            path: "train/part-00000.parquet".into(),
+            path: FILE.into(),
             size: 100,
             etag: None,
-            content: Some("c".into()),
+            content: Some(CONTENT.into()),
             row_groups: self.rows.iter().map(group).collect(),
         };
         let index = DatasetIndex::new("1", BTreeMap::from([("train".into(), SplitIndex { files: vec![file] })]));

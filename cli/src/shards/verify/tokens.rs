@@ -14,7 +14,7 @@ const BAR_WIDTH: f64 = 8.0;
 const TEXT_SHOWN: usize = 60;
 
 /// The three tables.
-pub(super) fn show(report: &TokenReport) -> Result<()> {
+pub(in crate::shards) fn show(report: &TokenReport) -> Result<()> {
     let fields: Vec<(TextField, &Lengths)> = report.fields().collect();
     if fields.is_empty() {
         return say("no texts to count tokens of");
