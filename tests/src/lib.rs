@@ -1,13 +1,18 @@
 //! The harness of the end-to-end tests: the real programs, a small real dataset, run files, and what a run printed.
 
+pub mod annotate_soak;
 pub mod chaos;
 pub mod dice;
+pub mod embed_soak;
 pub mod far;
 pub mod fleet;
 pub mod healing;
 pub mod hosts;
+pub mod hub_standin;
 pub mod poll;
 pub mod s3;
+mod sharing;
+pub mod standin;
 pub mod stats;
 pub mod steps;
 pub mod system;

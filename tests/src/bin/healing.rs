@@ -7,6 +7,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
+        .with_ansi(pixfleet_proto::takes_colours())
         .with_writer(std::io::stderr)
         .init();
     healing::main(&healing::HealingArgs::parse()).unwrap_or_else(|error| {

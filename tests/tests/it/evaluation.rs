@@ -4,6 +4,7 @@ use pixfleet_tests::system::System;
 use pixfleet_tests::{TestRun, dataset, pixfleet, succeed};
 use safetensors::SafeTensors;
 use serde_json::Value;
+use std::path::Path;
 
 /// The keys of `report.json` that scripts may rely on.
 const KEYS: [&str; 15] = [
@@ -82,6 +83,57 @@ fn a_run_is_evaluated_encoded_and_exported() {
     ] {
         assert!(tensors.tensor(name).is_ok(), "the export lacks {name}");
     }
+    is_published(&run, &out, &parquet);
+}
+
+/// As a folder for the Hub the run is the same model, bit for bit, also in pieces; `report` and `parquet` are the run's own.
+fn is_published(run: &TestRun, report: &Path, parquet: &Path) {
+    let folder = run.dir.join("hub");
+    let mut export = pixfleet(["export", "hub", &run.url(), "--license", "apache-2.0", "--repo", "me/small", "--out"]);
+    export.arg(&folder).args(["--piece-bytes", "4000000", "--report"]).arg(report);
+    let said = String::from_utf8(succeed(export).stdout).expect("text");
+    assert!(said.contains("hf upload me/small"), "{said}");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    let card = read("README.md");
+    for part in [
+        "license: \"apache-2.0\"",
+        "clean: every sample was used exactly once",
+        "| in_image_mask | 0.",
+        "hidden:///mini",
+    ] {
+        assert!(card.contains(part), "the card lacks {part}:\n{card}");
+    }
+    assert!(!card.contains("file://") && !read("run.toml").contains("file://"), "a place is told");
+    assert!(read("loss.svg").contains("<svg"));
+    let index: Value = serde_json::from_str(&read("model.safetensors.index.json")).expect("JSON");
+    assert!(index["weight_map"].as_object().expect("a map").len() > 40);
+    let pieces = std::fs::read_dir(&folder).expect("a folder").flatten();
+    let pieces = pieces.filter(|entry| entry.file_name().to_string_lossy().starts_with("model-0")).count();
+    assert!(pieces > 1, "{pieces} pieces");
+
+    let at = folder.display().to_string();
+    let again = run.dir.join("again.parquet");
+    let mut encode = pixfleet(["encode", &at, "--data", dataset(), "--split", "test", "--out"]);
+    encode.arg(&again);
+    succeed(encode);
+    assert!(std::fs::read(&again).expect("written") == std::fs::read(parquet).expect("written"), "other embeddings");
+
+    let nowhere = pixfleet(["eval", &at]).output().expect("it starts");
+    let said = String::from_utf8_lossy(&nowhere.stderr).into_owned();
+    assert!(!nowhere.status.success() && said.contains("tell one: --data URL"), "{said}");
+    let mut start = run.train(1);
+    let weights = format!("model.weights={at}");
+    start.args([
+        "--set",
+        "run.name=hub-start",
+        "--set",
+        "schedule.steps=1",
+        "--set",
+        "schedule.warmup=0",
+        "--set",
+        &weights,
+    ]);
+    succeed(start);
 }
 
 #[test]

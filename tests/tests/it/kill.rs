@@ -2,6 +2,7 @@
 
 use pixfleet_tests::system::System;
 use pixfleet_tests::{Log, TestRun, assert_same_losses, pixfleet, succeed};
+use serde_json::{Value, json};
 
 #[test]
 fn a_worker_killed_mid_step_changes_nothing() {
@@ -32,6 +33,9 @@ fn killed(system: System, cases: &[&str]) {
         let losses = log.losses();
         assert_eq!(losses.keys().copied().collect::<Vec<_>>(), (0..20).collect::<Vec<u64>>());
         assert_same_losses(&whole, &losses, 1e-4, "killed and undisturbed");
-        succeed(pixfleet(["audit", &run.url()]));
+        let audit = succeed(pixfleet(["audit", &run.url(), "--data", "--json"]));
+        let audit: Value = serde_json::from_slice(&audit.stdout).expect("JSON");
+        assert_eq!(audit["evidence"], json!({"steps": 20, "as_planned": 20, "drawn": 20}), "{audit}");
+        assert_eq!((&audit["clean"], &audit["proved_by"]), (&json!(true), &json!("evidence")));
     }
 }
