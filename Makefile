@@ -11,7 +11,7 @@ BIN := target/debug
 FAST := target/release
 PROGRAMS := --bin pixfleet --bin pixfleet-coordinator --bin pixfleet-worker
 
-.PHONY: help demo test bench bench-feed annotate-check annotate-llama check-ablation chaos presets hard-term lint wheel wheel-check setup setup-test setup-nccl nccl-check gpu-check setup-peers peers import-peers bench-peer healing llm-peers gemma embed-soak annotate-soak factory factory-formats ingest-soak clean-demo
+.PHONY: help demo test bench bench-feed annotate-check annotate-llama check-ablation chaos presets hard-term lint wheel wheel-check setup setup-test setup-nccl nccl-check gpu-check setup-peers peers import-peers bench-peer healing leaderless llm-peers gemma embed-soak annotate-soak factory factory-formats ingest-soak clean-demo
 
 help: ## What there is
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | column -t -s "$$(printf '\t')"
@@ -195,6 +195,12 @@ bench-peer: setup $(CACHE)/peers/.bench ## Steps of pixfleet against PyTorch's D
 $(CACHE)/peers/.bench: scripts/requirements-bench.txt $(CACHE)/peers/.import
 	$(CACHE)/peers/bin/pip --disable-pip-version-check --quiet install -r $<
 	touch $@
+
+KILLS ?= 100
+DEAD ?= 30
+leaderless: setup ## The coordinator killed at planted moments of a change of members, and left dead: KILLS=100 DEAD=30; an hour
+	cargo build --quiet --bins --workspace
+	$(BIN)/leaderless --kills $(KILLS) --dead-s $(DEAD)
 
 healing: setup ## How long pixfleet takes to heal, by kind of fault; beside torchrun's time if `make peers` has run
 	cargo build --quiet --release --bins --workspace

@@ -7,7 +7,7 @@
 use crate::evidence::Evidence;
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::order::SampleId;
-use crate::run::Adopted;
+use crate::run::{Adopted, Roster};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,8 +17,9 @@ mod tests;
 
 pub use losses::{BadTerms, Losses};
 
-/// Version of the ledger's format: 2 since steps hold evidence of what was fed. Readers of either read both.
-pub const LEDGER_SCHEMA: u32 = 2;
+/// Version of the ledger's format: 2 since steps hold evidence of what was fed, 3 since generations are prepared. Later ones
+/// only add, so this program reads them all.
+pub const LEDGER_SCHEMA: u32 = 3;
 
 /// A bad row and what stood in for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -120,6 +121,16 @@ pub enum Record {
         /// Where its weights come from.
         source: StateSource,
     },
+    /// A generation was prepared while another one trained: its number is used, and its members may go over into it by
+    /// themselves. A [`Record::Formed`] of the same number says that they did, and with which step it began.
+    Prepared {
+        /// Its number.
+        generation: Generation,
+        /// Its members, by rank; the first `stayers` of them are of the generation that trains.
+        members: Vec<MemberId>,
+        /// How many stay.
+        stayers: u32,
+    },
     /// A step was committed.
     Step(StepRecord),
     /// A member was lost.
@@ -211,7 +222,7 @@ pub struct History {
     /// Members lost. A leader may find out again what an earlier one has recorded; each counts once.
     pub losses: u64,
     lost: BTreeSet<MemberId>,
-    /// The highest generation formed.
+    /// The highest generation formed or prepared.
     pub generation: Option<Generation>,
     /// The highest member number.
     pub member: Option<MemberId>,
@@ -252,16 +263,30 @@ impl History {
             Record::Opened { leader, .. } => self.leader = self.leader.max(*leader),
             Record::Left { member, .. } => self.member = self.member.max(Some(*member)),
             Record::Formed { generation, start_step, members, .. } => {
-                if let Some(before) = self.generation.filter(|before| before >= generation) {
+                let was_prepared = self.standing.as_ref().is_some_and(|s| s.prepared.contains_key(generation));
+                let used = if was_prepared { self.formed.keys().next_back().copied() } else { self.generation };
+                if let Some(before) = used.filter(|before| before >= generation) {
                     self.reused.push((before, *generation));
                 }
                 self.generation = self.generation.max(Some(*generation));
                 self.formed.insert(*generation, *start_step);
                 let (generation, start_step) = (*generation, *start_step);
-                self.standing = Some(Adopted { generation, members: members.clone(), start_step });
+                let prepared = BTreeMap::new();
+                self.standing = Some(Adopted { generation, members: members.clone(), start_step, prepared });
                 self.member = self.member.max(members.iter().max().copied());
                 let cut = self.steps.split_off(&start_step);
                 self.redone += cut.values().map(|v| v.len() as u64).sum::<u64>();
+            }
+            Record::Prepared { generation, members, stayers } => {
+                if let Some(before) = self.generation.filter(|before| before >= generation) {
+                    self.reused.push((before, *generation));
+                }
+                self.generation = self.generation.max(Some(*generation));
+                self.member = self.member.max(members.iter().max().copied());
+                if let Some(standing) = &mut self.standing {
+                    let roster = Roster { members: members.clone(), stayers: *stayers };
+                    standing.prepared.insert(*generation, roster);
+                }
             }
             Record::Step(step) => self.steps.entry(step.step).or_default().push(step.clone()),
             Record::Lost { member, .. } => {

@@ -88,7 +88,10 @@ mod tests {
         assert_eq!((found.leader, found.first_generation, found.first_member), (2, Generation(7), MemberId(1_000_001)));
         assert_eq!(found.recorded, Step(2));
         let members = vec![MemberId(3), MemberId(5)];
-        assert_eq!(found.adopted, Some(Adopted { generation: Generation(4), members, start_step: Step(0) }));
+        assert_eq!(
+            found.adopted,
+            Some(Adopted { generation: Generation(4), members, start_step: Step(0), prepared: [].into() })
+        );
 
         records.push(Record::Closed { outcome: "drained".into(), message: String::new() });
         assert_eq!(Takeover::assess(&History::replay(&records), &[]).adopted, None);

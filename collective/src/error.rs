@@ -28,7 +28,7 @@ pub enum StoreError {
         /// The request, as a verb phrase.
         what: &'static str,
     },
-    /// The way to the store is broken (the coordinator is away or restarting).
+    /// The way to the store is broken: rank 0 is gone, or not to be reached.
     #[error("the rendezvous store cannot be reached")]
     Unreachable {
         /// The transport's own error.

@@ -1,10 +1,9 @@
 //! One task owns the coordinator's machine: it feeds events in, in the order in which they arrived, and performs what
 //! comes out. Nothing here waits for a worker or for the store.
 
+use crate::fault::Faults;
 use crate::metrics;
 use crate::orders::{self, Orders, Unsent};
-use crate::rendezvous::Rendezvous;
-
 use crate::stage::{Stage, StageSetter};
 use crate::store;
 use crate::view::{Frame, Tally};
@@ -52,9 +51,9 @@ pub(crate) struct Parts {
     pub(crate) first_member: MemberId,
     /// Where workers reach this coordinator.
     pub(crate) address: String,
-    pub(crate) rendezvous: Arc<Rendezvous>,
     pub(crate) notices: broadcast::Sender<pb::Notice>,
     pub(crate) stage: Arc<StageSetter>,
+    pub(crate) faults: Faults,
 }
 
 /// How a driver ends.
@@ -77,6 +76,7 @@ pub(crate) struct LeadDriver {
     tally: Tally,
     asks: JoinSet<(Request, Answer)>,
     chores: JoinSet<()>,
+    faults: Faults,
     end: Option<LeadEnd>,
 }
 
@@ -84,6 +84,7 @@ impl LeadDriver {
     /// A coordinator that begins by writing the record that makes it the leader.
     pub(crate) fn new(parts: Parts, opening: Opening) -> Self {
         let (lead, first) = Lead::open(Duration::ZERO, opening);
+        let faults = parts.faults.clone();
         let mut driver = Self {
             sessions: Sessions::new(parts.first_member),
             parts,
@@ -93,6 +94,7 @@ impl LeadDriver {
             tally: Tally::default(),
             asks: JoinSet::new(),
             chores: JoinSet::new(),
+            faults,
             end: None,
         };
         for effect in first {
@@ -184,6 +186,7 @@ impl LeadDriver {
     }
 
     fn event(&mut self, event: LeadEvent) {
+        self.faults.event(matches!(event, LeadEvent::Answered(..)));
         // Effects may bring about further events (a session that takes no more orders); those come after.
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
@@ -197,6 +200,7 @@ impl LeadDriver {
         match effect {
             LeadEffect::Run(effect) => return self.perform_run(effect),
             LeadEffect::Ask(request, ask) => {
+                self.faults.asks(&ask);
                 let location = self.parts.location.clone();
                 self.asks.spawn(async move { (request, store::ask(location, ask).await) });
             }
@@ -211,10 +215,7 @@ impl LeadDriver {
             LeadEffect::Sweep => {
                 self.chores.spawn(store::clean(self.parts.location.clone(), self.parts.keep));
             }
-            LeadEffect::Depose => {
-                self.parts.rendezvous.close();
-                self.end = Some(LeadEnd::Deposed { led: self.led });
-            }
+            LeadEffect::Depose => self.end = Some(LeadEnd::Deposed { led: self.led }),
             LeadEffect::Break { message } => self.end = Some(LeadEnd::Broken(message)),
         }
         None
@@ -229,8 +230,6 @@ impl LeadDriver {
             run::RunEffect::Send { member, order } => return self.send(member, order),
             run::RunEffect::Close { member } => drop(self.sessions.close(member)),
             run::RunEffect::Refuse { member, refusal } => self.refuse(member, refusal),
-            run::RunEffect::OpenRendezvous { generation } => self.parts.rendezvous.open(generation),
-            run::RunEffect::CloseRendezvous => self.parts.rendezvous.close(),
             run::RunEffect::Announce(notice) => self.announce(notice),
             run::RunEffect::Finish { outcome, message } => {
                 tracing::info!(?outcome, message, "run over");
@@ -245,6 +244,7 @@ impl LeadDriver {
 
     /// Queues an order. A worker that does not read its orders is as good as gone.
     fn send(&mut self, member: MemberId, order: Order) -> Option<run::RunEvent> {
+        self.faults.orders(&order);
         // To whom there is no session, it is not said.
         match orders::give(self.sessions.way(member)?, order) {
             Ok(()) => None,

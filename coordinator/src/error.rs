@@ -166,6 +166,12 @@ pub enum CoordinatorError {
     /// The server broke.
     #[error("the gRPC server failed")]
     Serve(#[source] tonic::transport::Error),
+    /// A fault on purpose that is none.
+    #[error("{words}")]
+    Fault {
+        /// What was said, and what was expected.
+        words: String,
+    },
     /// A task of the coordinator ended unexpectedly.
     #[error("the coordinator's {task} ended unexpectedly")]
     Internal {
@@ -198,6 +204,7 @@ impl CoordinatorError {
             | Self::OtherSpec { .. }
             | Self::OtherDataset { .. }
             | Self::Deposed { .. }
+            | Self::Fault { .. }
             | Self::Internal { .. } => Class::Fatal,
         }
     }

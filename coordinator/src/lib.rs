@@ -1,16 +1,15 @@
-//! The coordinator's shell: a tonic service, a driver that owns the machine of `cluster`, the rendezvous store, and what
-//! that machine asks of the object store. It decides nothing: [`pixfleet_cluster::lead::Lead`] does.
+//! The coordinator's shell: a tonic service, a driver that owns the machine of `cluster`, and what that machine asks of the object store. It decides nothing: [`pixfleet_cluster::lead::Lead`] does.
 //!
 //! It never sees a row or a tensor, and does not link torch.
 
 mod dataset;
 mod driver;
 mod error;
+mod fault;
 mod identity;
 mod metrics;
 mod open;
 mod orders;
-mod rendezvous;
 mod serve;
 mod service;
 mod setup;

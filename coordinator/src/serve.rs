@@ -3,9 +3,9 @@
 
 use crate::driver::{Input, LeadDriver, LeadEnd};
 use crate::error::CoordinatorError;
+use crate::fault::Faults;
 use crate::metrics;
 use crate::open::{Opened, open};
-use crate::rendezvous::Rendezvous;
 use crate::service::Service;
 use crate::setup::{self, Shared};
 use crate::stage::{Stage, stage};
@@ -99,13 +99,9 @@ pub async fn serve(
     let (notices, _) = broadcast::channel(NOTICES_MAX);
     let (stage, gate) = stage();
     let watched = Arc::new(Mutex::new(Some(notices.clone())));
-    let shared = Shared { rendezvous: Arc::new(Rendezvous::default()), notices, stage: Arc::new(stage) };
-    let service = Service {
-        inputs: inputs.clone(),
-        rendezvous: Arc::clone(&shared.rendezvous),
-        notices: Arc::clone(&watched),
-        gate,
-    };
+    let faults = Faults::from_env().map_err(|words| CoordinatorError::Fault { words })?;
+    let shared = Shared { notices, stage: Arc::new(stage), faults };
+    let service = Service { inputs: inputs.clone(), notices: Arc::clone(&watched), gate };
     let (stop_serving, server) = start_server(doors.fleet, service, &config.spec.ladder());
     let metrics = doors.metrics.map(|listener| tokio::spawn(metrics::serve(listener, inputs.clone())));
     let drainer = tokio::spawn(async move {

@@ -1,7 +1,6 @@
 //! The tonic service: turns streams and calls into the driver's inputs. It holds no state of the run.
 
 use crate::driver::Input;
-use crate::rendezvous::Rendezvous;
 use crate::stage::StageGate;
 use futures::Stream;
 use pixfleet_cluster::run::{Report, RunEvent};
@@ -27,7 +26,6 @@ type Stream2<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) inputs: mpsc::Sender<Input>,
-    pub(crate) rendezvous: Arc<Rendezvous>,
     /// Taken away when the run is over, so that all watchers' streams end.
     pub(crate) notices: Arc<Mutex<Option<broadcast::Sender<pb::Notice>>>>,
     /// Whether this coordinator may speak for the run.
@@ -89,10 +87,6 @@ impl Fleet for Service {
         let seat = taken.await.map_err(|_| self.gone())?;
         tokio::spawn(listen(reports, self.inputs.clone(), seat));
         Ok(Response::new(ReceiverStream::new(to_worker)))
-    }
-
-    async fn rendezvous(&self, request: Request<pb::StoreRequest>) -> Reply<pb::StoreReply> {
-        Ok(Response::new(self.rendezvous.answer(request.into_inner()).await?))
     }
 
     async fn status(&self, _: Request<pb::StatusRequest>) -> Reply<pb::StatusReply> {

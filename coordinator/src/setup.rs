@@ -1,8 +1,8 @@
 //! What the machine and its shell are made from: the run file, what was typed, and what the store says.
 
 use crate::driver::Parts;
+use crate::fault::Faults;
 use crate::open::{Glance, Opened};
-use crate::rendezvous::Rendezvous;
 use crate::serve::Config;
 use crate::stage::StageSetter;
 use crate::view::Frame;
@@ -26,9 +26,9 @@ const STANDBY_MAX: u32 = 64;
 /// What lives longer than one attempt to take the lead.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
-    pub(crate) rendezvous: Arc<Rendezvous>,
     pub(crate) notices: broadcast::Sender<pb::Notice>,
     pub(crate) stage: Arc<StageSetter>,
+    pub(crate) faults: Faults,
 }
 
 /// The machine's beginning.
@@ -88,9 +88,9 @@ pub(crate) fn parts(config: &Config, opened: &Opened, glance: &Glance, shared: S
         },
         first_member: glance.takeover.first_member,
         address: config.advertise.clone(),
-        rendezvous: shared.rendezvous,
         notices: shared.notices,
         stage: shared.stage,
+        faults: shared.faults,
     }
 }
 

@@ -1,14 +1,10 @@
-//! The worker's and the front door's side: connecting with patience, a session that speaks `cluster`'s types, and the
-//! rendezvous store, which is wherever the coordinator is.
+//! The worker's and the front door's side: connecting with patience, and a session that speaks `cluster`'s types.
 
 use crate::error::FleetError;
 use crate::limits;
 use crate::pb;
 use pb::fleet_client::FleetClient;
-use pb::store_request::Op;
-use pixfleet_cluster::Generation;
 use pixfleet_cluster::run::{Join, Order, Report};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -42,14 +38,7 @@ impl Default for Patience {
 /// [`FleetError::NoCoordinator`] names the address and what the last attempt met.
 pub async fn connect(address: &str, patience: Patience) -> Result<Client, FleetError> {
     let gone = |cause: String| FleetError::NoCoordinator { address: address.into(), cause };
-    let url = if address.contains("://") { address.to_string() } else { format!("http://{address}") };
-    let endpoint = Endpoint::from_shared(url)
-        .map_err(|e| gone(innermost(&e)))?
-        .connect_timeout(Duration::from_secs(2))
-        .http2_keep_alive_interval(limits::KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
-        .tcp_nodelay(true);
+    let endpoint = endpoint(address).map_err(|e| gone(innermost(&e)))?;
     let deadline = Instant::now() + patience.0;
     let mut pause = Duration::from_millis(RETRY_PAUSE_MS);
     loop {
@@ -62,8 +51,19 @@ pub async fn connect(address: &str, patience: Patience) -> Result<Client, FleetE
     }
 }
 
+/// How `address` is called on.
+pub(crate) fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
+    let url = if address.contains("://") { address.to_string() } else { format!("http://{address}") };
+    Ok(Endpoint::from_shared(url)?
+        .connect_timeout(Duration::from_secs(2))
+        .http2_keep_alive_interval(limits::KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .tcp_nodelay(true))
+}
+
 /// The root of a chain of errors: "Connection refused" rather than "transport error".
-fn innermost(error: &dyn std::error::Error) -> String {
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
@@ -143,117 +143,4 @@ impl Session {
         let order = self.orders.message().await?;
         Ok(order.map(Order::try_from).transpose()?)
     }
-}
-
-/// The way to the coordinator that a worker has a session with, while it has one. All clones are the same way.
-#[derive(Debug, Clone, Default)]
-pub struct Way(Arc<Mutex<Option<Client>>>);
-
-impl From<Client> for Way {
-    fn from(client: Client) -> Self {
-        Self(Arc::new(Mutex::new(Some(client))))
-    }
-}
-
-impl Way {
-    /// From now on it leads there, or nowhere.
-    pub fn lead(&self, client: Option<Client>) {
-        *self.lock() = client;
-    }
-
-    fn client(&self) -> Result<Client, FleetError> {
-        self.lock()
-            .clone()
-            .ok_or_else(|| FleetError::Disconnected { cause: "there is no coordinator at present".into() })
-    }
-
-    /// Only ever replaced as a whole, so a poisoned lock holds a whole value.
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Client>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// One generation's rendezvous store: what c10d's store asks, answered by the coordinator.
-#[derive(Debug, Clone)]
-pub struct StoreClient {
-    way: Way,
-    generation: Generation,
-}
-
-impl StoreClient {
-    /// The store of `generation`. All calls fail with [`FleetError::StaleGeneration`] once it is over, and with
-    /// [`FleetError::Disconnected`] while there is no coordinator.
-    #[must_use]
-    pub fn new(way: impl Into<Way>, generation: Generation) -> Self {
-        Self { way: way.into(), generation }
-    }
-
-    async fn ask(&self, op: Op) -> Result<pb::StoreReply, FleetError> {
-        let request = pb::StoreRequest { generation: self.generation.0, op: Some(op) };
-        Ok(self.way.client()?.rendezvous(request).await?.into_inner())
-    }
-
-    /// Sets `key`.
-    ///
-    /// # Errors
-    /// [`FleetError::StaleGeneration`], [`FleetError::TooLarge`], [`FleetError::Disconnected`].
-    pub async fn set(&self, key: &str, value: &[u8]) -> Result<(), FleetError> {
-        self.ask(Op::Set(pb::KeyValue { key: key.into(), value: value.into() })).await.map(drop)
-    }
-
-    /// The value of `key`, waiting for it.
-    ///
-    /// # Errors
-    /// [`FleetError::KeyTimeout`] after `timeout`; else as [`StoreClient::set`].
-    pub async fn get(&self, key: &str, timeout: Duration) -> Result<Vec<u8>, FleetError> {
-        let op = Op::Get(pb::KeyWait { key: key.into(), timeout_ms: millis(timeout) });
-        self.ask(op).await.map(|r| r.value)
-    }
-
-    /// Adds to the decimal number in `key` (0 if absent) and returns the sum.
-    ///
-    /// # Errors
-    /// As [`StoreClient::set`]; [`FleetError::Malformed`] if the value is no number.
-    pub async fn add(&self, key: &str, amount: i64) -> Result<i64, FleetError> {
-        self.ask(Op::Add(pb::KeyAdd { key: key.into(), amount })).await.map(|r| r.number)
-    }
-
-    /// Whether all keys are there.
-    ///
-    /// # Errors
-    /// As [`StoreClient::set`].
-    pub async fn check(&self, keys: &[String]) -> Result<bool, FleetError> {
-        self.ask(Op::Check(pb::Keys { keys: keys.to_vec() })).await.map(|r| r.flag)
-    }
-
-    /// Waits for all keys.
-    ///
-    /// # Errors
-    /// As [`StoreClient::get`].
-    pub async fn wait(&self, keys: &[String], timeout: Duration) -> Result<(), FleetError> {
-        let op = Op::Wait(pb::KeysWait { keys: keys.to_vec(), timeout_ms: millis(timeout) });
-        self.ask(op).await.map(drop)
-    }
-
-    /// Sets `key` to `desired` if its value is `expected` (or if it is absent and `expected` is empty); returns the
-    /// value afterwards, or `expected` if the key is absent still. This is c10d's contract.
-    ///
-    /// # Errors
-    /// As [`StoreClient::set`].
-    pub async fn compare_set(&self, key: &str, expected: &[u8], desired: &[u8]) -> Result<Vec<u8>, FleetError> {
-        let op = Op::CompareSet(pb::CompareSet { key: key.into(), expected: expected.into(), desired: desired.into() });
-        self.ask(op).await.map(|r| r.value)
-    }
-
-    /// Deletes `key`; whether it was there.
-    ///
-    /// # Errors
-    /// As [`StoreClient::set`].
-    pub async fn delete(&self, key: &str) -> Result<bool, FleetError> {
-        self.ask(Op::Delete(key.into())).await.map(|r| r.flag)
-    }
-}
-
-fn millis(d: Duration) -> u64 {
-    u64::try_from(d.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,7 +5,8 @@ use crate::pb;
 use pixfleet_cluster::evidence::Evidence;
 use pixfleet_cluster::ledger::{BadTerms, Losses, Substitution};
 use pixfleet_cluster::run::{
-    Form, Join, LeaveKind, Left, Order, Outcome, PartReport, Report, Standing, StepReport, Welcome,
+    Form, Join, LeaveKind, Left, MeetingPoint, Order, Outcome, PartReport, Prepared, Report, Standing, StepReport,
+    Switched, Welcome,
 };
 use pixfleet_cluster::{Generation, MemberId, PartEntry, Rank, SampleId, Step};
 
@@ -23,6 +24,7 @@ impl From<Report> for pb::Report {
                 pid: j.pid,
                 device: j.device,
                 member: j.member.map(|m| m.0),
+                meets_at: Some(j.meets_at.into()),
             }),
             Report::Standing(standing) => Kind::Standing(standing.into()),
             Report::Leaving { reason } => Kind::Leaving(pb::Leaving { reason }),
@@ -32,6 +34,11 @@ impl From<Report> for pb::Report {
             }
             Report::Committed(s) => Kind::Committed(s.into()),
             Report::Left(left) => Kind::Left(left.into()),
+            Report::Switched(s) => Kind::Switched(pb::Switched {
+                generation: s.generation.0,
+                start_step: s.start_step.0,
+                digest: s.digest,
+            }),
             Report::Part(p) => Kind::Part(pb::PartReport {
                 generation: p.generation.0,
                 step: p.step.0,
@@ -62,6 +69,7 @@ impl TryFrom<pb::Report> for Report {
                 pid: j.pid,
                 device: j.device,
                 member: j.member.map(MemberId),
+                meets_at: j.meets_at.unwrap_or_default().into(),
             }),
             Kind::Standing(standing) => Self::Standing(standing.try_into()?),
             Kind::Leaving(l) => Self::Leaving { reason: l.reason },
@@ -69,6 +77,11 @@ impl TryFrom<pb::Report> for Report {
             Kind::Ready(r) => Self::Ready { generation: Generation(r.generation), next_step: Step(r.next_step) },
             Kind::Committed(s) => Self::Committed(s.try_into()?),
             Kind::Left(left) => Self::Left(left.try_into()?),
+            Kind::Switched(s) => Self::Switched(Switched {
+                generation: Generation(s.generation),
+                start_step: Step(s.start_step),
+                digest: s.digest,
+            }),
             Kind::Part(p) => Self::Part(PartReport {
                 generation: Generation(p.generation),
                 step: Step(p.step),
@@ -83,6 +96,18 @@ impl TryFrom<pb::Report> for Report {
             Kind::Finished(f) => Self::Finished { generation: Generation(f.generation), next_step: Step(f.next_step) },
             Kind::Fault(f) => Self::Fault { message: f.message },
         })
+    }
+}
+
+impl From<MeetingPoint> for pb::MeetingPoint {
+    fn from(m: MeetingPoint) -> Self {
+        Self { address: m.address, secret: m.secret }
+    }
+}
+
+impl From<pb::MeetingPoint> for MeetingPoint {
+    fn from(m: pb::MeetingPoint) -> Self {
+        Self { address: m.address, secret: m.secret }
     }
 }
 
@@ -217,10 +242,10 @@ impl TryFrom<pb::Standing> for Standing {
 
 impl From<Left> for pb::Left {
     fn from(left: Left) -> Self {
-        let kind = match left.kind {
-            LeaveKind::Boundary => pb::LeaveKind::Boundary,
-            LeaveKind::Collective => pb::LeaveKind::Collective,
-            LeaveKind::Aborted => pb::LeaveKind::Aborted,
+        let (kind, next) = match left.kind {
+            LeaveKind::Boundary { next } => (pb::LeaveKind::Boundary, Some(next.0)),
+            LeaveKind::Collective => (pb::LeaveKind::Collective, None),
+            LeaveKind::Aborted => (pb::LeaveKind::Aborted, None),
         };
         Self {
             generation: left.generation.0,
@@ -229,6 +254,7 @@ impl From<Left> for pb::Left {
             message: left.message,
             lost_rank: left.lost_rank.map(|r| r.0),
             digest: left.digest,
+            next,
         }
     }
 }
@@ -238,7 +264,7 @@ impl TryFrom<pb::Left> for Left {
 
     fn try_from(left: pb::Left) -> Result<Self, Malformed> {
         let kind = match left.kind() {
-            pb::LeaveKind::Boundary => LeaveKind::Boundary,
+            pb::LeaveKind::Boundary => LeaveKind::Boundary { next: Generation(missing(left.next, "left.next")?) },
             pb::LeaveKind::Collective => LeaveKind::Collective,
             pb::LeaveKind::Aborted => LeaveKind::Aborted,
             pb::LeaveKind::Unspecified => {
@@ -292,19 +318,13 @@ impl From<Order> for pb::Order {
                 heartbeat_ms: w.heartbeat_ms,
                 leader: w.leader,
             }),
-            Order::Form(f) => Kind::Form(pb::Form {
-                generation: f.generation.0,
-                rank: f.rank.0,
-                world: f.world(),
-                members: f.members.iter().map(|m| m.0).collect(),
-                start_step: f.start_step.0,
-                source: f.source.map(|r| r.0),
-                receivers: f.receivers.iter().map(|r| r.0).collect(),
-                resume_from: f.resume_from,
-                checkpoint_only: f.checkpoint_only,
-            }),
+            Order::Form(f) => Kind::Form(f.into()),
+            Order::Prepare(p) => {
+                Kind::Prepare(pb::Prepared { from: p.from.0, generation: p.generation.0, form: p.form.map(Into::into) })
+            }
+            Order::Withdraw { generation } => Kind::Withdraw(pb::Withdraw { generation: generation.0 }),
             Order::Abort { generation, cause } => Kind::Abort(pb::Abort { generation: generation.0, cause }),
-            Order::Yield { generation, checkpoint } => Kind::Yield(pb::Yield { generation: generation.0, checkpoint }),
+            Order::Yield { generation } => Kind::Yield(pb::Yield { generation: generation.0 }),
             Order::Recorded { through } => Kind::Recorded(pb::Recorded { through: through.0 }),
             Order::Checkpointed { generation, step, key } => {
                 Kind::Checkpointed(pb::Checkpointed { generation: generation.0, step: step.0, key })
@@ -334,13 +354,36 @@ impl TryFrom<pb::Order> for Order {
             }),
             Kind::Form(f) => Self::Form(form(f)?),
             Kind::Abort(a) => Self::Abort { generation: Generation(a.generation), cause: a.cause },
-            Kind::Yield(y) => Self::Yield { generation: Generation(y.generation), checkpoint: y.checkpoint },
+            Kind::Prepare(p) => Self::Prepare(Prepared {
+                from: Generation(p.from),
+                generation: Generation(p.generation),
+                form: p.form.map(form).transpose()?,
+            }),
+            Kind::Withdraw(w) => Self::Withdraw { generation: Generation(w.generation) },
+            Kind::Yield(y) => Self::Yield { generation: Generation(y.generation) },
             Kind::Recorded(r) => Self::Recorded { through: Step(r.through) },
             Kind::Checkpointed(c) => {
                 Self::Checkpointed { generation: Generation(c.generation), step: Step(c.step), key: c.key }
             }
             Kind::Stop(s) => Self::Stop { outcome: s.outcome().try_into()?, message: s.message },
         })
+    }
+}
+
+impl From<Form> for pb::Form {
+    fn from(f: Form) -> Self {
+        Self {
+            generation: f.generation.0,
+            rank: f.rank.0,
+            world: f.world(),
+            members: f.members.iter().map(|m| m.0).collect(),
+            start_step: f.start_step.map(|s| s.0),
+            source: f.source.map(|r| r.0),
+            receivers: f.receivers.iter().map(|r| r.0).collect(),
+            resume_from: f.resume_from,
+            checkpoint_only: f.checkpoint_only,
+            meets_at: Some(f.meets_at.into()),
+        }
     }
 }
 
@@ -356,7 +399,8 @@ fn form(f: pb::Form) -> Result<Form, Malformed> {
         generation: Generation(f.generation),
         rank: Rank(f.rank),
         members: f.members.into_iter().map(MemberId).collect(),
-        start_step: Step(f.start_step),
+        meets_at: f.meets_at.unwrap_or_default().into(),
+        start_step: f.start_step.map(Step),
         source: f.source.map(Rank),
         receivers: f.receivers.into_iter().map(Rank).collect(),
         resume_from: f.resume_from,

@@ -8,6 +8,7 @@ mod colour;
 mod convert;
 mod error;
 mod limits;
+mod meeting;
 mod parent;
 
 pub mod pb;
@@ -15,11 +16,12 @@ pub mod pb;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Client, Patience, Reports, Session, StoreClient, Way, connect};
+pub use client::{Client, Patience, Reports, Session, connect};
 pub use colour::takes_colours;
 pub use error::{FleetError, Malformed};
 pub use limits::{
     KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, MESSAGE_BYTES_MAX, STORE_KEY_BYTES_MAX, STORE_VALUE_BYTES_MAX, client,
-    server,
+    meeting_server, server,
 };
+pub use meeting::StoreClient;
 pub use parent::{PARENT, is_orphan};

@@ -3,6 +3,8 @@
 use crate::pb;
 use pb::fleet_client::FleetClient;
 use pb::fleet_server::{Fleet, FleetServer};
+use pb::meeting_client::MeetingClient;
+use pb::meeting_server::{Meeting, MeetingServer};
 use std::time::Duration;
 use tonic::transport::Channel;
 
@@ -23,6 +25,20 @@ pub const STORE_VALUE_BYTES_MAX: usize = 1 << 20;
 /// The service with its message bounds.
 pub fn server<F: Fleet>(fleet: F) -> FleetServer<F> {
     FleetServer::new(fleet).max_decoding_message_size(MESSAGE_BYTES_MAX).max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// The service of a meeting point with its message bounds.
+pub fn meeting_server<M: Meeting>(meeting: M) -> MeetingServer<M> {
+    MeetingServer::new(meeting)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
+}
+
+/// A client of it with its message bounds.
+pub(crate) fn meeting_client(channel: Channel) -> MeetingClient<Channel> {
+    MeetingClient::new(channel)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX)
 }
 
 /// A client with its message bounds.

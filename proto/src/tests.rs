@@ -2,7 +2,8 @@ use crate::{FleetError, Patience, connect, pb};
 use pixfleet_cluster::evidence::Evidence;
 use pixfleet_cluster::ledger::{Losses, Substitution};
 use pixfleet_cluster::run::{
-    Form, Join, LeaveKind, Left, Order, Outcome, PartReport, Report, Standing, StepReport, Welcome,
+    Form, Join, LeaveKind, Left, MeetingPoint, Order, Outcome, PartReport, Prepared, Report, Standing, StepReport,
+    Switched, Welcome,
 };
 use pixfleet_cluster::{Class, Generation, MemberId, PartEntry, Rank, SampleId, Step};
 use std::time::Duration;
@@ -17,12 +18,14 @@ fn every_report() -> Vec<Report> {
             pid: 7,
             device: "cpu".into(),
             member: Some(MemberId(3)),
+            meets_at: MeetingPoint { address: "10.0.0.7:41000".into(), secret: "s".into() },
         }),
         Report::Standing(Standing::Free { next_step: Some(Step(3)), digest: Some(u64::MAX) }),
         Report::Standing(Standing::Forming { generation: Generation(2) }),
         Report::Standing(Standing::Training { generation: Generation(2), next_step: Step(3) }),
         Report::Standing(Standing::Finished { generation: Generation(2), next_step: Step(3) }),
         Report::Leaving { reason: "SIGTERM".into() },
+        Report::Switched(Switched { generation: Generation(2), start_step: Step(3), digest: Some(u64::MAX) }),
         Report::Heartbeat { next_step: None },
         Report::Ready { generation: Generation(2), next_step: Step(3) },
         Report::Committed(StepReport {
@@ -83,14 +86,17 @@ fn every_order() -> Vec<Order> {
             generation: Generation(2),
             rank: Rank(1),
             members: vec![MemberId(3), MemberId(5)],
-            start_step: Step(9),
+            meets_at: MeetingPoint { address: "10.0.0.7:41000".into(), secret: "s".into() },
+            start_step: None,
             source: Some(Rank(0)),
             receivers: vec![Rank(1)],
             resume_from: None,
             checkpoint_only: true,
         }),
         Order::Abort { generation: Generation(2), cause: "lost".into() },
-        Order::Yield { generation: Generation(2), checkpoint: true },
+        Order::Prepare(Prepared { from: Generation(1), generation: Generation(2), form: None }),
+        Order::Withdraw { generation: Generation(2) },
+        Order::Yield { generation: Generation(2) },
         Order::Recorded { through: Step(8) },
         Order::Checkpointed { generation: Generation(2), step: Step(9), key: "manifests/x".into() },
         Order::Stop { outcome: Outcome::Drained, message: String::new() },

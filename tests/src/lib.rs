@@ -9,6 +9,7 @@ pub mod fleet;
 pub mod healing;
 pub mod hosts;
 pub mod hub_standin;
+pub mod leaderless;
 pub mod poll;
 pub mod s3;
 mod sharing;

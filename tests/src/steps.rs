@@ -139,6 +139,15 @@ pub fn redone_after(commits: &[Commit], generation: u64) -> usize {
     of(true).collect::<BTreeSet<_>>().intersection(&of(false).collect()).count()
 }
 
+/// Steps that were committed in more than one generation.
+pub fn redone(commits: &[Commit]) -> usize {
+    let mut generations: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+    for commit in commits {
+        generations.entry(commit.step).or_default().insert(commit.generation);
+    }
+    generations.values().filter(|of| of.len() > 1).count()
+}
+
 /// Seconds from one moment to a later one.
 pub fn seconds(from: u64, to: u64) -> f64 {
     to.saturating_sub(from) as f64 / 1e9

@@ -63,7 +63,11 @@ impl Trail {
                 global_batch: *global_batch,
             }),
             Record::Left { .. } => self.left += 1,
-            Record::Segment { .. } | Record::Lost { .. } | Record::Checkpoint { .. } | Record::Closed { .. } => {}
+            Record::Segment { .. }
+            | Record::Prepared { .. }
+            | Record::Lost { .. }
+            | Record::Checkpoint { .. }
+            | Record::Closed { .. } => {}
         }
         self.history.apply(record);
     }

@@ -1,7 +1,9 @@
 //! See the module above.
 
 use crate::ids::{Generation, MemberId};
-use crate::run::{Form, Join, Left, MedianStep, Now, Order, Outcome, PartReport, Report, Standing, StepReport};
+use crate::run::{
+    Form, Join, Left, MedianStep, Now, Order, Outcome, PartReport, Prepared, Report, Standing, StepReport, Switched,
+};
 use crate::spec::{Ladder, Rung};
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -26,6 +28,8 @@ pub enum Word {
     Committed(StepReport),
     /// Out of the generation.
     Left(Left),
+    /// In the next one, by itself, or at the side of those who are.
+    Switched(Switched),
     /// A share of a checkpoint is in the store.
     Part(PartReport),
     /// All steps are done and the own part is in the store.
@@ -78,13 +82,12 @@ pub enum PeerEffect {
     Train(Form),
     /// Tell it that this generation is over.
     Abort(Generation),
-    /// Tell it to stop after the step in flight.
-    Yield {
-        /// Which membership.
-        generation: Generation,
-        /// Checkpoint first.
-        checkpoint: bool,
-    },
+    /// Tell it which generation to go over into when all ranks hold it.
+    Prepare(Prepared),
+    /// Tell it not to.
+    Withdraw(Generation),
+    /// Tell it to checkpoint and finish after the step in flight.
+    Yield(Generation),
     /// End this process.
     Exit {
         /// How the run ended for this worker.
@@ -92,6 +95,30 @@ pub enum PeerEffect {
         /// The first cause of a fault, else empty.
         message: String,
     },
+}
+
+/// What the ledger may not hold yet.
+#[derive(Debug, Clone)]
+enum Owed {
+    Step(StepReport),
+    Switched(Switched),
+}
+
+impl Owed {
+    fn report(&self) -> Report {
+        match self {
+            Self::Step(step) => Report::Committed(step.clone()),
+            Self::Switched(switched) => Report::Switched(*switched),
+        }
+    }
+
+    /// The record of `through` stands behind it.
+    fn is_covered(&self, through: crate::Step) -> bool {
+        match self {
+            Self::Step(step) => step.step <= through,
+            Self::Switched(switched) => switched.start_step <= through,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,8 +147,8 @@ pub struct Peer {
     standing: Option<Standing>,
     /// How long the own steps take.
     steps: MedianStep,
-    /// Committed steps whose records may not be in the store.
-    owed: VecDeque<StepReport>,
+    /// Committed steps whose records may not be in the store, and generations that were gone over into by then.
+    owed: VecDeque<Owed>,
     /// Parts whose manifest may not be.
     parts: Vec<PartReport>,
     leaving: Option<String>,
@@ -186,6 +213,12 @@ impl Peer {
     #[must_use]
     pub fn owed(&self) -> usize {
         self.owed.len()
+    }
+
+    /// Whether the report of `step` is one of them.
+    #[must_use]
+    pub fn owes(&self, step: crate::Step) -> bool {
+        self.owed.iter().any(|owed| matches!(owed, Owed::Step(report) if report.step == step))
     }
 
     /// When [`PeerEvent::Tick`] must come at the latest. Never later than half the time after which this worker would
@@ -323,8 +356,10 @@ impl Peer {
             _ if !self.is_up() => {}
             Order::Form(form) => self.train(form),
             Order::Abort { generation, .. } => self.effects.push(PeerEffect::Abort(generation)),
-            Order::Yield { generation, checkpoint } => self.effects.push(PeerEffect::Yield { generation, checkpoint }),
-            Order::Recorded { through } => while self.owed.pop_front_if(|owed| owed.step <= through).is_some() {},
+            Order::Prepare(prepared) => self.effects.push(PeerEffect::Prepare(prepared)),
+            Order::Withdraw { generation } => self.effects.push(PeerEffect::Withdraw(generation)),
+            Order::Yield { generation } => self.effects.push(PeerEffect::Yield(generation)),
+            Order::Recorded { through } => while self.owed.pop_front_if(|owed| owed.is_covered(through)).is_some() {},
             Order::Checkpointed { step, .. } => self.parts.retain(|part| part.step > step),
             Order::Stop { outcome, message } => self.exit(outcome, message),
         }
@@ -332,8 +367,9 @@ impl Peer {
 
     /// What this worker owes, oldest first, and then where it stands.
     fn tell_all(&mut self) {
-        for report in self.owed.clone() {
-            self.say(Report::Committed(report));
+        let owed: Vec<_> = self.owed.iter().map(Owed::report).collect();
+        for report in owed {
+            self.say(report);
         }
         for part in self.parts.clone() {
             self.say(Report::Part(part));
@@ -347,10 +383,16 @@ impl Peer {
     }
 
     fn train(&mut self, form: Form) {
-        // A generation is ordered only after all records before it are in the store.
-        self.owed.clear();
+        let standing = Standing::Forming { generation: form.generation };
+        self.standing = Some(standing);
         self.parts.clear();
-        self.standing = Some(Standing::Forming { generation: form.generation });
+        if form.start_step.is_some() {
+            // It is ordered only after all records before it are in the store.
+            self.owed.clear();
+        } else {
+            // Those who train hear of it when all who are to join hold it.
+            self.say(Report::Standing(standing));
+        }
         self.effects.push(PeerEffect::Train(form));
     }
 
@@ -369,7 +411,7 @@ impl Peer {
                 let (generation, next_step) = (report.generation, report.step.next());
                 self.standing = Some(Standing::Training { generation, next_step });
                 self.steps.push(Duration::try_from_secs_f64(report.seconds).unwrap_or_default());
-                self.owed.push_back(report.clone());
+                self.owed.push_back(Owed::Step(report.clone()));
                 self.say(Report::Committed(report));
             }
             // It was told of the next generation already, and is on its way there.
@@ -378,6 +420,12 @@ impl Peer {
                 self.standing = Some(Standing::Free { next_step: left.next_step, digest: left.digest });
                 self.parts.clear();
                 self.say(Report::Left(left));
+            }
+            Word::Switched(switched) => {
+                self.standing = Some(Standing::Forming { generation: switched.generation });
+                self.parts.clear();
+                self.owed.push_back(Owed::Switched(switched));
+                self.say(Report::Switched(switched));
             }
             Word::Part(part) => {
                 self.parts.push(part.clone());

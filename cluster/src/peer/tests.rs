@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::ids::{Generation, MemberId, Rank, Step};
-use crate::run::{Form, Join, LeaveKind, Left, Order, Outcome, Report, Standing, StepReport, Welcome};
+use crate::run::{Form, Join, LeaveKind, Left, MeetingPoint, Order, Outcome, Report, Standing, StepReport, Welcome};
 use crate::spec::{Ladder, Rung};
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ fn form() -> Form {
         generation: G,
         rank: Rank(0),
         members: vec![MemberId(7)],
-        start_step: Step(0),
+        meets_at: MeetingPoint::default(),
+        start_step: Some(Step(0)),
         source: None,
         receivers: Vec::new(),
         resume_from: None,

@@ -42,6 +42,41 @@ pub struct Deal {
     pub resume: Option<Resume>,
 }
 
+/// The members of a generation that is prepared while another one trains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Roster {
+    /// By rank: first those that stay, who all hold the same state, then those that join.
+    pub members: Vec<MemberId>,
+    /// How many stay.
+    pub stayers: u32,
+}
+
+impl Roster {
+    /// `stayers`, and as many of `joiners` as there is room for.
+    #[must_use]
+    pub fn new(stayers: &[MemberId], joiners: &[MemberId], world_max: u32) -> Self {
+        let room = (world_max as usize).saturating_sub(stayers.len());
+        let members = stayers.iter().chain(joiners.iter().take(room)).copied().collect();
+        Self { members, stayers: u32::try_from(stayers.len()).expect("no more members than lanes, a u32") }
+    }
+
+    /// Its members and their ranks.
+    pub fn ranks(&self) -> impl Iterator<Item = (MemberId, Rank)> {
+        self.members.iter().copied().zip((0..).map(Rank))
+    }
+
+    /// The rank of `member`.
+    #[must_use]
+    pub fn rank_of(&self, member: MemberId) -> Option<Rank> {
+        self.ranks().find(|(of, _)| *of == member).map(|(_, rank)| rank)
+    }
+
+    /// Those that join, and their ranks.
+    pub fn joiners(&self) -> impl Iterator<Item = (MemberId, Rank)> {
+        self.ranks().skip(self.stayers as usize)
+    }
+}
+
 /// Deals `candidates` to at most `world_max` ranks.
 ///
 /// The furthest member is the source; whoever is not as far receives its state, so at most the step in flight is done

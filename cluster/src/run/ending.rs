@@ -87,7 +87,6 @@ impl Run {
 
     /// All have checkpointed because too few will be left; the next generation waits for more members.
     fn pause(&mut self, now: Now, generation: Generation) {
-        self.emit(RunEffect::CloseRendezvous);
         for member in self.active() {
             self.out_of(member);
         }
@@ -103,16 +102,14 @@ impl Run {
         if matches!(self.phase, Phase::Done(_)) {
             return;
         }
-        for done in self.steps.flush(self.world) {
-            self.record_step(done);
-        }
+        self.end_handover();
+        self.flush_steps();
         let word = match outcome {
             Outcome::Done => "done",
             Outcome::Drained => "drained",
             Outcome::Fault => "fault",
         };
         self.emit(RunEffect::Ledger(Record::Closed { outcome: word.into(), message: message.clone() }));
-        self.emit(RunEffect::CloseRendezvous);
         for &member in self.members.keys() {
             let order = Order::Stop { outcome, message: message.clone() };
             self.effects.push(RunEffect::Send { member, order });

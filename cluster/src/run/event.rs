@@ -1,10 +1,12 @@
 //! Everything that can happen to a run and everything that it can ask for, on one screen each.
 
+use super::deal::Roster;
 use super::messages::{Join, Order, Outcome, Report, StepReport};
 use crate::commit::PartEntry;
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::ledger::Record;
 use crate::spec::Ladder;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -64,6 +66,8 @@ pub struct Adopted {
     pub members: Vec<MemberId>,
     /// The step that it ran first.
     pub start_step: Step,
+    /// Generations that were prepared while it trained, by number: its ranks may have gone over into one of them.
+    pub prepared: BTreeMap<Generation, Roster>,
 }
 
 /// How a loss was noticed.
@@ -326,13 +330,6 @@ pub enum RunEffect {
         /// Why.
         refusal: Refusal,
     },
-    /// From now on, serve rendezvous keys of this generation and of no other.
-    OpenRendezvous {
-        /// Which.
-        generation: Generation,
-    },
-    /// Serve no rendezvous keys and wake everybody who waits for one.
-    CloseRendezvous,
     /// Write a record.
     Ledger(Record),
     /// Make all records so far durable, then say [`RunEvent::Claimed`]. No member hears of the generation before.

@@ -2,7 +2,7 @@
 
 use super::deal::{Candidate, Deal, deal, odd_ones};
 use super::event::{Notice, Now, RunEffect};
-use super::machine::{Asked, Duty, Member, Phase, Run};
+use super::machine::{Duty, Member, Phase, Run};
 use super::messages::{Form, Order, Outcome};
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::ledger::Record;
@@ -18,6 +18,9 @@ impl Run {
             (Phase::Gathering | Phase::Reforming(_), Phase::Claiming(_)) => true,
             (Phase::Claiming(a), Phase::Forming(b)) => a == b,
             (Phase::Forming(a), Phase::Training(b)) => a == b,
+            // Its ranks went over by themselves, while it trained or as it was given up.
+            (Phase::Training(a), Phase::Forming(b)) => a < b,
+            (Phase::Reforming(a), Phase::Reforming(b)) => a < b,
             (Phase::Claiming(a) | Phase::Forming(a) | Phase::Training(a), Phase::Reforming(b)) => a == b,
             (Phase::Reforming(_), Phase::Gathering) => true,
             (
@@ -62,7 +65,7 @@ impl Run {
     }
 
     /// At most so many members train at once.
-    fn world_max(&self) -> u32 {
+    pub(super) fn world_max(&self) -> u32 {
         self.config.lanes.min(self.config.max_workers)
     }
 
@@ -130,7 +133,7 @@ impl Run {
                 format!("{tries} generations in a row reached no step; the last one ended with: {failure}"),
             );
         }
-        let generation = self.generation.map_or(self.config.first_generation, Generation::next);
+        let generation = self.number();
         self.claim(now, generation, deal);
     }
 
@@ -161,18 +164,26 @@ impl Run {
         candidates.iter().map(heard).collect()
     }
 
-    /// The record first: a generation that anybody has heard of is in the store, and no other leader can have used its
-    /// number.
-    fn claim(&mut self, now: Now, generation: Generation, deal: Deal) {
+    /// What the run knows of the generation that stands, for a new one.
+    pub(super) fn begin_generation(&mut self, generation: Generation, members: &[MemberId], start_step: Step) {
         self.generation = Some(generation);
         self.has_formed = true;
         self.message.clear();
-        self.world = u32::try_from(deal.members.len()).expect("no more members than lanes, a u32");
+        self.world = u32::try_from(members.len()).expect("no more members than lanes, a u32");
         self.finished_gone = 0;
-        self.start_step = deal.start_step;
-        self.asked = Asked::Nothing;
+        self.start_step = start_step;
+        self.asked = false;
         self.joiners_since = None;
         self.commits.clear();
+    }
+
+    /// The record first: a generation that anybody has heard of is in the store, and no other leader can have used its
+    /// number.
+    fn claim(&mut self, now: Now, generation: Generation, deal: Deal) {
+        self.end_handover();
+        self.flush_steps();
+        self.prepared.clear();
+        self.begin_generation(generation, &deal.members, deal.start_step);
         self.steps.cut_back(deal.start_step);
         for (rank, member) in (0..).map(Rank).zip(&deal.members) {
             let m = self.members.get_mut(member).expect("dealt from the members");
@@ -192,16 +203,17 @@ impl Run {
     /// The generation's record is in the store: its members may hear of it.
     pub(super) fn claimed(&mut self, now: Now, generation: Generation) {
         if self.phase != Phase::Claiming(generation) {
-            return;
+            return self.prepared_is_claimed(generation);
         }
         let Some(deal) = self.deal.take() else { return };
-        self.emit(RunEffect::OpenRendezvous { generation });
+        let meets_at = self.meeting_point(&deal.members);
         for (rank, &member) in (0..).map(Rank).zip(&deal.members) {
             let form = Form {
                 generation,
                 rank,
                 members: deal.members.clone(),
-                start_step: deal.start_step,
+                meets_at: meets_at.clone(),
+                start_step: Some(deal.start_step),
                 source: deal.source,
                 receivers: deal.receivers.clone(),
                 resume_from: deal.resume.as_ref().map(|r| r.key.clone()),
@@ -236,27 +248,18 @@ impl Run {
             Phase::Reforming(generation) => return self.abort(generation, &failure),
             Phase::Gathering | Phase::Done(_) => return,
         };
-        self.emit(RunEffect::CloseRendezvous);
         self.deal = None;
+        self.next = None;
         self.abort(told, &failure);
         self.failure = failure;
         self.enter(Some(now), Phase::Reforming(told));
         self.lose_the_away(now);
     }
 
-    /// All ranks leave after the same step, by themselves.
-    pub(super) fn step_aside(&mut self, now: Now, generation: Generation) {
-        if self.phase != Phase::Training(generation) {
-            return;
-        }
-        self.emit(RunEffect::CloseRendezvous);
-        self.failure = "its ranks left at a step boundary".into();
-        self.enter(Some(now), Phase::Reforming(generation));
-        self.lose_the_away(now);
-    }
-
     fn abort(&mut self, generation: Generation, cause: &str) {
-        for member in self.active() {
+        // Its ranks may be in a prepared one already.
+        let generation = self.highest(generation);
+        for member in self.engaged() {
             self.emit(RunEffect::Send { member, order: Order::Abort { generation, cause: cause.into() } });
         }
     }
@@ -270,12 +273,14 @@ impl Run {
 
     /// Once everybody is out of the old generation, the next one is formed, or members are awaited.
     pub(super) fn all_out(&mut self, now: Now) {
-        if !matches!(self.phase, Phase::Reforming(_)) || !self.active().is_empty() {
+        if !matches!(self.phase, Phase::Reforming(_)) || !self.engaged().is_empty() {
             return;
         }
-        for done in self.steps.flush(self.world) {
-            self.record_step(done);
+        self.close_handover();
+        if self.is_held_back() {
+            return self.await_members(now);
         }
+        self.flush_steps();
         // Those who leave help to save what would go with them: they checkpoint, or hand over to those who stay.
         let waiting = self.waiting();
         let enough = self.candidates().len() >= self.enough();
@@ -339,38 +344,42 @@ impl Run {
 
     /// When the generation that trains is ended for those that wait.
     pub(super) fn joiners_due(&self) -> Option<Now> {
-        self.joiners_since.filter(|_| self.asked == Asked::Nothing).map(|since| since + self.config.join_batch)
+        self.joiners_since.filter(|_| !self.asked && self.is_settled()).map(|since| since + self.config.join_batch)
     }
 
     /// What members want of a generation that trains: to leave it, to join it, to end the run.
     pub(super) fn wishes(&mut self, now: Now) {
         let Phase::Training(generation) = self.phase else { return };
-        let room = self.world < self.world_max();
-        let waiting = self.members.values().filter(|m| m.is_candidate()).count();
+        let room = self.has_room();
+        let expected = |member: &MemberId| self.next_roster().is_some_and(|roster| roster.members.contains(member));
+        let waiting = self.members.iter().filter(|(id, m)| m.is_candidate() && !expected(id)).count();
         // Those that have finished already, or are about to, need no boundary.
         let ending = self.members.values().any(|m| matches!(m.duty, Duty::Active { finished: true, .. }));
         self.joiners_since = (room && waiting > 0 && !ending).then(|| self.joiners_since.unwrap_or(now));
-        let staying = self.members.values().filter(|m| m.leaving.is_none() && (m.is_active() || m.is_candidate()));
+        let staying = self.members.values().filter(|m| m.leaving.is_none() && (m.is_engaged() || m.is_candidate()));
         let leaves = self.members.values().any(|m| m.leaving.is_some() && m.is_active());
         // To whom those who leave can leave their weights.
         let heirs = self.members.values().any(|m| m.leaving.is_none() && m.is_active());
-        let wanted = if self.draining || (leaves && (!heirs || staying.count() < self.enough())) {
-            Asked::Checkpoint
-        } else if leaves || self.joiners_due().is_some_and(|due| now >= due) {
-            Asked::Boundary
-        } else {
-            Asked::Nothing
-        };
-        if wanted <= self.asked || ending {
+        let checkpoint = self.draining || (leaves && (!heirs || staying.count() < self.enough()));
+        if ending || self.asked {
             return;
         }
-        self.asked = wanted;
-        if wanted == Asked::Checkpoint && !self.draining {
-            self.pausing = true;
+        if checkpoint {
+            self.call_off();
+            self.asked = true;
+            self.pausing |= !self.draining;
+            for member in self.active() {
+                self.emit(RunEffect::Send { member, order: Order::Yield { generation } });
+            }
+            return;
         }
-        let checkpoint = wanted == Asked::Checkpoint;
-        for member in self.active() {
-            self.emit(RunEffect::Send { member, order: Order::Yield { generation, checkpoint } });
+        let due = self.joiners_due().is_some_and(|due| now >= due);
+        if due || self.next_has_leavers() {
+            // Others are to be in it than those that it was prepared for.
+            self.call_off();
+        }
+        if (leaves || due) && self.next.is_none() && self.is_settled() {
+            self.prepare();
         }
     }
 }

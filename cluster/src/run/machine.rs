@@ -3,15 +3,16 @@
 //! pauses and ends in `ending.rs`.
 
 use super::commits::Commits;
-use super::deal::Deal;
+use super::deal::{Deal, Roster};
 use super::event::{Adopted, Now, Refusal, Resume, RunConfig, RunEffect, RunEvent};
+use super::handover::{Handover, Next, Told};
 use super::invariants::Invariant;
 use super::messages::{Join, Outcome};
 use super::pace::{Pace, Speed};
 use super::steps::Steps;
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::spec::{Ladder, Rung};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub(super) enum Duty {
     Arriving,
     /// None: it waits for the next one.
     Waiting,
+    /// None yet: it holds the order of a prepared generation, and waits for its ranks.
+    Holding(Generation),
     /// It has a rank.
     Active {
         rank: Rank,
@@ -74,8 +77,20 @@ impl Member {
         Self { join, heard: now, away: None, next_step: None, digest: None, duty: Duty::Arriving, leaving: None }
     }
 
+    /// A member of which nothing but its number and `duty` is known, and which may come until then.
+    fn away(member: MemberId, duty: Duty, until: Now) -> Self {
+        let join = Join { name: format!("member {member}"), ..Join::default() };
+        let away = Away { how: "it did not come to the new coordinator".into(), until };
+        Self { away: Some(away), duty, ..Self::new(join, Now::ZERO) }
+    }
+
     pub(super) fn is_active(&self) -> bool {
         matches!(self.duty, Duty::Active { .. })
+    }
+
+    /// Whether it has to leave a generation, or one that is prepared, before it can take part in another.
+    pub(super) fn is_engaged(&self) -> bool {
+        matches!(self.duty, Duty::Active { .. } | Duty::Holding(_))
     }
 
     /// Whether its group stands.
@@ -91,7 +106,7 @@ impl Member {
     pub(super) fn rank(&self) -> Option<Rank> {
         match self.duty {
             Duty::Active { rank, .. } => Some(rank),
-            Duty::Arriving | Duty::Waiting => None,
+            Duty::Arriving | Duty::Waiting | Duty::Holding(_) => None,
         }
     }
 }
@@ -113,17 +128,6 @@ pub struct MemberView {
     pub speed: Option<Speed>,
 }
 
-/// What the ranks of a generation were asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Asked {
-    /// To train on.
-    Nothing,
-    /// To leave after the step in flight.
-    Boundary,
-    /// To checkpoint after it.
-    Checkpoint,
-}
-
 /// A run. Only [`Run::handle`] changes it.
 #[derive(Debug)]
 pub struct Run {
@@ -133,6 +137,14 @@ pub struct Run {
     pub(super) phase_since: Option<Now>,
     pub(super) members: BTreeMap<MemberId, Member>,
     pub(super) generation: Option<Generation>,
+    /// The first number that no generation has had.
+    pub(super) next_number: Generation,
+    /// Generations that were prepared while this one trains: its ranks may go over into one of them.
+    pub(super) prepared: BTreeMap<Generation, Roster>,
+    /// The one of them that is wanted.
+    pub(super) next: Option<Next>,
+    /// The generation before, while its ranks go over into this one.
+    pub(super) handover: Option<Handover>,
     /// Not only adopted one.
     pub(super) has_formed: bool,
     /// What [`Phase::Claiming`] will order.
@@ -144,7 +156,8 @@ pub struct Run {
     pub(super) draining: bool,
     /// Too few members are left: checkpoint, then wait for more.
     pub(super) pausing: bool,
-    pub(super) asked: Asked,
+    /// The ranks of this generation were asked to checkpoint and finish.
+    pub(super) asked: bool,
     /// Since when members wait that could train.
     pub(super) joiners_since: Option<Now>,
     pub(super) steps: Steps,
@@ -168,7 +181,7 @@ impl Run {
     pub fn new(config: RunConfig) -> Self {
         let checkpoint = config.resume.clone();
         let start_step = checkpoint.as_ref().map_or(Step(0), |c| c.step);
-        let adopted = config.adopted.clone();
+        let (adopted, next_number) = (config.adopted.clone(), config.first_generation);
         let mut run = Self {
             steps: Steps::new(config.recorded),
             config,
@@ -176,6 +189,10 @@ impl Run {
             phase_since: None,
             members: BTreeMap::new(),
             generation: None,
+            next_number,
+            prepared: BTreeMap::new(),
+            next: None,
+            handover: None,
             has_formed: false,
             deal: None,
             world: 0,
@@ -183,7 +200,7 @@ impl Run {
             start_step,
             draining: false,
             pausing: false,
-            asked: Asked::Nothing,
+            asked: false,
             joiners_since: None,
             commits: Commits::default(),
             pace: Pace::default(),
@@ -208,14 +225,19 @@ impl Run {
         self.world = u32::try_from(adopted.members.len()).expect("no more members than lanes, a u32");
         self.start_step = adopted.start_step;
         self.phase = Phase::Training(adopted.generation);
+        let until = self.config.ladder[Rung::AdoptWindow];
         for (rank, &member) in (0..).map(Rank).zip(&adopted.members) {
-            let join = Join { name: format!("member {member}"), ..Join::default() };
-            let away = Away {
-                how: "it did not come to the new coordinator".into(),
-                until: self.config.ladder[Rung::AdoptWindow],
-            };
             let duty = Duty::Active { rank, ready: true, finished: false };
-            self.members.insert(member, Member { away: Some(away), duty, ..Member::new(join, Now::ZERO) });
+            self.members.insert(member, Member::away(member, duty, until));
+        }
+        // Its ranks may hold the order of the newest one that was prepared, or be in it already.
+        self.prepared = adopted.prepared.clone();
+        let Some((&generation, roster)) = adopted.prepared.last_key_value() else { return };
+        let joiners: Vec<_> = roster.joiners().map(|(member, _)| member).collect();
+        let told = if joiners.is_empty() { Told::Ranks } else { Told::Joiners(BTreeSet::new()) };
+        self.next = Some(Next { generation, told });
+        for member in joiners {
+            self.members.entry(member).or_insert_with(|| Member::away(member, Duty::Holding(generation), until));
         }
     }
 
@@ -308,7 +330,7 @@ impl Run {
                 _ if m.away.is_some() => "away",
                 _ if m.leaving.is_some() => "leaving",
                 Duty::Arriving => "arriving",
-                Duty::Waiting => "standby",
+                Duty::Waiting | Duty::Holding(_) => "standby",
                 Duty::Active { finished: true, .. } => "finished",
                 Duty::Active { ready: true, .. } => "training",
                 Duty::Active { .. } => "forming",
@@ -334,7 +356,7 @@ impl Run {
                 self.gathers_until()
             }
             // One that waits for the store has nobody left to wait for.
-            Phase::Reforming(_) if !self.active().is_empty() => after(self.reform_grace()),
+            Phase::Reforming(_) if !self.engaged().is_empty() => after(self.reform_grace()),
             Phase::Forming(_) => after(self.config.ladder[Rung::FormingTimeout]),
             Phase::Training(_) => self.stalls_at().into_iter().chain(self.joiners_due()).min(),
             Phase::Gathering | Phase::Claiming(_) | Phase::Reforming(_) | Phase::Done(_) => None,
@@ -384,6 +406,11 @@ impl Run {
 
     pub(super) fn active(&self) -> Vec<MemberId> {
         self.members.iter().filter(|(_, m)| m.is_active()).map(|(&id, _)| id).collect()
+    }
+
+    /// Those that have to leave something before the next generation can be formed.
+    pub(super) fn engaged(&self) -> Vec<MemberId> {
+        self.members.iter().filter(|(_, m)| m.is_engaged()).map(|(&id, _)| id).collect()
     }
 
     fn check(&mut self) {

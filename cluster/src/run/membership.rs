@@ -75,7 +75,7 @@ impl Run {
                 self.all_finished(now);
             }
             Duty::Active { .. } => self.give_up(now, text),
-            Duty::Arriving | Duty::Waiting => {}
+            Duty::Arriving | Duty::Waiting | Duty::Holding(_) => {}
         }
         if self.phase == Phase::Gathering && self.members.is_empty() {
             self.phase_since = None;
@@ -113,7 +113,7 @@ impl Run {
         }
         let leavers = self.members.iter().filter(|(_, m)| m.leaving.is_some() && !m.is_active()).map(|(&id, _)| id);
         for leaver in leavers.collect::<Vec<_>>() {
-            if !self.takes_steps(leaver) {
+            if !self.is_handing_over(leaver) && !self.takes_steps(leaver) {
                 self.depart(leaver);
             }
         }
@@ -124,6 +124,10 @@ impl Run {
         let gone = self.members.remove(&member)?;
         self.pace.forget(member);
         self.emit(RunEffect::Close { member });
+        if self.next_roster().is_some_and(|roster| roster.members.contains(&member)) {
+            self.call_off();
+        }
+        self.is_out(member);
         Some(gone)
     }
 
@@ -140,7 +144,7 @@ impl Run {
         let waited = self.phase_since.map(|since| now.saturating_sub(since));
         match (self.phase, waited) {
             (Phase::Reforming(_), Some(waited)) if waited >= self.reform_grace() => {
-                for member in self.active() {
+                for member in self.engaged() {
                     let failure = self.failure.clone();
                     self.lose(now, member, LossCause::SilentAfterFailure { failure });
                 }

@@ -7,6 +7,23 @@ use crate::evidence::Evidence;
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::ledger::{Losses, Substitution};
 use std::collections::BTreeMap;
+use std::fmt;
+
+/// Where the ranks of a generation find each other: a store of keys at its rank 0, and what it asks of whoever comes.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct MeetingPoint {
+    /// `host:port`.
+    pub address: String,
+    /// Told to members alone, with their order.
+    pub secret: String,
+}
+
+impl fmt::Debug for MeetingPoint {
+    /// Without the secret: machines are printed into logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MeetingPoint").field("address", &self.address).finish_non_exhaustive()
+    }
+}
 
 /// The first thing a worker says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,6 +38,8 @@ pub struct Join {
     pub device: String,
     /// The number that it was given before, by this leader or by an earlier one; `None`: it is new.
     pub member: Option<MemberId>,
+    /// Where a generation meets whose rank 0 it is.
+    pub meets_at: MeetingPoint,
 }
 
 /// Where a worker stands. Said once it can take part, and again, after everything that it still owes, to whoever it
@@ -89,8 +108,11 @@ pub struct StepReport {
 /// Why a worker is out of its generation while it lives on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LeaveKind {
-    /// [`Order::Yield`]: all ranks left after the same step.
-    Boundary,
+    /// All ranks left after the same step, for a prepared generation in which this one has no part.
+    Boundary {
+        /// Which.
+        next: Generation,
+    },
     /// A collective failed or timed out.
     Collective,
     /// The coordinator said [`Order::Abort`].
@@ -112,6 +134,17 @@ pub struct Left {
     pub message: String,
     /// The peer that the collective's error names.
     pub lost_rank: Option<Rank>,
+}
+
+/// A rank has gone over into a prepared generation: by itself with all others, or as one that joined there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Switched {
+    /// Which.
+    pub generation: Generation,
+    /// The step that it begins with, as its ranks agreed.
+    pub start_step: Step,
+    /// Digest of the state that the rank brings along; of one that joins there is none.
+    pub digest: Option<u64>,
 }
 
 /// One rank's share of a checkpoint lies in the store.
@@ -148,6 +181,8 @@ pub enum Report {
     Committed(StepReport),
     /// Out of the generation, waiting for the next.
     Left(Left),
+    /// In the next one.
+    Switched(Switched),
     /// Wants to go (SIGTERM, spot notice): asks for the step in flight to be its last.
     Leaving {
         /// Why.
@@ -179,8 +214,11 @@ pub struct Form {
     pub rank: Rank,
     /// Members, by rank; its length is the world size.
     pub members: Vec<MemberId>,
-    /// The step to run first.
-    pub start_step: Step,
+    /// Where they meet: at rank 0.
+    pub meets_at: MeetingPoint,
+    /// The step to run first. `None`: it is prepared, and begins with the step after which its ranks leave the one before;
+    /// rank 0 says where they meet which that is.
+    pub start_step: Option<Step>,
     /// The rank that broadcasts its state; `None`: nobody holds any.
     pub source: Option<Rank>,
     /// Ranks that need the source's state. If empty, nothing is broadcast; otherwise *every* rank takes part in the
@@ -204,6 +242,26 @@ impl Form {
     pub fn needs_state(&self) -> bool {
         self.receivers.contains(&self.rank)
     }
+}
+
+/// The order of a generation that its ranks will go over into by themselves, after the step at which all of them hold it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// The membership that trains.
+    pub from: Generation,
+    /// The one that it goes over into.
+    pub generation: Generation,
+    /// The receiver's place there; `None`: it has none, and leaves.
+    pub form: Option<Form>,
+}
+
+/// The prepared generation that the ranks of one go over into after this step, given what each of them holds: only the one
+/// that all hold. Whoever leaves on less leaves ranks behind that nobody may ever tell where to go.
+#[must_use]
+pub fn agreed(held: impl IntoIterator<Item = Option<Generation>>) -> Option<Generation> {
+    let mut held = held.into_iter();
+    let first = held.next()??;
+    held.all(|other| other == Some(first)).then_some(first)
 }
 
 /// What a worker is told when it has joined.
@@ -253,22 +311,27 @@ impl Outcome {
 pub enum Order {
     /// Answer to [`Report::Join`].
     Welcome(Welcome),
-    /// A new generation; answered by [`Report::Ready`] or [`Report::Left`].
+    /// A new generation; answered by [`Report::Ready`] or [`Report::Left`]. One that is prepared is answered at once, by where
+    /// the worker stands.
     Form(Form),
-    /// This generation is over: abort its collectives and answer [`Report::Left`].
+    /// To those who train: hold this, and go over when all do.
+    Prepare(Prepared),
+    /// Hold it no more, and do not go over if that is not agreed upon yet.
+    Withdraw {
+        /// Which prepared generation.
+        generation: Generation,
+    },
+    /// This generation, and all before it, are over: abort its collectives and answer [`Report::Left`].
     Abort {
         /// Which membership is over.
         generation: Generation,
         /// Why, for logs.
         cause: String,
     },
-    /// Finish the step in flight; then checkpoint and answer [`Report::Finished`], or leave the generation and answer
-    /// [`Report::Left`]. The ranks agree on the step among themselves.
+    /// Finish the step in flight, checkpoint, and answer [`Report::Finished`]. The ranks agree on the step among themselves.
     Yield {
         /// Which membership.
         generation: Generation,
-        /// Checkpoint first.
-        checkpoint: bool,
     },
     /// The records of all steps up to this one are in the store: their reports need not be kept.
     Recorded {

@@ -6,6 +6,9 @@
 //!     |            v              v             v
 //!     +------- Reforming(g) <-----+-------------+
 //! ```
+//! Where nobody was lost, the ranks go over into the next generation by themselves (`handover.rs`):
+//! Training(g) -> Forming(h), of which the run hears when it has happened.
+//!
 //! Drain and pause are flags: the same edges, by way of a checkpoint. A coordinator that takes a run over begins in
 //! Training(g) with members that are away, as after any broken session: either they come and nothing has happened, or
 //! they are lost like anybody else.
@@ -18,6 +21,7 @@ mod deal;
 mod ending;
 mod event;
 mod forming;
+mod handover;
 mod invariants;
 mod machine;
 mod membership;
@@ -35,8 +39,11 @@ mod tests_return;
 #[cfg(test)]
 mod tests_takeover;
 
-pub use deal::{Candidate, Deal, deal, odd_ones};
+pub use deal::{Candidate, Deal, Roster, deal, odd_ones};
 pub use event::{Adopted, LossCause, Notice, Now, Refusal, Resume, RunConfig, RunEffect, RunEvent};
 pub use machine::{MemberView, Phase, Run};
-pub use messages::{Form, Join, LeaveKind, Left, Order, Outcome, PartReport, Report, Standing, StepReport, Welcome};
+pub use messages::{
+    Form, Join, LeaveKind, Left, MeetingPoint, Order, Outcome, PartReport, Prepared, Report, Standing, StepReport,
+    Switched, Welcome, agreed,
+};
 pub use pace::{MedianStep, Speed};

@@ -2,7 +2,7 @@
 //! of, is not heard.
 
 use super::event::{LossCause, Notice, Now, Refusal, RunEffect};
-use super::machine::{Asked, Duty, Phase, Run};
+use super::machine::{Duty, Member, Phase, Run};
 use super::messages::{LeaveKind, Left, Order, PartReport, Report, Standing, StepReport};
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::ledger::{Record, StepRecord};
@@ -13,50 +13,58 @@ impl Run {
             return self.refuse(member, Refusal::Unknown);
         };
         m.heard = now;
-        let (rank, current) = (m.rank(), self.generation);
-        let claimed = match &report {
-            Report::Ready { generation, .. } | Report::Finished { generation, .. } => Some(*generation),
-            Report::Committed(s) => Some(s.generation),
-            Report::Left(left) => Some(left.generation),
-            Report::Part(p) => Some(p.generation),
-            Report::Join(_)
-            | Report::Standing(_)
-            | Report::Heartbeat { .. }
-            | Report::Leaving { .. }
-            | Report::Fault { .. } => None,
-        };
-        let stale = claimed.filter(|&g| Some(g) != current || rank.is_none() || self.unheard_of(g));
-        if let Some(got) = stale {
-            return match report {
-                // It was lost, and came back under another number.
-                Report::Committed(step) if Some(got) == current && rank.is_none() => self.owed(step),
-                Report::Left(left) if rank.is_none() => self.came_free(now, member, left.next_step, left.digest),
-                Report::Ready { .. }
-                | Report::Committed(_)
-                | Report::Part(_)
-                | Report::Finished { .. }
-                | Report::Left(_)
-                | Report::Join(_)
-                | Report::Standing(_)
-                | Report::Heartbeat { .. }
-                | Report::Leaving { .. }
-                | Report::Fault { .. } => {
-                    self.refuse(member, Refusal::StaleGeneration { got, current: current.unwrap_or_default() });
+        match report {
+            Report::Join(_) | Report::Heartbeat { .. } => {}
+            Report::Standing(standing) => self.standing(now, member, standing),
+            Report::Leaving { reason } => self.leaving(now, member, reason),
+            Report::Fault { message } => self.lose(now, member, LossCause::Fault { message }),
+            Report::Switched(switched) => self.switched(now, member, switched),
+            Report::Left(left) => self.left(now, member, left),
+            Report::Committed(step) => self.told_of(now, member, step),
+            Report::Ready { generation, next_step } => {
+                if let Some(rank) = self.rank_now(member, generation) {
+                    self.ready(now, member, rank, next_step);
                 }
-            };
+            }
+            Report::Part(part) => {
+                if let Some(rank) = self.rank_now(member, part.generation) {
+                    self.part(member, rank, part);
+                }
+            }
+            Report::Finished { generation, next_step } => {
+                if self.rank_now(member, generation).is_some() {
+                    self.finished(now, member, next_step);
+                }
+            }
         }
-        match (report, rank) {
-            (Report::Join(_) | Report::Heartbeat { .. }, _) => {}
-            (Report::Standing(standing), _) => self.standing(now, member, standing),
-            (Report::Leaving { reason }, _) => self.leaving(now, member, reason),
-            (Report::Fault { message }, _) => self.lose(now, member, LossCause::Fault { message }),
-            (Report::Left(left), _) => self.left(now, member, left),
-            (Report::Ready { next_step, .. }, Some(rank)) => self.ready(now, member, rank, next_step),
-            (Report::Committed(step), Some(rank)) => self.committed(now, member, rank, step),
-            (Report::Part(part), Some(rank)) => self.part(member, rank, part),
-            (Report::Finished { next_step, .. }, Some(_)) => self.finished(now, member, next_step),
-            // The fence above has turned these away.
-            (Report::Ready { .. } | Report::Committed(_) | Report::Part(_) | Report::Finished { .. }, None) => {}
+    }
+
+    /// The rank of `member` in `generation`, if that stands; its report is refused otherwise.
+    fn rank_now(&mut self, member: MemberId, generation: Generation) -> Option<Rank> {
+        let heard_of = self.generation == Some(generation) && !self.unheard_of(generation);
+        let rank = self.members.get(&member).and_then(Member::rank).filter(|_| heard_of);
+        if rank.is_none() {
+            self.refuse_stale(member, generation);
+        }
+        rank
+    }
+
+    fn refuse_stale(&mut self, member: MemberId, got: Generation) {
+        let current = self.generation.unwrap_or_default();
+        self.refuse(member, Refusal::StaleGeneration { got, current });
+    }
+
+    /// A rank's optimizer has run, in the generation that stands or in the one before; or somebody who was lost meanwhile owes
+    /// a step.
+    fn told_of(&mut self, now: Now, member: MemberId, step: StepReport) {
+        let generation = step.generation;
+        let is_current = self.generation == Some(generation);
+        match self.seat(member, generation) {
+            Some((rank, _)) if is_current && !self.unheard_of(generation) => self.committed(now, member, rank, step),
+            Some(seat) if !is_current => self.committed_before(now, member, seat, step),
+            None if is_current => self.owed(step),
+            None if self.owed_before(step.clone()) => {}
+            Some(_) | None => self.refuse_stale(member, generation),
         }
     }
 
@@ -68,36 +76,59 @@ impl Run {
     /// A worker is warm, or tells a coordinator that it reconnects to where it is. Whatever it missed meanwhile is told
     /// again; if its word and ours do not agree, its generation is over.
     fn standing(&mut self, now: Now, member: MemberId, standing: Standing) {
-        let m = self.members.get_mut(&member).expect("looked up by the caller");
-        let rank = m.rank();
+        let Some(m) = self.members.get(&member) else { return };
+        let (rank, known, name) = (m.rank(), m.next_step, m.join.name.clone());
         let current = self.generation.unwrap_or_default();
         match standing {
             Standing::Free { next_step, digest } => self.came_free(now, member, next_step, digest),
             Standing::Training { generation, next_step } if rank.is_some() && generation == current => {
-                let known = m.next_step.unwrap_or(next_step);
-                m.next_step = Some(next_step.max(known));
+                self.stands_at(member, known.max(Some(next_step)));
                 self.returned(now, member);
             }
             Standing::Finished { generation, next_step } if rank.is_some() && generation == current => {
-                m.next_step = Some(next_step);
+                self.stands_at(member, Some(next_step));
                 self.returned(now, member);
                 self.finished(now, member, next_step);
             }
-            // The keys of its rendezvous were lost with its session, or it never heard that its generation is over.
+            Standing::Forming { generation } if rank.is_some() && generation == current => {
+                self.still_forms(now, member)
+            }
+            Standing::Forming { generation } if rank.is_none() && self.holds(member, generation) => {}
+            // It never heard that its generation is over.
             Standing::Forming { generation }
             | Standing::Training { generation, .. }
             | Standing::Finished { generation, .. } => {
-                let name = m.join.name.clone();
                 let order = Order::Abort { generation, cause: "another generation stands".into() };
                 self.emit(RunEffect::Send { member, order });
-                if rank.is_some() && generation == current {
-                    self.give_up(now, format!("{name} lost its session while its group formed"));
-                } else if rank.is_some() {
+                if rank.is_some() {
                     // It has a rank in a generation that it has never heard of.
                     self.out_of(member);
                     self.give_up(now, format!("{name} did not hear of it"));
                 }
             }
+        }
+    }
+
+    fn stands_at(&mut self, member: MemberId, next_step: Option<Step>) {
+        if let Some(m) = self.members.get_mut(&member) {
+            m.next_step = next_step;
+        }
+    }
+
+    /// A member's group is being formed, which needs no coordinator.
+    fn still_forms(&mut self, now: Now, member: MemberId) {
+        let Some(generation) = self.generation else { return };
+        if let Some(m) = self.members.get_mut(&member)
+            && let Duty::Active { ready, .. } = &mut m.duty
+        {
+            *ready = false;
+        }
+        if self.members.values().all(|m| m.away.is_none()) {
+            self.pace.begin(now);
+        }
+        if matches!(self.phase, Phase::Reforming(_)) {
+            let order = Order::Abort { generation, cause: self.failure.clone() };
+            self.emit(RunEffect::Send { member, order });
         }
     }
 
@@ -108,7 +139,13 @@ impl Run {
         m.digest = digest;
         let name = m.join.name.clone();
         let was_active = m.is_active();
+        let joins = matches!(m.duty, Duty::Holding(held) if self.next.as_ref().is_some_and(|n| n.generation == held));
         m.duty = Duty::Waiting;
+        if joins {
+            // It has never heard of it.
+            self.call_off();
+        }
+        self.is_out(member);
         if was_active {
             self.give_up(now, format!("{name} is out of it"));
         }
@@ -118,12 +155,21 @@ impl Run {
     /// A step of the newest generation, told by somebody who has no rank in it any more: the weights hold it, so the
     /// ledger must.
     fn owed(&mut self, step: StepReport) {
-        self.steps.owed(step);
-        // While the generation stands its ranks may still tell of it themselves.
-        if self.phase == Phase::Gathering {
-            for done in self.steps.flush(self.world) {
-                self.record_step(done);
-            }
+        self.steps.owed(self.world, step);
+        self.gathered_steps();
+    }
+
+    /// While the generation stands its ranks may still tell of its steps themselves.
+    pub(super) fn gathered_steps(&mut self) {
+        if self.phase == Phase::Gathering && !self.is_held_back() {
+            self.flush_steps();
+        }
+    }
+
+    /// Nobody else is waited for.
+    pub(super) fn flush_steps(&mut self) {
+        for done in self.steps.flush() {
+            self.record_step(done);
         }
     }
 
@@ -132,19 +178,20 @@ impl Run {
         let Some(generation) = self.generation else { return };
         match self.phase {
             Phase::Training(_) => {
-                if self.asked > Asked::Nothing {
-                    let order = Order::Yield { generation, checkpoint: self.asked == Asked::Checkpoint };
-                    self.emit(RunEffect::Send { member, order });
+                if self.asked {
+                    self.emit(RunEffect::Send { member, order: Order::Yield { generation } });
                 }
+                self.tell_rank(member);
                 if self.members.values().all(|m| m.away.is_none()) {
                     self.pace.begin(now);
                 }
                 self.emit(RunEffect::Announce(Notice::State));
             }
             Phase::Forming(_) => {
-                let next_step = self.members.get(&member).and_then(|m| m.next_step).unwrap_or(self.start_step);
-                let rank = self.members.get(&member).and_then(super::machine::Member::rank);
-                if let Some(rank) = rank {
+                if let Some(m) = self.members.get(&member).filter(|m| !m.is_ready())
+                    && let Some(rank) = m.rank()
+                {
+                    let next_step = m.next_step.unwrap_or(self.start_step);
                     self.ready(now, member, rank, next_step);
                 }
             }
@@ -200,7 +247,7 @@ impl Run {
     }
 
     pub(super) fn record_step(&mut self, (report, record): (StepReport, StepRecord)) {
-        let world = self.world;
+        let world = record.world;
         self.emit(RunEffect::Ledger(Record::Step(record)));
         self.emit(RunEffect::Announce(Notice::Step { report, world }));
     }
@@ -212,8 +259,8 @@ impl Run {
     }
 
     fn part(&mut self, member: MemberId, rank: Rank, part: PartReport) {
-        // A part of weights with a step in them that the ledger does not know of.
-        let expected = Some(self.steps.first_untold());
+        // A part of weights with a step in them that the ledger does not know of, nor will when all have told.
+        let expected = Some(self.steps.furthest_told());
         let early = expected.is_some_and(|e| part.step > e);
         if part.entry.rank != rank || early {
             return self.refuse(member, Refusal::OutOfOrder { expected, got: part.step });
@@ -224,7 +271,7 @@ impl Run {
             return self.emit(RunEffect::Send { member, order });
         }
         if let Some(parts) = self.commits.part(self.world, part) {
-            self.emit(RunEffect::StoreManifest { generation, step, parts });
+            self.whole(generation, step, parts);
         }
     }
 
@@ -240,18 +287,44 @@ impl Run {
         self.all_finished(now);
     }
 
-    /// A worker left its generation and lives. After an [`Order::Yield`] all do so by themselves; otherwise the others
+    /// A worker left its generation and lives. Ranks that go over into the next one do so by themselves; otherwise the others
     /// must be told.
     fn left(&mut self, now: Now, member: MemberId, left: Left) {
-        let m = self.members.get_mut(&member).expect("looked up by the caller");
-        let name = m.join.name.clone();
-        m.next_step = left.next_step;
-        m.digest = left.digest;
-        m.duty = Duty::Waiting;
-        match left.kind {
-            LeaveKind::Boundary => self.step_aside(now, left.generation),
-            LeaveKind::Collective | LeaveKind::Aborted => self.give_up(now, format!("{name}: {}", left.message)),
+        let Some(m) = self.members.get_mut(&member) else { return };
+        let (name, duty, before) = (m.join.name.clone(), m.duty, self.is_handing_over(member));
+        let is_current = self.generation == Some(left.generation) && !self.unheard_of(left.generation);
+        match (left.kind, duty) {
+            (LeaveKind::Boundary { next }, Duty::Active { .. }) if is_current => {
+                self.left_at_boundary(now, member, &left, next);
+            }
+            (LeaveKind::Boundary { next }, Duty::Waiting) if before => self.left_at_boundary(now, member, &left, next),
+            // It was to join a generation that is not to be.
+            (_, Duty::Holding(held)) if held == left.generation => {
+                if self.next.as_ref().is_some_and(|next| next.generation == held) {
+                    self.call_off();
+                }
+                self.came_free(now, member, left.next_step, left.digest);
+            }
+            (LeaveKind::Collective | LeaveKind::Aborted, Duty::Active { .. }) if is_current || before => {
+                self.came_out(member, &left);
+                self.give_up(now, format!("{name}: {}", left.message));
+            }
+            (_, Duty::Active { .. }) => self.refuse_stale(member, left.generation),
+            // It has no place to leave: it was lost, and came back under another number, or goes.
+            (_, Duty::Waiting | Duty::Arriving | Duty::Holding(_)) => {
+                self.came_out(member, &left);
+                self.emit(RunEffect::Announce(Notice::State));
+            }
         }
+    }
+
+    fn came_out(&mut self, member: MemberId, left: &Left) {
+        if let Some(m) = self.members.get_mut(&member) {
+            m.next_step = left.next_step;
+            m.digest = left.digest;
+            m.duty = Duty::Waiting;
+        }
+        self.is_out(member);
     }
 
     fn leaving(&mut self, now: Now, member: MemberId, reason: String) {

@@ -11,6 +11,8 @@ struct Pending {
     first: StepReport,
     /// Who told it; `None`: somebody who has no rank any more.
     first_rank: Option<Rank>,
+    /// Ranks of its generation.
+    world: u32,
     reported: BTreeSet<Rank>,
     substitutions: Vec<Substitution>,
 }
@@ -21,11 +23,13 @@ pub(super) struct Steps {
     pending: BTreeMap<Step, Pending>,
     /// The first step that has no record.
     next: Step,
+    /// Records from this step on wait: that of the generation which they belong to comes first.
+    held_from: Option<Step>,
 }
 
 impl Steps {
     pub(super) fn new(next: Step) -> Self {
-        Self { pending: BTreeMap::new(), next }
+        Self { pending: BTreeMap::new(), next, held_from: None }
     }
 
     /// A generation starts at `step`: records at or beyond it are cut off, and will be written anew.
@@ -39,8 +43,8 @@ impl Steps {
         step >= self.next && !self.pending.contains_key(&step)
     }
 
-    /// Takes one rank's report; returns the steps that are now complete, in order. A step that has its record already
-    /// (a worker tells again what it is not sure was heard) is nothing new.
+    /// Takes the report of one rank of `world`; returns the steps that are now complete, in order. A step that has its
+    /// record already (a worker tells again what it is not sure was heard) is nothing new.
     pub(super) fn report(&mut self, rank: Rank, world: u32, report: StepReport) -> Vec<(StepReport, StepRecord)> {
         let step = report.step;
         if step < self.next {
@@ -50,34 +54,59 @@ impl Steps {
         let pending = self.pending.entry(step).or_insert_with(|| Pending {
             first: report,
             first_rank: Some(rank),
+            world,
             reported: BTreeSet::new(),
             substitutions: Vec::new(),
         });
         if pending.reported.insert(rank) {
             pending.substitutions.extend(substitutions);
         }
+        self.complete()
+    }
+
+    fn complete(&mut self) -> Vec<(StepReport, StepRecord)> {
+        let held_from = self.held_from;
+        self.close_while(|step, pending| {
+            held_from.is_none_or(|from| step < from) && pending.reported.len() >= pending.world as usize
+        })
+    }
+
+    /// Closes steps from the first that has no record on, as long as they are `due`.
+    fn close_while(&mut self, due: impl Fn(Step, &Pending) -> bool) -> Vec<(StepReport, StepRecord)> {
         let mut done = Vec::new();
         while let Some(entry) = self.pending.first_entry() {
-            if entry.get().reported.len() < world as usize {
+            if *entry.key() != self.next || !due(self.next, entry.get()) {
                 break;
             }
-            self.next = entry.key().next();
-            done.push(entry.remove().close(world));
+            self.next = self.next.next();
+            done.push(entry.remove().close());
         }
         done
     }
 
-    /// Takes a step from somebody who has no rank any more, if it is the next that nobody has told of.
-    pub(super) fn owed(&mut self, report: StepReport) {
+    /// Takes a step from somebody who has no rank any more in its generation of `world` ranks, if it is the next that nobody
+    /// has told of.
+    pub(super) fn owed(&mut self, world: u32, report: StepReport) {
         if report.step == self.first_untold() {
             let (first_rank, reported, substitutions) = (None, BTreeSet::new(), report.substitutions.clone());
-            self.pending.insert(report.step, Pending { first: report, first_rank, reported, substitutions });
+            self.pending.insert(report.step, Pending { first: report, first_rank, world, reported, substitutions });
         }
     }
 
     /// The first step that nobody has told of: no weights that are further have a place in the ledger.
     pub(super) fn first_untold(&self) -> Step {
+        let told = self.pending.keys().zip(self.next.0..).take_while(|(step, next)| step.0 == *next).count();
+        Step(self.next.0 + told as u64)
+    }
+
+    /// One past the furthest step that anybody has told of.
+    pub(super) fn furthest_told(&self) -> Step {
         self.pending.last_key_value().map_or(self.next, |(step, _)| step.next())
+    }
+
+    /// Whether a step before those that are held back is told by nobody yet: without it they have no place in the ledger.
+    pub(super) fn lacks_one(&self) -> bool {
+        self.held_from.is_some_and(|from| self.first_untold() < from)
     }
 
     /// `rank`, if its digest of the step is not the one that was told first.
@@ -87,17 +116,36 @@ impl Steps {
         (ours != theirs && first.first_rank != Some(rank)).then_some(rank)
     }
 
-    /// The generation is over: what some ranks reported counts, and says whose word is missing.
-    pub(super) fn flush(&mut self, world: u32) -> Vec<(StepReport, StepRecord)> {
-        if let Some((last, _)) = self.pending.last_key_value() {
-            self.next = last.next();
-        }
-        std::mem::take(&mut self.pending).into_values().map(|p| p.close(world)).collect()
+    /// Holds back all records from `step` on.
+    pub(super) fn hold(&mut self, step: Step) {
+        self.held_from = Some(step);
+    }
+
+    /// What is not complete yet of the steps before those that are held back, as it is: nobody else will report it.
+    pub(super) fn before_held(&mut self) -> Vec<(StepReport, StepRecord)> {
+        let held_from = self.held_from;
+        self.close_while(|step, _| held_from.is_some_and(|from| step < from))
+    }
+
+    /// Holds nothing back any more; what is complete of it.
+    pub(super) fn release(&mut self) -> Vec<(StepReport, StepRecord)> {
+        self.held_from = None;
+        self.complete()
+    }
+
+    /// The generation is over: what some ranks reported counts, and says whose word is missing. What stands behind a step that
+    /// nobody told has no place in the ledger.
+    pub(super) fn flush(&mut self) -> Vec<(StepReport, StepRecord)> {
+        let done = self.close_while(|_, _| true);
+        self.pending.clear();
+        self.held_from = None;
+        done
     }
 }
 
 impl Pending {
-    fn close(mut self, world: u32) -> (StepReport, StepRecord) {
+    fn close(mut self) -> (StepReport, StepRecord) {
+        let world = self.world;
         self.substitutions.sort_by_key(|s| s.position);
         let report = self.first;
         let record = StepRecord {

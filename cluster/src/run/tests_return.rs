@@ -33,7 +33,7 @@ fn steps_that_a_lost_member_still_owes_are_recorded_before_its_weights_are_used(
     assert_eq!(recorded(&desk.commit(2, 1, 3)), [3]);
     assert!(recorded(&desk.commit(2, 1, 3)).is_empty(), "told twice");
     let form = formed(&desk.stand(2, Standing::Free { next_step: Some(Step(4)), digest: None })).expect("it trains");
-    assert_eq!((form.start_step, form.source.is_some()), (Step(4), true));
+    assert_eq!((form.start_step, form.source.is_some()), (Some(Step(4)), true));
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn weights_with_a_step_that_no_ledger_will_hold_are_as_good_as_none() {
     assert_eq!(waits, None, "somebody may hold what the ledger holds");
     desk.now += BRIEF;
     let form = formed(&desk.event(RunEvent::Tick)).expect("it trains");
-    assert_eq!((form.start_step, form.source), (Step(0), None));
+    assert_eq!((form.start_step, form.source), (Some(Step(0)), None));
 }
 
 #[test]
@@ -56,7 +56,7 @@ fn a_lost_member_that_is_told_to_leave_its_old_generation_takes_part_in_the_next
     let abort = |e: &RunEffect| matches!(e, RunEffect::Send { order: Order::Abort { .. }, .. });
     assert!(told.iter().any(abort));
     let form = formed(&desk.leave(2, 1, Some(3), LeaveKind::Aborted)).expect("it trains");
-    assert_eq!(form.start_step, Step(3));
+    assert_eq!(form.start_step, Some(Step(3)));
 }
 
 #[test]
@@ -105,13 +105,14 @@ fn a_run_that_waits_for_its_last_checkpoint_asks_for_no_time_that_is_over() {
 #[test]
 fn a_checkpoint_that_an_earlier_leader_has_told_of_and_this_one_did_not_find_is_written_again() {
     let members = vec![MemberId(1)];
-    let adopted = Some(Adopted { generation: Generation(3), members, start_step: Step(0) });
+    let adopted =
+        Some(Adopted { generation: Generation(3), members, start_step: Step(0), prepared: Default::default() });
     let first_generation = Generation(4);
     let mut desk = Desk::new(RunConfig { adopted, first_generation, recorded: Step(10), ..config(1) });
     desk.arrive(1, Some(1));
     desk.stand(1, Standing::Finished { generation: Generation(3), next_step: Step(10) });
     let form = formed(&desk.leave(1, 3, Some(10), LeaveKind::Aborted)).expect("it writes it");
-    assert_eq!((form.generation, form.start_step), (Generation(4), Step(10)));
+    assert_eq!((form.generation, form.start_step), (Generation(4), Some(Step(10))));
 }
 
 #[test]

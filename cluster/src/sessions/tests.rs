@@ -32,7 +32,7 @@ fn a_number_is_kept_by_its_process_and_by_no_other() {
 #[test]
 fn of_a_member_that_a_takeover_brought_along_the_number_is_enough() {
     let members = vec![MemberId(4)];
-    let adopted = Adopted { generation: Generation(1), members, start_step: Step(0) };
+    let adopted = Adopted { generation: Generation(1), members, start_step: Step(0), prepared: [].into() };
     let run = Run::new(crate::run::RunConfig { adopted: Some(adopted), ..config(1) });
     assert_eq!(number_of(&run, &join("b", 8, Some(4))), (4, true));
 }

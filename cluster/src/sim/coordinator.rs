@@ -6,7 +6,7 @@ use super::net::{Message, SessionId, Side};
 use super::setup::{DATASET, RUN};
 use super::store::{CLOSED, Put, Store};
 use super::world::{CoordinatorId, ToCoordinator, What, World};
-use crate::ids::{Generation, MemberId};
+use crate::ids::MemberId;
 use crate::lead::{Lead, LeadEffect, LeadEvent};
 use crate::run::{self, Join, LossCause, Now, Outcome, Phase, Report, Welcome};
 use crate::sessions::{Seat, Sessions, process_ended};
@@ -32,9 +32,10 @@ pub(super) struct Coordinator {
     pub(super) seats: BTreeMap<SessionId, Seat>,
     /// When a member was last heard; `None`: its session has ended since.
     heard: BTreeMap<MemberId, Option<Now>>,
-    pub(super) rendezvous: Option<Generation>,
     /// It dies after so many more effects.
     pub(super) fuse: Option<u64>,
+    /// It dies instead of handing out one more order of a generation.
+    pub(super) orders_left: Option<u64>,
     pub(super) frozen_until: Now,
     pub(super) tick_at: Option<Now>,
     pub(super) dice: Dice,
@@ -51,8 +52,8 @@ impl Coordinator {
             sessions: Sessions::new(MemberId(0)),
             seats,
             heard,
-            rendezvous: None,
             fuse: None,
+            orders_left: None,
             frozen_until: Now::ZERO,
             tick_at: None,
             dice: Dice::new(seed, &[5, id.0]),
@@ -73,14 +74,14 @@ impl World {
 
     /// A coordinator's process ends; who had a session with it hears of that.
     pub(super) fn end_coordinator(&mut self, id: CoordinatorId, why: &str) {
-        let Some(gone) = self.coordinators.remove(&id) else { return };
+        if self.coordinators.remove(&id).is_none() {
+            return;
+        }
         self.log(|| format!("{id} ends: {why}"));
         for session in self.net.those(|s| s.coordinator == id) {
             self.hang_up(session, Side::Coordinator);
         }
-        if let Some(generation) = gone.rendezvous {
-            self.close_rendezvous(id, generation);
-        }
+        self.is_anybody_leading();
         let again = self.now + self.dice.ms(200..=15_000);
         self.queue.push(again, What::StartCoordinator);
     }
@@ -170,6 +171,7 @@ impl World {
                 LeadEffect::Ask(request, ask) => self.ask(id, request, ask),
                 LeadEffect::Lead => {
                     c.leads = true;
+                    self.led();
                     self.log(|| format!("{id} leads"));
                     self.announce(id);
                 }
@@ -210,12 +212,6 @@ impl World {
                     self.close_session(id, member);
                 }
             }
-            run::RunEffect::OpenRendezvous { generation } => c.rendezvous = Some(generation),
-            run::RunEffect::CloseRendezvous => {
-                if let Some(generation) = c.rendezvous.take() {
-                    self.close_rendezvous(id, generation);
-                }
-            }
             run::RunEffect::Announce(run::Notice::Loss { member, cause, .. }) => self.judge_loss(id, member, &cause),
             run::RunEffect::Announce(run::Notice::Left { .. }) => self.walk(99),
             run::RunEffect::Announce(_) => {}
@@ -233,7 +229,14 @@ impl World {
     }
 
     fn order(&mut self, id: CoordinatorId, member: MemberId, order: run::Order) {
-        let Some(&session) = self.coordinators.get(&id).and_then(|c| c.sessions.way(member)) else { return };
+        let Some(c) = self.coordinators.get_mut(&id) else { return };
+        if let (Some(left), run::Order::Form(_) | run::Order::Prepare(_)) = (&mut c.orders_left, &order) {
+            if *left == 0 {
+                return self.end_coordinator(id, "killed between two orders");
+            }
+            *left -= 1;
+        }
+        let Some(&session) = c.sessions.way(member) else { return };
         self.transmit(session, Side::Coordinator, Message::Order(order));
     }
 

@@ -61,6 +61,8 @@ kinds! {
     Collective = "collective",
     /// The coordinator is killed between two effects.
     CoordinatorCrash = "coordinator-crash",
+    /// The coordinator is killed while it hands out the order of a generation: some of its ranks have it, and some do not.
+    CoordinatorMidOrder = "coordinator-mid-order",
     /// The coordinator stands still, and then goes on.
     CoordinatorFreeze = "coordinator-freeze",
     /// A second coordinator is started beside the first.
@@ -140,6 +142,12 @@ pub struct Fired {
     pub losses: u64,
     /// Generations.
     pub generations: u64,
+    /// Generations that were prepared.
+    pub prepared: u64,
+    /// Of these, those that their ranks went over into.
+    pub switched: u64,
+    /// Times that ranks were seen to train on without anybody who led them.
+    pub kept: u64,
     /// Steps in the ledger in the end.
     pub steps: u64,
 }
@@ -163,6 +171,9 @@ impl Fired {
         self.leaders += other.leaders;
         self.losses += other.losses;
         self.generations += other.generations;
+        self.prepared += other.prepared;
+        self.switched += other.switched;
+        self.kept += other.kept;
         self.steps += other.steps;
     }
 }
@@ -204,14 +215,8 @@ impl World {
             FaultKind::Crash => self.kill_worker(self.a_worker(dice)?, false),
             FaultKind::HostLoss => self.kill_worker(self.a_worker(dice)?, true),
             FaultKind::SpotStorm => self.storm(dice)?,
-            FaultKind::FreezeShort | FaultKind::FreezeLong => {
-                let worker = self.a_worker(dice)?;
-                let silence = self.setup.ladder[Rung::HeartbeatTimeout].as_millis() as u64;
-                let long = kind == FaultKind::FreezeLong;
-                let freeze = if long { dice.ms(silence..=40_000) } else { dice.ms(50..=silence * 4 / 5) };
-                let worker = self.workers.get_mut(&worker)?;
-                worker.frozen_until = worker.frozen_until.max(now + freeze);
-            }
+            FaultKind::FreezeShort => self.freeze(false, dice)?,
+            FaultKind::FreezeLong => self.freeze(true, dice)?,
             FaultKind::Term => {
                 let worker = self.a_worker(dice)?;
                 self.queue.push(now, What::Worker(worker, ToWorker::Term));
@@ -234,12 +239,18 @@ impl World {
             }
             FaultKind::Collective => {
                 let group = one_of(&self.whole_groups(), dice)?;
+                self.disturb(now);
                 self.rank_gone(group, true);
             }
             FaultKind::CoordinatorCrash => {
                 let coordinator = self.a_coordinator(dice)?;
                 let fuse = dice.below(12);
                 self.coordinators.get_mut(&coordinator)?.fuse.get_or_insert(fuse);
+            }
+            FaultKind::CoordinatorMidOrder => {
+                let coordinator = self.a_coordinator(dice)?;
+                let orders = dice.below(5);
+                self.coordinators.get_mut(&coordinator)?.orders_left.get_or_insert(orders);
             }
             FaultKind::CoordinatorFreeze => {
                 let coordinator = self.a_coordinator(dice)?;
@@ -264,6 +275,17 @@ impl World {
             FaultKind::StoreSlow => self.store.slow_until = now + dice.ms(100..=60_000),
             FaultKind::StoreFlaky => self.store.flaky_until = now + dice.ms(100..=60_000),
         }
+        Some(())
+    }
+
+    /// A worker stands still, for longer than its heartbeats' timeout or not.
+    fn freeze(&mut self, long: bool, dice: &mut Dice) -> Option<()> {
+        let worker = self.a_worker(dice)?;
+        let silence = self.setup.ladder[Rung::HeartbeatTimeout].as_millis() as u64;
+        let until = self.now + if long { dice.ms(silence..=40_000) } else { dice.ms(50..=silence * 4 / 5) };
+        let worker = self.workers.get_mut(&worker)?;
+        worker.frozen_until = worker.frozen_until.max(until);
+        self.disturb(until);
         Some(())
     }
 

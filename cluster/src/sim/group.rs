@@ -2,20 +2,14 @@
 //! when a rank is gone, at a moment of its own for each.
 
 use super::clock::Dice;
+use super::habits::Habits;
 use super::trainer::State;
-use super::world::{CoordinatorId, ToWorker, What, WorkerId, World};
+use super::world::{ToWorker, What, WorkerId, World};
 use crate::evidence::Evidence;
 use crate::ids::{Generation, Rank, Step};
 use crate::spec::Rung;
 use std::collections::BTreeMap;
 use std::ops::Range;
-
-/// A group meets at one coordinator's rendezvous.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct GroupId {
-    pub(super) at: Option<CoordinatorId>,
-    pub(super) generation: Generation,
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Op {
@@ -26,7 +20,7 @@ pub(super) enum Op {
 }
 
 impl Op {
-    fn step(self) -> Option<Step> {
+    pub(super) fn step(self) -> Option<Step> {
         match self {
             Self::Meet | Self::Broadcast => None,
             Self::Exchange(step) | Self::Reduce(step) => Some(step),
@@ -37,7 +31,12 @@ impl Op {
 /// What a rank brings to an operation, and what all take away.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Brought {
-    pub(super) wish: u8,
+    /// Asked to checkpoint and finish.
+    pub(super) asked: bool,
+    /// The prepared generation that a rank holds the order of; the one that all do.
+    pub(super) next: Option<Generation>,
+    /// The step that a generation begins with, by whom that is known.
+    pub(super) start: Option<Step>,
     pub(super) state: Option<State>,
     pub(super) positions: Range<u64>,
     /// What a rank feeds; what all of them feed.
@@ -47,7 +46,7 @@ pub(super) struct Brought {
 /// Who comes to an operation: a worker with the token of its activity, in its place.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Participant {
-    pub(super) group: GroupId,
+    pub(super) group: Generation,
     pub(super) rank: Rank,
     pub(super) world: u32,
     pub(super) who: (WorkerId, u64),
@@ -74,12 +73,14 @@ impl Group {
     }
 
     /// What a rank takes away from `op`; `None`: it fails there.
-    pub(super) fn result(&self, op: Op, dice: &mut Dice) -> Option<Brought> {
+    pub(super) fn result(&self, op: Op, dice: &mut Dice, habits: &dyn Habits) -> Option<Brought> {
         if !self.is_whole(op) || (self.broken == Some(true) && dice.percent(50)) {
             return None;
         }
         let brought = || self.ops[&op].values().map(|arrival| &arrival.brought);
-        let wish = brought().map(|b| b.wish).max().unwrap_or_default();
+        let asked = brought().any(|b| b.asked);
+        let next = habits.agreed(&brought().map(|b| b.next).collect::<Vec<_>>());
+        let start = brought().find_map(|b| b.start);
         let states: Vec<_> = brought().filter_map(|b| b.state).collect();
         // Ranks with other weights, or rows that are not the plan's, make other weights of all.
         let same = states.windows(2).all(|two| two[0] == two[1]);
@@ -88,18 +89,16 @@ impl Group {
         let ends = brought().next().map(|b| b.positions.start).zip(brought().next_back().map(|b| b.positions.end));
         let positions = ends.filter(|_| tiled).map_or(0..0, |(start, end)| start..end);
         let fed = brought().map(|b| b.fed).sum();
-        Some(Brought { wish, state, positions, fed })
+        Some(Brought { asked, next, start, state, positions, fed })
     }
 }
 
 impl World {
     pub(super) fn arrive_at(&mut self, participant: Participant, op: Op, brought: Brought) {
         let Participant { group: id, rank, world, who } = participant;
-        let serves = id.at.and_then(|at| self.coordinators.get(&at)).and_then(|c| c.rendezvous);
+        // Whoever joins waits until those who train come.
+        let waits_for_word = brought.start.is_none();
         let group = self.groups.entry(id).or_insert_with(|| Group { world, ..Group::default() });
-        if op == Op::Meet && serves != Some(id.generation) {
-            group.broken.get_or_insert(true);
-        }
         if let Some(step) = op.step() {
             group.ops.retain(|old, _| old.step().is_none_or(|old| old.0 + 1 >= step.0));
         }
@@ -117,6 +116,9 @@ impl World {
             return;
         }
         let (worker, token) = who;
+        if op == Op::Meet && waits_for_word {
+            return;
+        }
         let limit = self.setup.ladder[Rung::CollectiveTimeout];
         self.queue.push(self.now + limit, What::Worker(worker, ToWorker::TimedOut(token)));
     }
@@ -126,7 +128,7 @@ impl World {
     }
 
     /// A rank is gone from its group: whoever waits for it fails.
-    pub(super) fn rank_gone(&mut self, id: GroupId, hard: bool) {
+    pub(super) fn rank_gone(&mut self, id: Generation, hard: bool) {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let first = group.broken.is_none();
         group.broken = group.broken.max(Some(hard));
@@ -142,16 +144,8 @@ impl World {
         }
     }
 
-    /// The rendezvous serves this generation no more: groups that have not met there do not.
-    pub(super) fn close_rendezvous(&mut self, at: CoordinatorId, generation: Generation) {
-        let id = GroupId { at: Some(at), generation };
-        if self.groups.get(&id).is_some_and(|group| !group.is_whole(Op::Meet)) {
-            self.rank_gone(id, true);
-        }
-    }
-
     /// Groups that still work.
-    pub(super) fn whole_groups(&self) -> Vec<GroupId> {
+    pub(super) fn whole_groups(&self) -> Vec<Generation> {
         self.groups.iter().filter(|(_, group)| group.broken.is_none()).map(|(&id, _)| id).collect()
     }
 }

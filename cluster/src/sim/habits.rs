@@ -4,7 +4,7 @@
 use crate::create::Answer;
 use crate::ids::Generation;
 use crate::lead::Request;
-use crate::run::Report;
+use crate::run::{Report, agreed};
 use crate::takeover::Takeover;
 use std::ops::Range;
 
@@ -33,6 +33,11 @@ pub(super) trait Habits {
     /// The position whose row is read for `position`, in the lanes that a rank feeds of a step.
     fn reads(&self, position: u64) -> u64 {
         position
+    }
+
+    /// What ranks go over into, given what each holds.
+    fn agreed(&self, held: &[Option<Generation>]) -> Option<Generation> {
+        agreed(held.iter().copied())
     }
 
     /// Whether a worker says that a step is committed before its optimizer runs.

@@ -11,6 +11,7 @@ mod coordinator;
 mod faults;
 mod group;
 mod habits;
+mod liveness;
 mod net;
 mod opening;
 mod oracle;
@@ -78,7 +79,7 @@ fn simulate_with(seed: u64, faults: &[Fault], traced: bool, habits: impl FnOnce(
     }
     Verdict {
         violation: world.oracle.violation.take(),
-        fired: std::mem::take(&mut world.fired),
+        fired: Fired { kept: world.oracle.vigil.kept, ..std::mem::take(&mut world.fired) },
         path: world.path,
         fingerprint: world.fingerprint,
         seconds: world.now.as_secs_f64(),

@@ -1,5 +1,6 @@
 //! What must never be, and is looked for at the moment when it would come about.
 
+use super::liveness::Vigil;
 use super::setup::{DATASET, Setup};
 use super::store::Store;
 use super::trainer::State;
@@ -39,6 +40,7 @@ struct Formed {
 #[derive(Debug, Default)]
 pub(super) struct Oracle {
     pub(super) violation: Option<Violation>,
+    pub(super) vigil: Vigil,
     records: Vec<Record>,
     segments: u64,
     last_digest: String,
@@ -48,6 +50,8 @@ pub(super) struct Oracle {
     /// The last record of this leader was written.
     closed: bool,
     formed: BTreeMap<Generation, Formed>,
+    /// Members of those that were prepared.
+    prepared: BTreeMap<Generation, Vec<MemberId>>,
     /// The step that the ledger's next step record must be of.
     next_record: Step,
     /// What ranks have committed.
@@ -60,6 +64,11 @@ pub(super) struct Oracle {
 }
 
 impl Oracle {
+    /// The newest generation that was formed, and its members.
+    pub(super) fn newest(&self) -> Option<(Generation, &[MemberId])> {
+        self.formed.last_key_value().map(|(&generation, formed)| (generation, formed.members.as_slice()))
+    }
+
     fn truth(&mut self, setup: &Setup, step: Step) -> State {
         if self.truth.is_empty() {
             self.truth.push(State::INITIAL);
@@ -141,6 +150,11 @@ impl World {
             Record::Formed { generation, start_step, members, source } => {
                 self.judge_formed(*generation, *start_step, members, source);
             }
+            Record::Prepared { generation, members, .. } => {
+                self.judge_number(*generation);
+                self.fired.prepared += 1;
+                self.oracle.prepared.insert(*generation, members.clone());
+            }
             Record::Step(step) => self.judge_step(step),
             Record::Lost { member, .. } => {
                 self.fired.losses += 1;
@@ -155,10 +169,27 @@ impl World {
 
     fn judge_formed(&mut self, generation: Generation, start: Step, members: &[MemberId], source: &StateSource) {
         self.fired.generations += 1;
-        if let Some((&before, _)) = self.oracle.formed.last_key_value()
-            && before >= generation
-        {
-            return self.accuse("generation_reused", || format!("generation {generation} after {before}"));
+        let prepared = self.oracle.prepared.get(&generation).cloned();
+        match &prepared {
+            None => self.judge_number(generation),
+            Some(those) if those != members => {
+                self.accuse("other_members", || {
+                    format!("generation {generation} was prepared for {those:?}: {members:?}")
+                });
+            }
+            Some(_) => {
+                self.fired.switched += 1;
+                let before = self.oracle.newest().map(|(before, _)| before).unwrap_or_default();
+                if before >= generation {
+                    self.accuse("generation_reused", || format!("generation {generation} after {before}"));
+                }
+                let further = self.oracle.commits.iter().rev().find(|&&(of, step)| of == before && step >= start);
+                if let Some(&(_, step)) = further {
+                    self.accuse("gone_over_too_early", || {
+                        format!("{before} has done step {step}, {generation} starts at {start}")
+                    });
+                }
+            }
         }
         if start > self.oracle.next_record {
             let next = self.oracle.next_record;
@@ -168,11 +199,17 @@ impl World {
         }
         let formed = &self.oracle.formed;
         let survives = |of: Generation, step: Step| formed.range(of.next()..).all(|(_, f)| f.start >= step);
+        // A step that nobody who is there can tell of has no place in the ledger, and weights with it in them none in the run.
+        let is_there = |w: &&super::worker::Worker| w.peer.member().is_some_and(|member| members.contains(&member));
+        let told = |step: u64| self.workers.values().filter(is_there).any(|w| w.peer.owes(Step(step)));
+        let has_a_place = |next: Step| (self.oracle.next_record.0..next.0).all(told);
         let held = |w: &super::worker::Worker| Some((w.peer.member()?, w.trainer.next()?, w.trainer.made_in));
         let further: Vec<_> = self
             .workers
             .values()
             .filter_map(held)
+            // One that was prepared may have trained before its record was written.
+            .filter(|&(_, next, made_in)| made_in < generation && has_a_place(next))
             .filter(|&(member, next, made_in)| members.contains(&member) && next > start && survives(made_in, next))
             .collect();
         if let StateSource::Manifest(key) = source {
@@ -184,15 +221,24 @@ impl World {
         if !further.is_empty() {
             self.accuse("state_thrown_away", || format!("generation {generation} starts at {start}: {further:?}"));
         }
-        let redone = self.oracle.tip.0.saturating_sub(start.0);
+        let redone = if prepared.is_some() { 0 } else { self.oracle.tip.0.saturating_sub(start.0) };
         if matches!(source, StateSource::Member(_)) && redone <= 1 {
             self.fired.redone += redone;
         } else {
             self.fired.lost += redone;
         }
-        self.oracle.tip = start;
+        self.oracle.tip = if prepared.is_some() { self.oracle.tip.max(start) } else { start };
         self.oracle.next_record = self.oracle.next_record.min(start);
         self.oracle.formed.insert(generation, Formed { start, members: members.to_vec() });
+    }
+
+    /// No generation has had that number.
+    fn judge_number(&mut self, generation: Generation) {
+        let formed = self.oracle.formed.keys().next_back();
+        let used = formed.max(self.oracle.prepared.keys().next_back()).copied();
+        if let Some(before) = used.filter(|&before| before >= generation) {
+            self.accuse("generation_reused", || format!("generation {generation} after {before}"));
+        }
     }
 
     fn judge_step(&mut self, record: &StepRecord) {
@@ -224,6 +270,7 @@ impl World {
             Record::Formed { generation, start_step, .. } if *generation == manifest.generation => Some(*start_step),
             Record::Step(_)
             | Record::Formed { .. }
+            | Record::Prepared { .. }
             | Record::Segment { .. }
             | Record::Opened { .. }
             | Record::Lost { .. }
@@ -243,6 +290,7 @@ impl World {
         let Some(stint) = &worker.trainer.stint else { return };
         let members = stint.form.members.clone();
         let formed = self.oracle.formed.get(&generation).map(|f| f.members.clone());
+        let formed = formed.or_else(|| self.oracle.prepared.get(&generation).cloned());
         if formed.as_ref() != Some(&members) {
             self.accuse("unclaimed_generation", || {
                 format!("{id} trains in generation {generation} of {members:?}, the ledger has {formed:?}")
@@ -258,8 +306,10 @@ impl World {
             self.accuse("wrong_weights", || format!("{id} holds {state:?}, the truth is {truth:?}"));
         }
         self.oracle.commits.insert((generation, step));
-        let newest = self.oracle.formed.last_key_value().map(|(&g, _)| g);
-        if newest == Some(generation) {
+        let newest = self.oracle.newest().map(|(newest, _)| newest);
+        // One that was prepared is the newest as soon as its ranks are in it.
+        if newest.is_none_or(|newest| newest <= generation) {
+            self.note_commit();
             self.oracle.tip = self.oracle.tip.max(step.next());
         } else {
             self.fired.zombies += 1;

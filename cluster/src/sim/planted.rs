@@ -4,7 +4,7 @@ use super::habits::Habits;
 use crate::create::Answer;
 use crate::ids::Generation;
 use crate::lead::Request;
-use crate::run::Report;
+use crate::run::{Report, agreed};
 use crate::takeover::Takeover;
 use std::ops::Range;
 
@@ -25,10 +25,12 @@ pub(super) enum Planted {
     OtherLane,
     /// A member has two ways to be lost: also by the end of a session that another one has replaced.
     TwoLosses,
+    /// Ranks leave their generation as soon as one of them holds the order of the next.
+    EagerBoundary,
 }
 
 impl Planted {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::RivalSegment,
         Self::OldGeneration,
         Self::EarlyReport,
@@ -36,6 +38,7 @@ impl Planted {
         Self::ReusedGeneration,
         Self::OtherLane,
         Self::TwoLosses,
+        Self::EagerBoundary,
     ];
 }
 
@@ -63,6 +66,7 @@ impl Habits for Planted {
             Report::Committed(step) => step.generation = current,
             Report::Part(part) => part.generation = current,
             Report::Left(left) => left.generation = current,
+            Report::Switched(switched) => switched.generation = current,
             Report::Join(_)
             | Report::Standing(_)
             | Report::Heartbeat { .. }
@@ -81,6 +85,11 @@ impl Habits for Planted {
         // The second lane of step 5.
         let off = *self == Self::OtherLane && (62..64).contains(&position);
         position + 2 * u64::from(off)
+    }
+
+    fn agreed(&self, held: &[Option<Generation>]) -> Option<Generation> {
+        let eager = *self == Self::EagerBoundary;
+        if eager { held.iter().copied().max().flatten() } else { agreed(held.iter().copied()) }
     }
 
     fn reports_early(&self) -> bool {

@@ -1,7 +1,7 @@
 //! A model of a worker's trainer. Its weights are the chain of the steps that were applied to them; a step is a forward,
 //! an exchange that carries what the ranks were asked for, a reduction, and the optimizer, which commits.
 
-use super::group::{Brought, GroupId, Op, Participant};
+use super::group::{Brought, Op, Participant};
 use super::world::{ToWorker, What, WorkerId, World};
 use crate::commit::PartEntry;
 use crate::evidence::Evidence;
@@ -9,7 +9,7 @@ use crate::ids::{Generation, Rank, Step};
 use crate::ledger::Losses;
 use crate::peer::{PeerEvent, Word};
 use crate::rng::key;
-use crate::run::{Form, LeaveKind, Left, PartReport, StepReport};
+use crate::run::{Form, LeaveKind, Left, PartReport, Prepared, StepReport, Switched};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::time::Duration;
@@ -61,10 +61,13 @@ pub(super) enum Activity {
 #[derive(Debug)]
 pub(super) struct Stint {
     pub(super) form: Form,
-    pub(super) group: GroupId,
     pub(super) activity: Activity,
-    /// What the ranks agreed on in this step.
-    stop: u8,
+    /// Whether the ranks are to finish after this step.
+    finishes: bool,
+    /// What it held when this step's exchange began.
+    held: Option<Prepared>,
+    /// The generation that the ranks go over into after this step.
+    next: Option<Generation>,
     /// What they fed of it.
     fed: Evidence,
     /// Its last generation was larger.
@@ -81,16 +84,26 @@ pub(super) struct Trainer {
     waiting: VecDeque<Form>,
     /// Generations that it was told are over.
     over: Option<Generation>,
-    /// What it was asked for.
-    wish: Option<(Generation, u8)>,
+    /// The generation that was asked to finish.
+    asked: Option<Generation>,
+    /// The order that it holds.
+    prepared: Option<Prepared>,
     /// Changes with each activity, so that what belongs to an earlier one is known.
     token: u64,
     last_world: u32,
 }
 
 impl Trainer {
-    pub(super) fn asked(&mut self, generation: Generation, checkpoint: bool) {
-        self.wish = Some((generation, if checkpoint { 2 } else { 1 }));
+    pub(super) fn asked(&mut self, generation: Generation) {
+        self.asked = Some(generation);
+    }
+
+    pub(super) fn hold(&mut self, prepared: Prepared) {
+        self.prepared = Some(prepared);
+    }
+
+    pub(super) fn withdraw(&mut self, generation: Generation) {
+        self.prepared.take_if(|held| held.generation == generation);
     }
 
     fn is_over(&self, generation: Generation) -> bool {
@@ -112,16 +125,32 @@ impl World {
 
     fn next_order(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        if worker.trainer.stint.is_some() {
+        if worker.trainer.waiting.is_empty() {
             return;
         }
+        match &worker.trainer.stint {
+            // It has said all that it had to say of that one.
+            Some(done) if done.activity == Activity::Finished => {
+                let left = done.form.generation;
+                worker.trainer.stint = None;
+                self.rank_gone(left, false);
+            }
+            Some(_) => return,
+            None => {}
+        }
+        let Some(worker) = self.workers.get_mut(&id) else { return };
         let Some(form) = worker.trainer.waiting.pop_front() else { return };
-        let at = worker.link.and_then(|link| self.net.sessions.get(&link)).map(|s| s.coordinator);
         let shrunk = form.world() < worker.trainer.last_world;
         worker.trainer.last_world = form.world();
-        let group = GroupId { at, generation: form.generation };
-        worker.trainer.stint =
-            Some(Stint { form, group, activity: Activity::Calling, stop: 0, fed: Evidence::default(), shrunk });
+        worker.trainer.stint = Some(Stint {
+            form,
+            activity: Activity::Calling,
+            finishes: false,
+            held: None,
+            next: None,
+            fed: Evidence::default(),
+            shrunk,
+        });
         let takes = worker.dice.ms(10..=600);
         self.enter(id, Activity::Calling, Some(takes));
     }
@@ -143,7 +172,8 @@ impl World {
         let Some(worker) = self.workers.get(&id) else { return };
         let Some(stint) = &worker.trainer.stint else { return };
         let who = (id, worker.trainer.token);
-        let participant = Participant { group: stint.group, rank: stint.form.rank, world: stint.form.world(), who };
+        let participant =
+            Participant { group: stint.form.generation, rank: stint.form.rank, world: stint.form.world(), who };
         self.arrive_at(participant, op, brought);
     }
 
@@ -154,22 +184,26 @@ impl World {
             return;
         }
         let Some(stint) = &worker.trainer.stint else { return };
-        let (generation, activity, stop) = (stint.form.generation, stint.activity, stint.stop);
+        let (generation, activity, start) = (stint.form.generation, stint.activity, stint.form.start_step);
         if worker.trainer.is_over(generation) && !matches!(activity, Activity::Optimizing(_) | Activity::Uploading) {
             return self.leave(id, LeaveKind::Aborted, "aborted");
         }
         match activity {
-            Activity::Calling => self.meet(id, Op::Meet, Brought::default()),
+            Activity::Calling => self.meet(id, Op::Meet, Brought { start, ..Brought::default() }),
             Activity::Loading => self.load(id),
             Activity::Forward => {
-                let wish = worker.trainer.wish.filter(|&(g, _)| g == generation).map_or(0, |(_, wish)| wish);
+                let asked = worker.trainer.asked == Some(generation);
+                let held = worker.trainer.prepared.clone().filter(|held| held.from == generation);
+                let next = held.as_ref().map(|held| held.generation);
                 let step = worker.trainer.next().unwrap_or_default();
+                let Some(stint) = &mut worker.trainer.stint else { return };
+                stint.held = held;
                 let positions = self.setup.positions(step, stint.form.rank, stint.form.world());
                 let fed = self.setup.fed(positions, |position| self.habits.reads(position));
-                self.meet(id, Op::Exchange(step), Brought { wish, fed, ..Brought::default() });
+                self.meet(id, Op::Exchange(step), Brought { asked, next, fed, ..Brought::default() });
             }
             Activity::Backward => self.reduce(id),
-            Activity::Optimizing(state) => self.commit(id, state, stop),
+            Activity::Optimizing(state) => self.commit(id, state),
             Activity::Waiting(_) | Activity::Uploading | Activity::Finished => {}
         }
     }
@@ -191,15 +225,15 @@ impl World {
         let Some(stint) = &mut worker.trainer.stint else { return };
         let Activity::Waiting(op) = stint.activity else { return };
         let aborted = worker.trainer.over.is_some_and(|over| stint.form.generation <= over);
-        let Some(group) = self.groups.get(&stint.group) else { return };
-        let result = group.result(op, &mut worker.dice);
+        let Some(group) = self.groups.get(&stint.form.generation) else { return };
+        let result = group.result(op, &mut worker.dice, self.habits.as_ref());
         let Some(result) = result.filter(|_| !timed_out) else {
             let kind = if aborted { LeaveKind::Aborted } else { LeaveKind::Collective };
             let why = if timed_out { "the collective timed out" } else { "a peer is gone" };
             return self.leave(id, kind, why);
         };
         match op {
-            Op::Meet => self.met(id),
+            Op::Meet => self.met(id, result.start),
             Op::Broadcast => {
                 let Some(worker) = self.workers.get_mut(&id) else { return };
                 let Some(stint) = &worker.trainer.stint else { return };
@@ -209,7 +243,7 @@ impl World {
                 self.ready(id);
             }
             Op::Exchange(_) => {
-                (stint.stop, stint.fed) = (result.wish, result.fed);
+                (stint.finishes, stint.next, stint.fed) = (result.asked, result.next, result.fed);
                 let takes = worker.dice.ms(5..=200);
                 self.enter(id, Activity::Backward, Some(takes));
             }
@@ -226,7 +260,14 @@ impl World {
     }
 
     /// The group stands: take over state.
-    fn met(&mut self, id: WorkerId) {
+    fn met(&mut self, id: WorkerId, start: Option<Step>) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let Some(stint) = &mut worker.trainer.stint else { return };
+        if let (None, Some(start_step)) = (stint.form.start_step, start) {
+            stint.form.start_step = start;
+            let switched = Switched { generation: stint.form.generation, start_step, digest: None };
+            self.peer(id, PeerEvent::Trainer(Word::Switched(switched)));
+        }
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let Some(stint) = &worker.trainer.stint else { return };
         let state = worker.trainer.state;
@@ -265,7 +306,8 @@ impl World {
     fn ready(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let Some(stint) = &worker.trainer.stint else { return };
-        let (generation, next_step, only) = (stint.form.generation, stint.form.start_step, stint.form.checkpoint_only);
+        let (generation, only) = (stint.form.generation, stint.form.checkpoint_only);
+        let Some(next_step) = stint.form.start_step else { return };
         if worker.trainer.next() != Some(next_step) {
             let held = worker.trainer.state;
             return self.accuse("out_of_step", || format!("{id} is to begin at step {next_step} and holds {held:?}"));
@@ -287,25 +329,44 @@ impl World {
     }
 
     /// The optimizer has run.
-    fn commit(&mut self, id: WorkerId, state: State, stop: u8) {
+    fn commit(&mut self, id: WorkerId, state: State) {
         let step = Step(state.next.0 - 1);
         let Some(worker) = self.workers.get_mut(&id) else { return };
         let Some(stint) = &worker.trainer.stint else { return };
-        let generation = stint.form.generation;
+        let (generation, finishes, next) = (stint.form.generation, stint.finishes, stint.next);
         worker.trainer.state = Some(state);
         self.judge_commit(id, generation, step, state);
         if !self.habits.reports_early() {
             self.say_committed(id, step);
         }
-        let ends = stop == 2 || state.next.0 >= self.setup.steps;
+        let ends = finishes || state.next.0 >= self.setup.steps;
         if ends || state.next.0.is_multiple_of(self.setup.every) {
             self.upload(id, ends);
         }
-        if !ends && stop == 1 {
-            self.leave(id, LeaveKind::Boundary, "asked to");
-        } else if !ends {
-            self.forward(id);
+        match next {
+            _ if ends => {}
+            Some(next) => self.go_over(id, next),
+            None => self.forward(id),
         }
+    }
+
+    /// All ranks hold the order of the next generation.
+    fn go_over(&mut self, id: WorkerId, next: Generation) {
+        let Some(worker) = self.workers.get_mut(&id) else { return };
+        let (Some(stint), Some(state)) = (&mut worker.trainer.stint, worker.trainer.state) else { return };
+        let form = stint.held.take().filter(|held| held.generation == next).and_then(|held| held.form);
+        let Some(form) = form else {
+            return self.leave(id, LeaveKind::Boundary { next }, "it has no part in the next");
+        };
+        let left = stint.form.generation;
+        worker.trainer.stint = None;
+        worker.trainer.token += 1;
+        worker.trainer.waiting.push_front(Form { start_step: Some(state.next), ..form });
+        self.log(|| format!("{id} goes over from {left} into {next} with {state:?}"));
+        self.rank_gone(left, false);
+        let switched = Switched { generation: next, start_step: state.next, digest: Some(state.chain) };
+        self.peer(id, PeerEvent::Trainer(Word::Switched(switched)));
+        self.next_order(id);
     }
 
     fn say_committed(&mut self, id: WorkerId, step: Step) {
@@ -385,7 +446,10 @@ impl World {
             lost_rank: None,
         };
         self.log(|| format!("{id} leaves {} with {state:?}: {message}", left.generation));
-        self.rank_gone(stint.group, kind != LeaveKind::Boundary);
+        if kind == LeaveKind::Aborted {
+            self.disturb(self.now);
+        }
+        self.rank_gone(stint.form.generation, !matches!(kind, LeaveKind::Boundary { .. }));
         self.peer(id, PeerEvent::Trainer(Word::Left(left)));
         self.next_order(id);
     }

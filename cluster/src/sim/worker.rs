@@ -71,11 +71,12 @@ impl World {
     /// A worker's process ends.
     fn end_worker(&mut self, id: WorkerId) {
         let Some(mut gone) = self.workers.remove(&id) else { return };
+        self.disturb(self.now);
         for session in self.net.those(|s| s.worker == id) {
             self.hang_up(session, Side::Worker);
         }
         if let Some(stint) = gone.trainer.stint.take() {
-            self.rank_gone(stint.group, true);
+            self.rank_gone(stint.form.generation, true);
         }
     }
 
@@ -152,7 +153,9 @@ impl World {
             }
             PeerEffect::Train(form) => self.take_order(id, form),
             PeerEffect::Abort(generation) => self.abort_trainer(id, generation),
-            PeerEffect::Yield { generation, checkpoint } => worker.trainer.asked(generation, checkpoint),
+            PeerEffect::Prepare(prepared) => worker.trainer.hold(prepared),
+            PeerEffect::Withdraw(generation) => worker.trainer.withdraw(generation),
+            PeerEffect::Yield(generation) => worker.trainer.asked(generation),
             PeerEffect::Exit { outcome, message } => {
                 self.log(|| format!("{id} exits: {outcome:?} {message}"));
                 self.end_worker(id);

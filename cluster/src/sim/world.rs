@@ -3,7 +3,7 @@
 use super::clock::{Dice, Queue};
 use super::coordinator::Coordinator;
 use super::faults::{Fault, Fired};
-use super::group::{Group, GroupId};
+use super::group::Group;
 use super::habits::Habits;
 use super::net::{Net, SessionId, Side};
 use super::oracle::{Oracle, Violation};
@@ -120,6 +120,8 @@ pub(super) enum What {
     StartWorker,
     Kill(WorkerId, bool),
     Census,
+    /// Whether those go on who trained when nobody led any more.
+    Vigil(Now),
 }
 
 /// See the module.
@@ -131,7 +133,8 @@ pub(super) struct World {
     pub(super) net: Net,
     pub(super) coordinators: BTreeMap<CoordinatorId, Coordinator>,
     pub(super) workers: BTreeMap<WorkerId, Worker>,
-    pub(super) groups: BTreeMap<GroupId, Group>,
+    /// Generations' collective groups.
+    pub(super) groups: BTreeMap<Generation, Group>,
     pub(super) oracle: Oracle,
     pub(super) habits: Box<dyn Habits>,
     pub(super) dice: Dice,
@@ -246,6 +249,7 @@ impl World {
             What::StartWorker => self.start_worker(),
             What::Kill(worker, host) => self.kill_worker(worker, host),
             What::Census => self.census(),
+            What::Vigil(since) => self.keep_vigil(since),
         }
     }
 

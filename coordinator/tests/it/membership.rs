@@ -3,7 +3,7 @@
 use crate::support::{Fleet, Worker, audited, formed, rank, spec, write_index};
 use pixfleet_cluster::ledger::Record;
 use pixfleet_cluster::run::{Order, Outcome, Report};
-use pixfleet_cluster::{Generation, RunSpec};
+use pixfleet_cluster::{Generation, RunSpec, Step};
 use pixfleet_proto::pb;
 
 fn count(records: &[Record], what: impl Fn(&Record) -> bool) -> usize {
@@ -70,12 +70,11 @@ async fn a_member_leaves_at_a_step_boundary_and_costs_no_step() {
         w.step().await;
     }
     leaving(&b).await;
-    a.step_aside().await;
-    b.step_aside().await;
+    let form = a.go_over().await.expect("it stays");
+    assert_eq!(b.go_over().await, None);
     let order = b.order().await;
     assert_eq!(order, Order::Stop { outcome: Outcome::Drained, message: String::new() });
-    let form = a.formed().await;
-    assert_eq!((form.generation, form.start_step.0, form.world(), form.source), (Generation(2), 1, 1, rank(0)));
+    assert_eq!((form.generation, form.world(), form.source), (Generation(2), 1, rank(0)));
     assert!(form.receivers.is_empty(), "nobody needs its state");
     let records = to_the_end(fleet, &spec, vec![a]).await;
     assert_eq!(formed(&records), [(1, 0, 2), (2, 1, 1)]);
@@ -93,9 +92,10 @@ async fn a_joiner_is_taken_in_at_a_step_boundary() {
     a.formed().await;
     a.step().await;
     let mut b = Worker::join(&fleet, "w1", 2).await;
-    a.step_aside().await;
-    let (form_a, form_b) = (a.formed().await, b.formed().await);
-    assert_eq!((form_a.generation, form_a.start_step.0, form_a.world()), (Generation(2), 1, 2));
+    let form_b = b.hold().await;
+    let form_a = a.go_over().await.expect("it stays");
+    b.join_in(form_b.clone(), Step(1)).await;
+    assert_eq!((form_a.generation, form_a.world()), (Generation(2), 2));
     assert!(form_b.needs_state() && !form_a.needs_state());
     let records = to_the_end(fleet, &spec, vec![a, b]).await;
     assert_eq!(formed(&records), [(1, 0, 1), (2, 1, 2)]);
@@ -115,7 +115,7 @@ async fn below_the_minimum_the_run_checkpoints_pauses_and_goes_on_with_the_next_
     }
     leaving(&b).await;
     for w in [&mut a, &mut b] {
-        assert_eq!(w.order().await, Order::Yield { generation: Generation(1), checkpoint: true });
+        assert_eq!(w.order().await, Order::Yield { generation: Generation(1) });
         w.part().await;
         w.finished().await;
     }
@@ -126,7 +126,7 @@ async fn below_the_minimum_the_run_checkpoints_pauses_and_goes_on_with_the_next_
 
     let mut c = Worker::join(&fleet, "w2", 3).await;
     let (form_a, form_c) = (a.formed().await, c.formed().await);
-    assert_eq!((form_a.generation, form_a.start_step.0, form_c.world()), (Generation(2), 1, 2));
+    assert_eq!((form_a.generation, form_a.start_step, form_c.world()), (Generation(2), Some(Step(1)), 2));
     let records = to_the_end(fleet, &spec, vec![a, c]).await;
     assert_eq!(formed(&records), [(1, 0, 2), (2, 1, 2)]);
 }

@@ -6,7 +6,7 @@ use pixfleet_cluster::audit::{AuditPlan, audit};
 use pixfleet_cluster::index::{DatasetIndex, FileIndex, LATEST, RowGroupIndex, SplitIndex};
 use pixfleet_cluster::ledger::{Losses, Record};
 use pixfleet_cluster::run::{
-    Form, Join, LeaveKind, Left, Order, Outcome, PartReport, Report, Standing, StepReport, Welcome,
+    Form, Join, LeaveKind, Left, Order, Outcome, PartReport, Prepared, Report, Standing, StepReport, Switched, Welcome,
 };
 use pixfleet_cluster::{DatasetShape, Generation, PartEntry, Rank, RunSpec, Step};
 use pixfleet_coordinator::{Config, CoordinatorError, Doors, Ended, bind, serve};
@@ -158,7 +158,7 @@ pub(crate) struct Worker {
 impl Worker {
     /// A worker that has joined and is warm.
     pub(crate) async fn join(fleet: &Fleet, name: &str, pid: u32) -> Self {
-        let join = Join { name: name.into(), host: "here".into(), pid, device: "cpu".into(), member: None };
+        let join = Join { name: name.into(), host: "here".into(), pid, device: "cpu".into(), ..Join::default() };
         let worker = Self::open(fleet, join).await;
         worker.say(Report::Standing(Standing::Free { next_step: None, digest: None })).await;
         worker
@@ -255,11 +255,49 @@ impl Worker {
                 other => panic!("expected a new generation, got {other:?}"),
             }
         };
-        self.at = Some(form.start_step);
-        self.form = Some(form.clone());
         self.owed.clear();
-        self.say(Report::Ready { generation: form.generation, next_step: form.start_step }).await;
+        let start = form.start_step.expect("nobody prepared it");
+        self.begin(form.clone(), start).await;
         form
+    }
+
+    async fn begin(&mut self, form: Form, start: Step) {
+        self.at = Some(start);
+        let generation = form.generation;
+        self.form = Some(form);
+        self.say(Report::Ready { generation, next_step: start }).await;
+    }
+
+    /// Goes over into the generation that was prepared, at the step where it stands; `None`: it has no part in it.
+    pub(crate) async fn go_over(&mut self) -> Option<Form> {
+        let order = self.order().await;
+        let Order::Prepare(Prepared { from, generation: next, form }) = order else {
+            panic!("expected the order of the next generation, got {order:?}");
+        };
+        assert_eq!(from, self.generation());
+        let start_step = self.at.expect("formed");
+        let Some(form) = form else {
+            self.leave(LeaveKind::Boundary { next }).await;
+            return None;
+        };
+        self.say(Report::Switched(Switched { generation: next, start_step, digest: Some(7) })).await;
+        self.begin(form.clone(), start_step).await;
+        Some(form)
+    }
+
+    /// Is told of a prepared generation that it is to join, and says that it holds the order.
+    pub(crate) async fn hold(&mut self) -> Form {
+        let order = self.order().await;
+        let Order::Form(form) = order else { panic!("expected a prepared generation, got {order:?}") };
+        assert_eq!(form.start_step, None);
+        self.say(Report::Standing(Standing::Forming { generation: form.generation })).await;
+        form
+    }
+
+    /// Has heard from the ranks of `form` with which step they begin.
+    pub(crate) async fn join_in(&mut self, form: Form, start_step: Step) {
+        self.say(Report::Switched(Switched { generation: form.generation, start_step, digest: None })).await;
+        self.begin(form, start_step).await;
     }
 
     pub(crate) fn generation(&self) -> Generation {
@@ -303,13 +341,6 @@ impl Worker {
             lost_rank: None,
         };
         self.say(Report::Left(left)).await;
-    }
-
-    /// Leaves its generation after the step in flight, as it is told.
-    pub(crate) async fn step_aside(&mut self) {
-        let order = self.order().await;
-        assert_eq!(order, Order::Yield { generation: self.generation(), checkpoint: false });
-        self.leave(LeaveKind::Boundary).await;
     }
 
     /// Says that all its steps are done.

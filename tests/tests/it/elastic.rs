@@ -113,6 +113,16 @@ impl Elastic {
         assert_eq!(exit.code(), code, "{}", self.fleet.last_words(&exit));
     }
 
+    /// What the ledger says by now.
+    fn records(&self) -> Vec<Record> {
+        let ledger = self.dir.join("store").join(&self.name).join("ledger");
+        let mut segments: Vec<PathBuf> =
+            std::fs::read_dir(ledger).expect("a ledger").map(|e| e.expect("an entry").path()).collect();
+        segments.sort();
+        let text = |path: &PathBuf| std::fs::read_to_string(path).expect("a segment");
+        segments.iter().flat_map(|path| parse_lines(&text(path)).expect("records")).collect()
+    }
+
     /// Waits for the end of the run, and demands that everybody who is left ends well.
     fn done(&mut self) -> Story {
         for name in self.fleet.alive() {
@@ -121,12 +131,7 @@ impl Elastic {
         self.until_exit(COORDINATOR, Some(0));
         let run = self.dir.join("store").join(&self.name);
         succeed(pixfleet(["audit", &url(&run)]));
-        let mut segments: Vec<PathBuf> =
-            std::fs::read_dir(run.join("ledger")).expect("a ledger").map(|e| e.expect("an entry").path()).collect();
-        segments.sort();
-        let text = |path: &PathBuf| std::fs::read_to_string(path).expect("a segment");
-        let records: Vec<Record> =
-            segments.iter().flat_map(|path| parse_lines(&text(path)).expect("records")).collect();
+        let records = self.records();
         let story = Story { history: History::replay(&records), records };
         assert_eq!(story.losses().keys().copied().collect::<Vec<_>>(), (0..STEPS).collect::<Vec<_>>());
         story
@@ -245,6 +250,35 @@ fn steps_go_on_without_a_coordinator_and_another_one_takes_over() {
     assert_eq!((story.history.redone, story.history.losses), (0, 0));
     let generations: BTreeSet<u64> = run.commits().iter().map(|c| c.generation).collect();
     assert_eq!(generations.len(), 1, "the generation trained on: {generations:?}");
+}
+
+/// The order of the next generation is in all hands; nobody is there when its ranks go over into it.
+#[test]
+fn a_worker_joins_without_a_coordinator() {
+    let mut run = Elastic::start("joins-alone", &[], 2, &[5, 14], "");
+    run.until_committed("w1", 4);
+    run.worker("w2", "");
+    let prepared = |r: &Record| matches!(r, Record::Prepared { .. });
+    let recorded = wait_for("a generation is prepared", LIMIT, || Ok(run.records().iter().any(prepared).then_some(())));
+    recorded.expect("w2 waits");
+    // From the record to the last of three hands, on one machine.
+    std::thread::sleep(Duration::from_secs(1));
+    run.fleet.kill(COORDINATOR, Signal::KILL).expect("it runs");
+    let exit = run.fleet.wait(COORDINATOR, LIMIT).expect("killed");
+    assert_eq!(exit.signal(), Some(Signal::KILL.as_raw()));
+    run.release(5);
+    run.until_committed("w2", 12);
+    run.until_committed("w0", 12);
+    let formed = |r: &&Record| matches!(r, Record::Formed { .. });
+    assert_eq!(run.records().iter().filter(formed).count(), 1, "nobody was there to write it down");
+
+    run.fleet.start_coordinator(2).expect("another coordinator");
+    run.until_state(&["w0", "w1", "w2"], "training");
+    run.release(14);
+    let story = run.done_as_if_undisturbed();
+    assert_eq!(story.history.leader, 2);
+    assert_eq!(story.worlds(0..STEPS), [2, 3]);
+    assert_eq!((story.history.redone, story.history.losses), (0, 0));
 }
 
 #[test]

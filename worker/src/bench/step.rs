@@ -112,7 +112,7 @@ impl<'a> Bench<'a> {
         {
             self.core.clock_waits = clock_waits;
             let started = Instant::now();
-            let mut stepped = self.core.step(&mut peering, &batches.staged, (Step(step), Wish::Nothing), || {})?;
+            let mut stepped = self.core.step(&mut peering, &batches.staged, (Step(step), Wish::default()), || {})?;
             let took = started.elapsed().as_secs_f64();
             gauges.add(&mut stepped.metrics, took);
             flops = stepped.flops;
@@ -165,7 +165,7 @@ impl<'a> Bench<'a> {
             }
             let (batches, wait) = self.runtime.block_on(ahead.next(step))?;
             waited += wait;
-            self.core.step(&mut peering, &batches.staged, (step, Wish::Nothing), || ahead.stage_another())?;
+            self.core.step(&mut peering, &batches.staged, (step, Wish::default()), || ahead.stage_another())?;
         }
         let seconds = started.elapsed().as_secs_f64();
         let samples = steps * self.lanes.rows_of(Rank(0)).len() as u64;

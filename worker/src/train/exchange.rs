@@ -1,9 +1,11 @@
-//! The objective's view of the other ranks, over the process group. What a rank was asked to do and what it fed ride along with
-//! the first gather, so every rank learns of the highest wish, and of what the whole batch was fed, in the same step.
+//! The objective's view of the other ranks, over the process group. What a rank was asked to do, the order that it holds and what
+//! it fed ride along with the first gather, so every rank learns in the same step what all do after it, and what the whole
+//! batch was fed.
 
 use std::ops::Range;
 
-use pixfleet_cluster::{Evidence, LaneMap, Rank};
+use pixfleet_cluster::run::agreed;
+use pixfleet_cluster::{Evidence, Generation, LaneMap, Rank};
 use pixfleet_collective::Group;
 use pixfleet_model::objective::Exchange;
 use tch::Tensor;
@@ -11,10 +13,10 @@ use tch::Tensor;
 use super::error::TrainError;
 use super::switches::Wish;
 
-/// Wishes as numbers.
-const WISHES: [(Wish, u8); 3] = [(Wish::Nothing, 0), (Wish::Boundary, 1), (Wish::Checkpoint, 2)];
+/// Bytes of a wish: whether to finish, and the number of the generation whose order is held, which is never 0.
+const WISH: usize = 1 + size_of::<u64>();
 /// Bytes that a rank tells: its wish, and the evidence of what it fed.
-const NOTE: usize = 1 + Evidence::BYTES;
+const NOTE: usize = WISH + Evidence::BYTES;
 
 /// One step's gathers.
 pub(crate) struct Peers<'g> {
@@ -26,7 +28,7 @@ pub(crate) struct Peers<'g> {
     columns: usize,
     /// What this rank was asked, and what it fed.
     own_note: (Wish, Evidence),
-    /// What the first gather said: the highest wish of all ranks', and what all of them fed.
+    /// What the first gather said: what the ranks do together, and what all of them fed.
     heard: Option<(Wish, Evidence)>,
     seconds: f64,
 }
@@ -70,26 +72,29 @@ impl Exchange for Peers<'_> {
     }
 
     fn aside(&self) -> Vec<u8> {
-        let (wish, fed) = self.own_note;
-        let number = WISHES.iter().find(|(asked, _)| *asked == wish).map_or(0, |(_, number)| *number);
-        let mut note = vec![number];
+        let (Wish { finish, next }, fed) = self.own_note;
+        let mut note = vec![u8::from(finish)];
+        note.extend(next.map_or(0, |next| next.0).to_le_bytes());
         note.extend(fed.to_bytes());
         note.resize((self.own.end - self.own.start) as usize * self.columns, 0);
         note
     }
 
     fn heard(&mut self, all: &[u8]) {
-        let mut heard = (Wish::default(), Evidence::default());
+        let (mut finish, mut fed_by_all) = (false, Evidence::default());
+        let mut held = Vec::with_capacity(self.rows.len());
         let mut rest = all;
         for &rows in &self.rows {
             let (of_rank, others) = rest.split_at((rows as usize * self.columns).min(rest.len()));
             rest = others;
-            let Some((&[number, fed @ ..], _)) = of_rank.split_first_chunk::<NOTE>() else { return };
-            let wish = WISHES.iter().filter(|(_, of)| *of <= number).map(|(asked, _)| *asked).max();
-            heard.0 = heard.0.max(wish.unwrap_or_default());
-            heard.1 += Evidence::from_bytes(fed);
+            let Some((&[asked, ref note @ ..], _)) = of_rank.split_first_chunk::<NOTE>() else { return };
+            let (Some((number, note)), true) = (note.split_first_chunk(), asked <= 1) else { return };
+            let Ok(fed) = note.try_into() else { return };
+            finish |= asked == 1;
+            held.push(Some(Generation(u64::from_le_bytes(*number))).filter(|held| held.0 > 0));
+            fed_by_all += Evidence::from_bytes(fed);
         }
-        self.heard = Some(heard);
+        self.heard = Some((Wish { finish, next: agreed(held) }, fed_by_all));
     }
 
     fn own_rows(&self) -> Range<i64> {

@@ -21,8 +21,8 @@ mod graph_cache;
 mod initial;
 pub(crate) mod inputs;
 mod lane_tree;
+mod meeting;
 pub(crate) mod reduce;
-mod rendezvous;
 mod session;
 mod snapshot;
 mod spot;
@@ -37,6 +37,7 @@ mod worker_log;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use pixfleet_cluster::peer::Word;
@@ -45,6 +46,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use error::TrainError;
+use meeting::KeyStore;
 use session::{PeerDriver, TrainerEnd};
 use start::{Contract, Setting};
 use switches::Stopped;
@@ -106,16 +108,22 @@ async fn work(args: Args, runtime: Handle) -> Result<Stopped> {
     // Held until this process ends.
     let (device, _gpu) = gpu::place(&args.device)?;
     tracing::info!("computes on {}", start::device_name(device));
+    let keys = Arc::new(KeyStore::default());
+    let meets_at = meeting::serve(&args.host, Arc::clone(&keys)).await;
+    let meets_at = meets_at.with_context(|| {
+        format!("cannot listen on {}, where other workers are to reach this one (--host)", args.host)
+    })?;
     let join = Join {
         name: args.name.clone(),
         host: args.host.clone(),
         pid: std::process::id(),
         device: start::device_name(device),
         member: None,
+        meets_at,
     };
     let told = args.coordinator.clone();
     let hire = move |contract| spawn_trainer(Setting { args, device, runtime, contract });
-    Ok(PeerDriver::new(told, join, Box::new(hire))?.run().await?)
+    Ok(PeerDriver::new(told, join, keys, Box::new(hire))?.run().await?)
 }
 
 /// The thread that owns every tensor. Its end comes through the channel; a panic drops the sender.

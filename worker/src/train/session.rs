@@ -9,18 +9,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pixfleet_cluster::peer::{Peer, PeerEffect, PeerEvent, Word};
-use pixfleet_cluster::run::{Join, Order, Outcome, Report, Welcome};
+use pixfleet_cluster::run::{Form, Join, Order, Outcome, Report, Welcome};
 use pixfleet_cluster::spec::{Ladder, Rung};
-use pixfleet_cluster::{Class, Generation};
-use pixfleet_proto::{Client, FleetError, Patience, Session, Way};
+use pixfleet_cluster::{Class, Generation, Rank};
+use pixfleet_proto::{Client, FleetError, Patience, Session};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
 use super::dial::{Dialling, Missed, dial};
 use super::error::TrainError;
+use super::meeting::KeyStore;
 use super::spot;
 use super::start::{Contract, Known};
-use super::switches::{Command, Stopped, Switches, Wish};
+use super::switches::{Command, Stopped, Switches};
 
 /// Orders that wait for the trainer; a healthy one reads them at once.
 const ORDERS_QUEUED_MAX: usize = 64;
@@ -77,7 +78,8 @@ pub(crate) struct PeerDriver {
     started: Instant,
     peer: Peer,
     line: Line,
-    way: Way,
+    /// Of generations whose rank 0 this is.
+    keys: Arc<KeyStore>,
     switches: Arc<Switches>,
     words: mpsc::Receiver<Word>,
     /// Handed to the trainer.
@@ -97,7 +99,7 @@ impl PeerDriver {
     ///
     /// # Errors
     /// If signals cannot be handled.
-    pub(crate) fn new(told: Vec<String>, join: Join, hire: Hire) -> Result<Self, TrainError> {
+    pub(crate) fn new(told: Vec<String>, join: Join, keys: Arc<KeyStore>, hire: Hire) -> Result<Self, TrainError> {
         let (mouth, words) = mpsc::channel(WORDS_QUEUED_MAX);
         // Until the run file says how long to wait for what.
         let ladder = Ladder::default().with(Rung::CoordinatorPatience, Patience::default().0);
@@ -108,7 +110,7 @@ impl PeerDriver {
             started: Instant::now(),
             peer: Peer::new(Duration::ZERO, join, ladder),
             line: Line::Down,
-            way: Way::default(),
+            keys,
             switches: Arc::new(Switches::new()),
             words,
             mouth,
@@ -181,7 +183,6 @@ impl PeerDriver {
     fn take(&mut self, input: Wake) -> Result<Option<Stopped>, TrainError> {
         let event = match input {
             Wake::Dialled(Ok(client)) => {
-                self.way.lead(Some(client.clone()));
                 self.line = Line::Silent(client);
                 PeerEvent::Connected
             }
@@ -235,6 +236,7 @@ impl PeerDriver {
             PeerEffect::HangUp => self.hang_up(),
             PeerEffect::Train(form) => {
                 let generation = form.generation;
+                self.host(&form);
                 tracing::info!(%generation, rank = %form.rank, world = form.world(), "generation ordered");
                 let run = self.tell(Command::Form(form))?;
                 (run.generation, run.ended) = (Some(generation), None);
@@ -242,18 +244,31 @@ impl PeerDriver {
             PeerEffect::Abort(generation) => {
                 tracing::info!(%generation, "generation over");
                 self.switches.end(generation);
+                self.keys.close(generation);
                 let run = self.tell(Command::Abort(generation))?;
-                if run.generation == Some(generation) {
+                if run.generation.is_some_and(|current| current <= generation) {
                     run.ended.get_or_insert_with(Instant::now);
                 }
             }
-            PeerEffect::Yield { generation, checkpoint } => {
-                self.switches.ask(generation, if checkpoint { Wish::Checkpoint } else { Wish::Boundary });
+            PeerEffect::Prepare(prepared) => {
+                if let Some(form) = &prepared.form {
+                    self.host(form);
+                }
+                self.switches.hold(prepared);
             }
+            PeerEffect::Withdraw(generation) => self.switches.withdraw(generation),
+            PeerEffect::Yield(generation) => self.switches.finish(generation),
             // Taken by the caller.
             PeerEffect::Exit { .. } => {}
         }
         Ok(None)
+    }
+
+    /// The generation meets here if this is its rank 0.
+    fn host(&self, form: &Form) {
+        if form.rank == Rank(0) {
+            self.keys.open(form.generation);
+        }
     }
 
     /// Queues a report; the event that comes of it if the session takes no more.
@@ -301,7 +316,6 @@ impl PeerDriver {
             orders: commands,
             words: self.mouth.clone(),
             switches: Arc::clone(&self.switches),
-            way: self.way.clone(),
         })?;
         self.peer.set_ladder(known.spec.ladder());
         let notice = Box::pin(async move { spot::watch(&spot).await });
@@ -335,6 +349,9 @@ impl PeerDriver {
         {
             (run.generation, run.ended) = (None, None);
         }
+        if let (Word::Switched(switched), Some(run)) = (&word, &mut self.run) {
+            run.generation = Some(switched.generation);
+        }
         if matches!(word, Word::Committed(_))
             && !self.told_outgrown
             && let Some(outgrown) = self.peer.outgrown()
@@ -361,7 +378,6 @@ impl PeerDriver {
 
     fn hang_up(&mut self) {
         self.line = Line::Down;
-        self.way.lead(None);
     }
 
     fn exit(&mut self, outcome: Outcome, message: String) -> Result<Stopped, TrainError> {

@@ -10,7 +10,6 @@ use pixfleet_cluster::run::Welcome;
 use pixfleet_cluster::spec::{Precision, Reduce, RunSpec};
 use pixfleet_model::Compute;
 use pixfleet_model::objective::Objective;
-use pixfleet_proto::Way;
 use tch::Device;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -64,7 +63,6 @@ pub(crate) struct Contract {
     pub(crate) orders: mpsc::Receiver<Command>,
     pub(crate) words: mpsc::Sender<Word>,
     pub(crate) switches: Arc<Switches>,
-    pub(crate) way: Way,
 }
 
 /// All that a trainer is made from.
@@ -116,12 +114,12 @@ pub(crate) fn trainer(setting: Setting) -> Result<Trainer, TrainError> {
     let core = core(known.spec, setting.device, &setting.args.name, weights)?;
     let dump = setting.args.dump_gradients.or_else(|| std::env::var_os(DUMP_VARIABLE).map(PathBuf::from));
     let core = Core { dump_gradients: dump, ..core };
-    let Contract { orders, words, switches, way, .. } = setting.contract;
+    let Contract { orders, words, switches, .. } = setting.contract;
     let step_log = StepLog::from_env(&setting.args.name)?;
     let fed_log = FedLog::from_env(&setting.args.name)?;
     let trace = Trace::from_env(&setting.args.name)?;
     let channels =
-        Channels { runtime: setting.runtime, orders, words, switches, way, run: known.folder, host: setting.args.host };
+        Channels { runtime: setting.runtime, orders, words, switches, run: known.folder, host: setting.args.host };
     Ok(Trainer::new(core, source, channels, (step_log, fed_log, trace)))
 }
 

@@ -4,7 +4,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pixfleet_cluster::Generation;
-use pixfleet_cluster::run::{Form, Outcome};
+use pixfleet_cluster::run::{Form, Outcome, Prepared};
 use pixfleet_collective::AbortHandle;
 use tokio::sync::watch;
 
@@ -28,16 +28,13 @@ pub(crate) struct Stopped {
     pub(crate) message: String,
 }
 
-/// What the ranks of a generation are asked to do after the step in flight. The highest wish of any rank counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub(crate) enum Wish {
-    /// To train on.
-    #[default]
-    Nothing,
-    /// To leave the generation.
-    Boundary,
-    /// To write a checkpoint and finish.
-    Checkpoint,
+/// What a rank knows of the end of its generation, or all ranks do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Wish {
+    /// To write a checkpoint and finish after the step in flight. It counts if any rank was asked.
+    pub(crate) finish: bool,
+    /// To go over into this prepared generation after it. It counts if all ranks hold the order.
+    pub(crate) next: Option<Generation>,
 }
 
 /// See the module.
@@ -45,26 +42,47 @@ pub(crate) enum Wish {
 pub(crate) struct Switches {
     /// One more than the highest generation that is over.
     over: watch::Sender<u64>,
-    /// Of the newest generation that anything was asked of.
-    asked: Mutex<(Generation, Wish)>,
+    /// The newest generation that was asked to finish.
+    finish: Mutex<Option<Generation>>,
+    /// The order of the next generation.
+    prepared: Mutex<Option<Prepared>>,
     abort: Mutex<Option<(Generation, AbortHandle)>>,
 }
 
 impl Switches {
     pub(crate) fn new() -> Self {
-        Self { over: watch::Sender::new(0), asked: Mutex::default(), abort: Mutex::new(None) }
+        Self {
+            over: watch::Sender::new(0),
+            finish: Mutex::default(),
+            prepared: Mutex::default(),
+            abort: Mutex::new(None),
+        }
     }
 
-    /// Asks this of `generation`, unless more is asked already.
-    pub(crate) fn ask(&self, generation: Generation, asked: Wish) {
-        let mut newest = lock(&self.asked);
-        *newest = (*newest).max((generation, asked));
+    /// Asks `generation` to finish.
+    pub(crate) fn finish(&self, generation: Generation) {
+        let mut newest = lock(&self.finish);
+        *newest = (*newest).max(Some(generation));
     }
 
-    /// What is asked of `generation`.
-    pub(crate) fn asked_of(&self, generation: Generation) -> Wish {
-        let (newest, asked) = *lock(&self.asked);
-        if newest == generation { asked } else { Wish::Nothing }
+    /// Whether `generation` is asked to finish.
+    pub(crate) fn finishes(&self, generation: Generation) -> bool {
+        *lock(&self.finish) == Some(generation)
+    }
+
+    /// Holds the order of the next generation, in place of any other.
+    pub(crate) fn hold(&self, prepared: Prepared) {
+        *lock(&self.prepared) = Some(prepared);
+    }
+
+    /// Holds that of `generation` no more.
+    pub(crate) fn withdraw(&self, generation: Generation) {
+        lock(&self.prepared).take_if(|held| held.generation == generation);
+    }
+
+    /// The order of the generation that comes after `generation`, if it is held.
+    pub(crate) fn held_in(&self, generation: Generation) -> Option<Prepared> {
+        lock(&self.prepared).clone().filter(|held| held.from == generation)
     }
 
     /// Whether `generation` is over. A group of one has no connections whose end would tell it.

@@ -11,11 +11,10 @@ use std::time::{Duration, Instant};
 
 use pixfleet_checkpoint::{Attempts, CheckpointError, Folder, HostTensor, PartKey, load_at};
 use pixfleet_cluster::peer::Word;
-use pixfleet_cluster::run::{Form, LeaveKind, Left, StepReport};
+use pixfleet_cluster::run::{Form, LeaveKind, Left, Prepared, StepReport, Switched};
 use pixfleet_cluster::spec::Rung;
 use pixfleet_cluster::{Generation, LaneMap, Manifest, Rank, Step};
 use pixfleet_collective::{AbortHandle, Backend, CollectiveError, Group, GroupConfig};
-use pixfleet_proto::Way;
 use tch::Device;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -27,8 +26,8 @@ use super::exact;
 use super::fed_log::FedLog;
 use super::feed::{Feed, FeedRange, FeedSource};
 use super::gauges::Gauges;
+use super::meeting::FleetStore;
 use super::reduce::Reduction;
-use super::rendezvous::FleetStore;
 use super::snapshot::{Snapshot, Upload};
 use super::state;
 use super::step::{Core, Peering, Stepped};
@@ -42,8 +41,6 @@ pub(crate) struct Channels {
     pub(crate) orders: mpsc::Receiver<Command>,
     pub(crate) words: mpsc::Sender<Word>,
     pub(crate) switches: Arc<Switches>,
-    /// To the rendezvous store.
-    pub(crate) way: Way,
     /// The run's folder.
     pub(crate) run: Folder,
     /// The address under which peers reach this process.
@@ -72,10 +69,10 @@ impl Channels {
 }
 
 /// How a generation ends in order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum GenerationEnd {
-    /// All ranks leave after the same step.
-    Boundary,
+    /// All ranks go over into the next one after the same step.
+    GoesOver(Prepared),
     /// All its work is done and in the store.
     Finished,
 }
@@ -117,18 +114,14 @@ impl Trainer {
         while let Some(command) = self.channels.orders.blocking_recv() {
             match command {
                 Command::Form(form) => {
-                    self.current = Some(form.generation);
-                    match self.generation(&form) {
-                        Ok(GenerationEnd::Finished) => {}
-                        Ok(GenerationEnd::Boundary) => {
-                            self.leave(form.generation, LeaveKind::Boundary, String::new(), None)?
-                        }
-                        Err(error) if error.ends_only_the_generation() => self.fail(form.generation, &error)?,
-                        Err(error) => return Err(error),
+                    let mut next = Some(form);
+                    while let Some(form) = next {
+                        next = self.follow(form)?;
                     }
                 }
                 // An abort of a generation that was left already has been answered.
-                Command::Abort(generation) if self.current == Some(generation) => {
+                Command::Abort(through) if self.current.is_some_and(|current| current <= through) => {
+                    let generation = self.current.unwrap_or(through);
                     self.fail(generation, &CollectiveError::Aborted { operation: "waiting for orders" }.into())?;
                 }
                 Command::Abort(_) => {}
@@ -136,6 +129,33 @@ impl Trainer {
             }
         }
         Err(TrainError::Dismissed)
+    }
+
+    /// Takes its place in a generation, to its end; the order of the next one, if the ranks go over into that.
+    fn follow(&mut self, form: Form) -> Result<Option<Form>, TrainError> {
+        let generation = form.generation;
+        self.current = Some(generation);
+        match self.generation(&form) {
+            Ok(GenerationEnd::Finished) => Ok(None),
+            Ok(GenerationEnd::GoesOver(Prepared { generation: next, form: Some(form), .. })) => {
+                self.go_over(next, form).map(Some)
+            }
+            Ok(GenerationEnd::GoesOver(Prepared { generation: next, form: None, .. })) => {
+                self.leave(generation, LeaveKind::Boundary { next }, String::new(), None).map(|()| None)
+            }
+            Err(error) if error.ends_only_the_generation() => self.fail(generation, &error).map(|()| None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All ranks hold the order of the next generation, and have done the same steps.
+    fn go_over(&mut self, next: Generation, form: Form) -> Result<Form, TrainError> {
+        let start_step = self.held.ok_or(TrainError::OutOfStep { ordered: 0, held: 0 })?;
+        let digest = state::digest(&mut self.core)?;
+        self.upload = None;
+        tracing::info!(generation = %next, rank = %form.rank, world = form.world(), step = %start_step, "goes over");
+        self.channels.say(Word::Switched(Switched { generation: next, start_step, digest: Some(digest) }))?;
+        Ok(Form { start_step: Some(start_step), ..form })
     }
 
     fn fail(&mut self, generation: Generation, error: &TrainError) -> Result<(), TrainError> {
@@ -171,12 +191,14 @@ impl Trainer {
         let (lanes, world) = (train.lanes, form.world());
         let map =
             LaneMap::new(lanes, train.global_batch / lanes, world).ok_or(TrainError::TooManyRanks { world, lanes })?;
-        // The feed reads while the group forms and the state travels.
-        let feed = self.feed(form, map);
         let abort = AbortHandle::new();
         self.channels.switches.arm(form.generation, abort.clone());
-        let end = self.form_group(form, &abort).and_then(|group| {
-            let end = self.take_state(form, &group).and_then(|()| self.steps(form, &group, map, feed))?;
+        let (store, start) = self.meet(form)?;
+        // The feed reads while the group forms and the state travels.
+        let feed = self.feed(form, start, map);
+        let end = self.form_group(form, store, &abort).and_then(|group| {
+            let end =
+                self.take_state(form, start, &group).and_then(|()| self.steps((form, start), &group, map, feed))?;
             // Peers may still compute or upload; their connections to this rank stay open until all are done.
             if let Err(error) = group.finish() {
                 tracing::debug!(%error, "a peer left before the end of the generation");
@@ -187,11 +209,29 @@ impl Trainer {
         end
     }
 
-    fn form_group(&self, form: &Form, abort: &AbortHandle) -> Result<Group, TrainError> {
+    /// Where the ranks of `form` find each other, and the step that they begin with: whoever joins hears it there.
+    fn meet(&self, form: &Form) -> Result<(FleetStore, Step), TrainError> {
+        let Channels { switches, runtime, .. } = &self.channels;
+        let store = FleetStore::new(form, Arc::clone(switches), runtime.clone()).map_err(CollectiveError::from)?;
+        match form.start_step {
+            Some(start) => {
+                if form.rank == Rank(0) {
+                    store.tell_start(start).map_err(CollectiveError::from)?;
+                }
+                Ok((store, start))
+            }
+            None => {
+                let start_step = store.hear_start().map_err(CollectiveError::from)?;
+                let switched = Switched { generation: form.generation, start_step, digest: None };
+                self.channels.say(Word::Switched(switched))?;
+                Ok((store, start_step))
+            }
+        }
+    }
+
+    fn form_group(&self, form: &Form, store: FleetStore, abort: &AbortHandle) -> Result<Group, TrainError> {
         let device = self.core.device;
         let backend = if device == Device::Cpu { Backend::Gloo } else { Backend::Nccl };
-        let Channels { way, switches, runtime, .. } = &self.channels;
-        let store = FleetStore::new(way.clone(), form.generation, Arc::clone(switches), runtime.clone());
         let config = GroupConfig {
             rank: form.rank.0,
             world: form.world(),
@@ -203,9 +243,8 @@ impl Trainer {
         Ok(Group::form(backend, Arc::new(store), config, abort)?)
     }
 
-    /// Puts the state of `form.start_step` in place: from a checkpoint, by broadcast, or what is held already.
-    fn take_state(&mut self, form: &Form, group: &Group) -> Result<(), TrainError> {
-        let step = form.start_step;
+    /// Puts the state of `step` in place: from a checkpoint, by broadcast, or what is held already.
+    fn take_state(&mut self, form: &Form, step: Step, group: &Group) -> Result<(), TrainError> {
         match form.source {
             None => {
                 self.held = None;
@@ -236,9 +275,9 @@ impl Trainer {
         Err(TrainError::OutOfStep { ordered: step.0, held: self.held.map_or(0, |s| s.0) })
     }
 
-    /// The feed of a generation; `None` if it has no step to run.
-    fn feed(&self, form: &Form, map: LaneMap) -> Option<Feed> {
-        let (first, steps) = (form.start_step.0, self.core.spec.schedule.steps);
+    /// The feed of a generation from `start` on; `None` if it has no step to run.
+    fn feed(&self, form: &Form, start: Step, map: LaneMap) -> Option<Feed> {
+        let (first, steps) = (start.0, self.core.spec.schedule.steps);
         let train = &self.core.spec.train;
         let (ahead, ahead_bytes) = (train.prefetch_steps as usize, (train.prefetch_mib as usize) << 20);
         let range = FeedRange { map, lanes: map.lanes_of(form.rank), steps: first..steps, ahead, ahead_bytes };
@@ -249,7 +288,7 @@ impl Trainer {
     /// Steps of one generation, until there are no more or the ranks are asked to stop.
     fn steps(
         &mut self,
-        form: &Form,
+        (form, start): (&Form, Step),
         group: &Group,
         map: LaneMap,
         feed: Option<Feed>,
@@ -257,7 +296,7 @@ impl Trainer {
         let generation = form.generation;
         let reduction = Reduction::new(self.core.spec.train.reduce, group, &self.core.model.params)?;
         let mut peering = Peering { group, reduction, lanes: map };
-        let mut step = form.start_step;
+        let mut step = start;
         self.channels.say(Word::Ready { generation, next_step: step })?;
         // A checkpoint that was due when the last generation ended may have been cut off.
         let mut written = if form.source.is_some() { None } else { Some(step) };
@@ -274,7 +313,9 @@ impl Trainer {
                     let swapped = batches.staged.swap_lanes();
                     tracing::warn!(%step, swapped, "two lanes in each other's place, on purpose");
                 }
-                let wish = self.channels.switches.asked_of(generation);
+                let held = self.channels.switches.held_in(generation);
+                let finish = self.channels.switches.finishes(generation);
+                let wish = Wish { finish, next: held.as_ref().map(|held| held.generation) };
                 let stage_another = || ahead.stage_another();
                 let (trace, device) = (self.trace.as_ref(), self.core.device);
                 let stepped = Trace::around(trace, (step, device), || {
@@ -285,10 +326,11 @@ impl Trainer {
                 self.committed(form, step, &batches, (stepped, started, waited))?;
                 started = Instant::now();
                 step = step.next();
-                match asked {
-                    Wish::Nothing => {}
-                    Wish::Boundary if step.0 < self.core.spec.schedule.steps => return Ok(GenerationEnd::Boundary),
-                    Wish::Boundary | Wish::Checkpoint => break,
+                if asked.finish {
+                    break;
+                }
+                if let (Some(next), true) = (held, asked.next.is_some() && step.0 < self.core.spec.schedule.steps) {
+                    return Ok(GenerationEnd::GoesOver(next));
                 }
             }
         }

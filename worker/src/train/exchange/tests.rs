@@ -34,10 +34,10 @@ fn rows_come_in_global_order_on_every_rank_of_any_world() {
         // Five lanes of two rows: ranks hold unequal shares.
         let lanes = LaneMap::new(5, 2, world).expect("fewer ranks than lanes");
         let gathered = ranks(world, |group| {
-            let mut peers = Peers::new(group, &lanes, (Wish::Nothing, Evidence::default()));
+            let mut peers = Peers::new(group, &lanes, (Wish::default(), Evidence::default()));
             let own = rows(peers.own_rows());
             let both = [peers.all_gather_rows(&own), peers.all_gather_rows(&own)].map(|all| all.expect("gathered"));
-            assert_eq!(peers.asked(), Wish::Nothing);
+            assert_eq!(peers.asked(), Wish::default());
             assert_eq!(peers.total_rows(), 10);
             both.map(|all| Vec::<f32>::try_from(all.reshape([-1])).expect("numbers"))
         });
@@ -49,9 +49,13 @@ fn rows_come_in_global_order_on_every_rank_of_any_world() {
 }
 
 #[test]
-fn the_highest_wish_and_what_all_fed_reach_every_rank_in_the_same_step() {
-    use Wish::{Boundary, Checkpoint, Nothing};
-    let steps = [[Nothing; 3], [Nothing, Nothing, Boundary], [Checkpoint, Nothing, Boundary], [Nothing; 3]];
+fn what_all_do_next_and_what_all_fed_reach_every_rank_in_the_same_step() {
+    let nothing = Wish::default();
+    let finish = Wish { finish: true, next: None };
+    let held = |number: u64| Wish { finish: false, next: Some(Generation(number)) };
+    // Far numbers, so that each byte of them travels.
+    let [old, new] = [held(u64::MAX - 1), held(u64::MAX)];
+    let steps = [[nothing; 3], [old, nothing, old], [old, old, new], [finish, nothing, old], [new; 3], [nothing; 3]];
     let fed = |step: u64, rank: usize| Evidence {
         rows: (u128::MAX / 3 * (rank as u128 + 1)).wrapping_add(step.into()),
         drawn: (0xfe01_80ff << 96 | 0xff) >> rank,
@@ -75,7 +79,7 @@ fn the_highest_wish_and_what_all_fed_reach_every_rank_in_the_same_step() {
                 })
                 .collect::<Vec<_>>()
         });
-        let expected: Vec<_> = [Nothing, Boundary, Checkpoint, Nothing]
+        let expected: Vec<_> = [nothing, nothing, nothing, finish, new, nothing]
             .into_iter()
             .zip(0..)
             .map(|(wish, step)| (wish, Some((0..3).map(|rank| fed(step, rank)).sum())))

@@ -2,10 +2,10 @@
 
 use super::*;
 use pixfleet_checkpoint::leaders;
-use pixfleet_cluster::run::{Form, LeaveKind, Left, Standing, StepReport};
+use pixfleet_cluster::run::{Form, LeaveKind, Left, MeetingPoint, Prepared, Standing, StepReport};
 use pixfleet_cluster::spec::RunSpec;
 use pixfleet_cluster::{MemberId, Rank, Step};
-use pixfleet_proto::{StoreClient, pb, server};
+use pixfleet_proto::{pb, server};
 use std::path::Path;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -64,10 +64,6 @@ impl pb::fleet_server::Fleet for Scripted {
         });
         self.sessions.send(Talk { reports, orders }).await.expect("the test listens");
         Ok(Response::new(ReceiverStream::new(queued)))
-    }
-
-    async fn rendezvous(&self, _: Request<pb::StoreRequest>) -> Result<Response<pb::StoreReply>, Status> {
-        Ok(Response::new(pb::StoreReply { flag: true, ..pb::StoreReply::default() }))
     }
 
     async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusReply>, Status> {
@@ -161,7 +157,7 @@ impl Worker {
             Ok(ended)
         });
         let join = Join { name: "w0".into(), ..Join::default() };
-        let driver = PeerDriver::new(vec![told.address.clone()], join, hire).expect("signals");
+        let driver = PeerDriver::new(vec![told.address.clone()], join, Arc::default(), hire).expect("signals");
         Self { contract, end: Some(end), driving: tokio::spawn(driver.run()) }
     }
 
@@ -183,7 +179,8 @@ fn form() -> Form {
         generation: G,
         rank: Rank(0),
         members: vec![MemberId(7)],
-        start_step: Step(0),
+        meets_at: MeetingPoint::default(),
+        start_step: Some(Step(0)),
         source: None,
         receivers: Vec::new(),
         resume_from: None,
@@ -221,10 +218,13 @@ async fn a_trainer_that_computes_delays_neither_heartbeat_nor_yield_nor_abort_no
     for _ in 0..3 {
         assert_eq!(talk.reports.recv().await, Some(Report::Heartbeat { next_step: Some(Step(0)) }));
     }
-    talk.give(Order::Yield { generation: G, checkpoint: false }).await;
+    let prepared = Prepared { from: G, generation: G.next(), form: None };
+    talk.give(Order::Prepare(prepared.clone())).await;
+    talk.give(Order::Yield { generation: G }).await;
     talk.give(Order::Abort { generation: G, cause: "lost w1".into() }).await;
     contract.switches.until_over(G).await;
-    assert_eq!(contract.switches.asked_of(G), Wish::Boundary);
+    assert!(contract.switches.finishes(G));
+    assert_eq!(contract.switches.held_in(G), Some(prepared));
     talk.give(Order::Stop { outcome: Outcome::Drained, message: String::new() }).await;
     contract.switches.until_over(G.next()).await;
     assert_eq!(worker.stopped().await.expect("stopped in order").outcome, Outcome::Drained);
@@ -236,8 +236,6 @@ async fn another_coordinator_is_found_in_the_store_and_told_what_no_ledger_holds
     let spec = spec(dir.path(), &[]);
     let mut first = Coordinator::start().await;
     let (worker, contract, mut talk) = training(&mut first, &spec).await;
-    let store = StoreClient::new(contract.way.clone(), G);
-    assert!(store.check(&[]).await.expect("the first answers"));
     contract.words.send(Word::Committed(step(0))).await.expect("heard");
     assert_eq!(talk.hear().await, Report::Committed(step(0)));
     first.die();
@@ -255,7 +253,6 @@ async fn another_coordinator_is_found_in_the_store_and_told_what_no_ledger_holds
     }
     let standing = Standing::Training { generation: G, next_step: Step(2) };
     assert_eq!(talk.hear().await, Report::Standing(standing));
-    assert!(store.check(&[]).await.expect("the second answers"), "rendezvous is wherever the coordinator is");
 
     // The run ends while nobody is there to say so.
     leaders::close(&folder, 2, Outcome::Done).await.expect("writable");
@@ -316,7 +313,8 @@ async fn nobody_at_the_address_is_an_error_that_names_it() {
     let coordinator = Coordinator::start().await;
     let address = coordinator.address.clone();
     let mut driver =
-        PeerDriver::new(vec![address.clone()], Join::default(), Box::new(|_| panic!("no run"))).expect("signals");
+        PeerDriver::new(vec![address.clone()], Join::default(), Arc::default(), Box::new(|_| panic!("no run")))
+            .expect("signals");
     coordinator.serving.abort();
     driver.peer.set_ladder(Ladder::default().with(Rung::CoordinatorPatience, Duration::from_millis(100)));
     let error = driver.run().await.expect_err("nobody is there");

@@ -180,7 +180,7 @@ fn one_step(core: &mut Core, peering: &mut Peering<'_>, mut own: Vec<Batch>, ste
     let staged =
         Stager::new(&core.needs, core.device).and_then(|stager| stager.stage(&mut own)).expect("a staged step");
     let mut called = 0;
-    let stepped = core.step(peering, &staged, (Step(step), Wish::Nothing), || called += 1).expect("a step");
+    let stepped = core.step(peering, &staged, (Step(step), Wish::default()), || called += 1).expect("a step");
     assert_eq!(called, 1, "the next step is staged while this one runs");
     stepped
 }

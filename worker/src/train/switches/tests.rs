@@ -6,13 +6,23 @@ use std::sync::Arc;
 fn what_is_asked_of_a_generation_is_asked_of_no_other() {
     let switches = Switches::new();
     let [old, new] = [3, 4].map(Generation);
-    switches.ask(old, Wish::Checkpoint);
-    assert_eq!((switches.asked_of(old), switches.asked_of(new)), (Wish::Checkpoint, Wish::Nothing));
-    switches.ask(old, Wish::Boundary);
-    assert_eq!(switches.asked_of(old), Wish::Checkpoint, "more was asked already");
-    switches.ask(new, Wish::Boundary);
-    switches.ask(old, Wish::Checkpoint);
-    assert_eq!(switches.asked_of(new), Wish::Boundary, "a late word about an old generation changes nothing");
+    switches.finish(new);
+    switches.finish(old);
+    assert!(switches.finishes(new) && !switches.finishes(old), "a late word about an old generation changes nothing");
+}
+
+#[test]
+fn the_newest_order_is_held_until_it_is_withdrawn() {
+    let switches = Switches::new();
+    let prepared = |generation| Prepared { from: Generation(3), generation: Generation(generation), form: None };
+    switches.hold(prepared(4));
+    switches.hold(prepared(5));
+    assert_eq!(switches.held_in(Generation(3)), Some(prepared(5)));
+    assert_eq!(switches.held_in(Generation(4)), None, "it is for those who train in another");
+    switches.withdraw(Generation(4));
+    assert_eq!(switches.held_in(Generation(3)), Some(prepared(5)));
+    switches.withdraw(Generation(5));
+    assert_eq!(switches.held_in(Generation(3)), None);
 }
 
 /// Two ranks; the first one's group is armed with `switches` before it forms.

@@ -2,7 +2,7 @@ use super::*;
 use pixfleet_proto::pb;
 
 fn request(generation: u64, op: Op) -> StoreRequest {
-    StoreRequest { generation, op: Some(op) }
+    StoreRequest { generation, secret: String::new(), op: Some(op) }
 }
 
 fn set(key: &str, value: &[u8]) -> Op {
@@ -13,8 +13,8 @@ fn get(key: &str, timeout_ms: u64) -> Op {
     Op::Get(pb::KeyWait { key: key.into(), timeout_ms })
 }
 
-fn opened() -> Rendezvous {
-    let store = Rendezvous::default();
+fn opened() -> KeyStore {
+    let store = KeyStore::default();
     store.open(Generation(3));
     store
 }
@@ -39,20 +39,41 @@ async fn a_get_gives_up_by_name() {
 }
 
 #[tokio::test]
-async fn another_generation_is_refused_and_its_waiters_are_woken() {
+async fn a_generation_that_is_over_is_refused_and_its_waiters_are_woken() {
     let store = opened();
     store.answer(request(3, set("k", b"old"))).await.expect("open");
     let stale = |got, current| FleetError::StaleGeneration { got: Generation(got), current: Generation(current) };
-    assert_eq!(store.answer(request(2, get("k", 0))).await, Err(stale(2, 3)));
+    store.open(Generation(4));
     let (waiter, ()) = tokio::join!(store.answer(request(3, get("never", 60_000))), async {
         tokio::task::yield_now().await;
-        store.open(Generation(4));
+        store.close(Generation(3));
     });
     assert_eq!(waiter, Err(stale(3, 4)));
+    assert_eq!(store.answer(request(2, get("k", 0))).await, Err(stale(2, 4)));
     let flag = store.answer(request(4, Op::Check(pb::Keys { keys: vec!["k".into()] }))).await.expect("open").flag;
     assert!(!flag, "keys do not outlive their generation");
-    store.close();
-    assert_eq!(store.answer(request(4, get("k", 0))).await, Err(stale(4, 4)));
+    store.open(Generation(3));
+    assert_eq!(store.answer(request(3, get("k", 0))).await, Err(stale(3, 4)), "it stays over");
+}
+
+#[tokio::test]
+async fn two_generations_do_not_see_each_others_keys() {
+    let store = opened();
+    store.open(Generation(4));
+    store.answer(request(3, set("k", b"three"))).await.expect("open");
+    store.answer(request(4, set("k", b"four"))).await.expect("open");
+    assert_eq!(store.answer(request(3, get("k", 0))).await.expect("there").value, b"three");
+}
+
+#[tokio::test]
+async fn whoever_comes_before_the_order_waits_for_it() {
+    let store = KeyStore::default();
+    let (early, ()) = tokio::join!(store.answer(request(3, set("k", b"v"))), async {
+        tokio::task::yield_now().await;
+        store.open(Generation(3));
+    });
+    early.expect("open by now");
+    assert_eq!(store.answer(request(3, get("k", 0))).await.expect("there").value, b"v");
 }
 
 #[tokio::test]

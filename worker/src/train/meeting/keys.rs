@@ -1,36 +1,43 @@
-//! The store behind c10d's rendezvous. It holds the keys of exactly one generation, the one that stands; a request of
-//! any other is refused, and waiters of a generation that ends are woken with that refusal. So no key of an old group
-//! can ever be met by a new one.
+//! The store of keys behind c10d's rendezvous, generation by generation: those that this process is rank 0 of. A request that
+//! comes before the order of its generation has, waits; one of a generation that is over is refused, and waiters are woken
+//! with that refusal. So no key of an old group can ever be met by a new one.
 
 use pixfleet_cluster::Generation;
 use pixfleet_proto::pb::store_request::Op;
 use pixfleet_proto::pb::{StoreReply, StoreRequest};
 use pixfleet_proto::{FleetError, Malformed, STORE_KEY_BYTES_MAX, STORE_VALUE_BYTES_MAX};
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// Bytes of keys and values that one generation may hold.
 const TOTAL_BYTES_MAX: usize = 64 << 20;
+/// Generations that are served at once: the one that trains, the one that it goes over into, and one whose ranks may be late.
+const OPEN_MAX: usize = 3;
 /// The longest that one request may wait.
 const WAIT_MAX: Duration = Duration::from_secs(600);
+/// How long a request waits for the order of its generation: others may have had theirs a moment before.
+const ORDER_PATIENCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Default)]
 struct Keys {
-    /// The generation that is served; none between two.
-    open: Option<Generation>,
-    /// The newest one that ever was.
-    newest: Generation,
     values: HashMap<String, Vec<u8>>,
     bytes: usize,
 }
 
+#[derive(Debug, Default)]
+struct Generations {
+    open: BTreeMap<Generation, Keys>,
+    /// This one, and all before it, are over.
+    over: Option<Generation>,
+}
+
 /// See the module.
 #[derive(Debug, Default)]
-pub(crate) struct Rendezvous {
-    keys: Mutex<Keys>,
+pub(crate) struct KeyStore {
+    generations: Mutex<Generations>,
     changed: Notify,
 }
 
@@ -39,20 +46,30 @@ enum Lookup {
     Done(StoreReply),
     /// This key is not there yet.
     Wait(String),
+    /// Nor is the order of its generation.
+    Early,
 }
 
-impl Rendezvous {
-    /// Serves `generation`, with no keys, and no other.
+impl KeyStore {
+    /// Serves `generation`, with no keys at first.
     pub(crate) fn open(&self, generation: Generation) {
-        *self.lock() = Keys { open: Some(generation), newest: generation, ..Keys::default() };
+        let mut generations = self.lock();
+        if generations.over < Some(generation) {
+            generations.open.entry(generation).or_default();
+            while generations.open.len() > OPEN_MAX {
+                generations.open.pop_first();
+            }
+        }
+        drop(generations);
         self.changed.notify_waiters();
     }
 
-    /// Serves nobody.
-    pub(crate) fn close(&self) {
-        let mut keys = self.lock();
-        *keys = Keys { newest: keys.newest, ..Keys::default() };
-        drop(keys);
+    /// Serves `generation`, and those before it, no more.
+    pub(crate) fn close(&self, generation: Generation) {
+        let mut generations = self.lock();
+        generations.over = generations.over.max(Some(generation));
+        generations.open.retain(|&open, _| open > generation);
+        drop(generations);
         self.changed.notify_waiters();
     }
 
@@ -66,15 +83,16 @@ impl Rendezvous {
             Op::Set(_) | Op::Add(_) | Op::Check(_) | Op::CompareSet(_) | Op::Delete(_) => 0,
         });
         let started = Instant::now();
-        let deadline = started + asked.min(WAIT_MAX);
         let mut notified = Box::pin(self.changed.notified());
         loop {
             // Registered before the look, so that a change in between is not missed.
             notified.as_mut().enable();
-            let key = match self.look(generation, &op)? {
+            let (key, patience) = match self.look(generation, &op)? {
                 Lookup::Done(reply) => return Ok(reply),
-                Lookup::Wait(key) => key,
+                Lookup::Wait(key) => (key, asked),
+                Lookup::Early => (String::new(), asked.max(ORDER_PATIENCE)),
             };
+            let deadline = started + patience.min(WAIT_MAX);
             if tokio::time::timeout_at(deadline, notified.as_mut()).await.is_err() {
                 let waited_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
                 return Err(FleetError::KeyTimeout { generation, key, waited_ms });
@@ -84,10 +102,12 @@ impl Rendezvous {
     }
 
     fn look(&self, generation: Generation, op: &Op) -> Result<Lookup, FleetError> {
-        let mut keys = self.lock();
-        if keys.open != Some(generation) {
-            return Err(FleetError::StaleGeneration { got: generation, current: keys.newest });
+        let mut generations = self.lock();
+        if let Some(over) = generations.over.filter(|&over| generation <= over) {
+            let current = generations.open.keys().next_back().copied().unwrap_or(over);
+            return Err(FleetError::StaleGeneration { got: generation, current });
         }
+        let Some(keys) = generations.open.get_mut(&generation) else { return Ok(Lookup::Early) };
         let (reply, changed) = match op {
             Op::Set(kv) => (keys.set(&kv.key, kv.value.clone()).map(|()| StoreReply::default())?, true),
             Op::Get(get) => match keys.values.get(&get.key) {
@@ -113,16 +133,16 @@ impl Rendezvous {
                 (StoreReply { flag: old.is_some(), ..StoreReply::default() }, false)
             }
         };
-        drop(keys);
+        drop(generations);
         if changed {
             self.changed.notify_waiters();
         }
         Ok(Lookup::Done(reply))
     }
 
-    /// A poisoned lock is taken as it is: the next generation clears it anyway.
-    fn lock(&self) -> std::sync::MutexGuard<'_, Keys> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A poisoned lock is taken as it is: what stands behind it is whole after every line.
+    fn lock(&self) -> MutexGuard<'_, Generations> {
+        self.generations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

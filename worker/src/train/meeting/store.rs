@@ -1,4 +1,4 @@
-//! c10d's store, answered by the coordinator: the trainer's blocking calls become gRPC calls on the runtime.
+//! c10d's store, answered where the generation meets: the trainer's blocking calls become gRPC calls on the runtime.
 //!
 //! Invariant: called from the trainer thread and from c10d's own threads, never from a thread of the runtime.
 
@@ -6,14 +6,20 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pixfleet_cluster::Generation;
+use pixfleet_cluster::run::Form;
+use pixfleet_cluster::{Generation, Step};
 use pixfleet_collective::{RendezvousStore, StoreError};
-use pixfleet_proto::{FleetError, StoreClient, Way};
+use pixfleet_proto::{FleetError, StoreClient};
 use tokio::runtime::Handle;
 
-use super::switches::Switches;
+use crate::train::switches::Switches;
 
-/// The store of one generation. It is closed once that is over, whatever the coordinator does.
+/// Where rank 0 says with which step a generation begins.
+const START: &str = "pixfleet/start";
+/// How long one question for it waits.
+const START_WAIT: Duration = Duration::from_secs(60);
+
+/// The store of one generation. It is closed once that is over.
 pub(crate) struct FleetStore {
     client: StoreClient,
     generation: Generation,
@@ -22,9 +28,42 @@ pub(crate) struct FleetStore {
 }
 
 impl FleetStore {
-    /// Asks whoever is at the end of `way`, waits on `runtime`.
-    pub(crate) fn new(way: Way, generation: Generation, switches: Arc<Switches>, runtime: Handle) -> Self {
-        Self { client: StoreClient::new(way, generation), generation, switches, runtime }
+    /// Asks at the meeting point of `form`, waits on `runtime`.
+    ///
+    /// # Errors
+    /// If that is no address.
+    pub(crate) fn new(form: &Form, switches: Arc<Switches>, runtime: Handle) -> Result<Self, StoreError> {
+        let generation = form.generation;
+        // The way there is a task.
+        let _context = runtime.enter();
+        let client = StoreClient::new(&form.meets_at, generation).map_err(store_error)?;
+        Ok(Self { client, generation, switches, runtime })
+    }
+
+    /// Says with which step the generation begins.
+    ///
+    /// # Errors
+    /// As any of the store's.
+    pub(crate) fn tell_start(&self, step: Step) -> Result<(), StoreError> {
+        self.set(START, &step.0.to_le_bytes())
+    }
+
+    /// Waits until rank 0 has said it, for as long as the generation is not over.
+    ///
+    /// # Errors
+    /// As any of the store's.
+    pub(crate) fn hear_start(&self) -> Result<Step, StoreError> {
+        loop {
+            match self.get(START, START_WAIT) {
+                Err(StoreError::Timeout { .. }) => {}
+                told => {
+                    let bytes = told?
+                        .try_into()
+                        .map_err(|_| StoreError::Unsupported { what: "say with which step to begin" })?;
+                    return Ok(Step(u64::from_le_bytes(bytes)));
+                }
+            }
+        }
     }
 
     fn wait_for<T>(&self, call: impl Future<Output = Result<T, FleetError>>) -> Result<T, StoreError> {
