@@ -45,7 +45,9 @@ struct Harness {
     fleet: Fleet,
     logs: steps::StepLogs,
     run: PathBuf,
+    /// Workers that were started, and told to leave.
     born: u32,
+    left: u32,
 }
 
 impl Harness {
@@ -56,7 +58,7 @@ impl Harness {
         let spec = RunSpec::parse(&text, &overrides.map(str::to_string))?;
         let fleet = Fleet::new(&dir, &spec.to_toml())?;
         let logs = fleet.step_logs();
-        Ok(Self { fleet, logs, run: dir.join("store/leaderless"), born: 0 })
+        Ok(Self { fleet, logs, run: dir.join("store/leaderless"), born: 0, left: 0 })
     }
 
     fn worker(&mut self) -> Result<()> {
@@ -65,10 +67,19 @@ impl Harness {
         Ok(())
     }
 
-    /// A coordinator that is to die at `moment`.
-    fn coordinator(&mut self, moment: &str) -> Result<()> {
+    /// A coordinator that is to die at `moment`, once one that nothing happens to has brought what was begun to its end.
+    fn coordinator(&mut self, moment: &str, workers: usize) -> Result<()> {
+        self.fleet.set_envs(Vec::new());
+        self.fleet.start_coordinator(FEW)?;
+        while self.born < FEW {
+            self.worker()?;
+        }
+        self.until_training(workers)?;
+        self.fleet.kill(COORDINATOR, Signal::KILL)?;
+        self.fleet.wait(COORDINATOR, LIMIT)?;
         self.fleet.set_envs(vec![("PIXFLEET_COORDINATOR_FAULT".into(), moment.into())]);
-        self.fleet.start_coordinator(FEW).map(drop)
+        self.fleet.start_coordinator(FEW)?;
+        self.until_training(workers)
     }
 
     /// Waits until so many workers train.
@@ -86,19 +97,15 @@ impl Harness {
 
     /// One change of members, during which the coordinator dies at `moment`.
     fn change(&mut self, joins: bool, moment: &'static str, dead: Duration) -> Result<Kill> {
-        self.until_training(if joins { 2 } else { 3 })?;
         let from = steps::now();
         let change = if joins {
             self.worker()?;
             "join"
         } else {
-            let oldest = self
-                .fleet
-                .alive()
-                .into_iter()
-                .filter(|name| name != COORDINATOR)
-                .min_by_key(|n| n[1..].parse::<u32>().ok());
-            self.fleet.kill(&oldest.context("somebody trains")?, Signal::TERM)?;
+            // The oldest of them.
+            let leaver = format!("w{}", self.left);
+            self.left += 1;
+            self.fleet.kill(&leaver, Signal::TERM)?;
             "leave"
         };
         let exit = self.fleet.wait(COORDINATOR, LIMIT)?;
@@ -128,12 +135,7 @@ pub fn main(args: &LeaderlessArgs) -> Result<ExitCode> {
         JOINING.iter().zip(LEAVING).flat_map(|(&join, leave)| [(true, join), (false, leave)]).collect();
     let mut kills = Vec::new();
     for (i, &(joins, moment)) in moments.iter().cycle().take(args.kills).enumerate() {
-        harness.coordinator(moment)?;
-        if i == 0 {
-            for _ in 0..FEW {
-                harness.worker()?;
-            }
-        }
+        harness.coordinator(moment, if joins { 2 } else { 3 })?;
         let kill = harness.change(joins, moment, dead)?;
         println!("{:>3}  {:<6} {:<10} longest pause {:.3} s", i + 1, kill.change, kill.moment, kill.pause_s);
         kills.push(kill);
