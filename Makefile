@@ -20,10 +20,9 @@ demo: setup ## From nothing to a trained model and a report: target/demo, or tar
 	cargo build --quiet --workspace $(PROGRAMS)
 	$(BIN)/pixfleet demo --system $(SYSTEM)
 
-test: setup setup-test setup-nccl ## Everything that can be shown without a GPU
+test: setup setup-test ## All but `nccl-check` that can be shown without a GPU
 	@# All at once, and the workspace as a whole: crates are compiled again where a part of it asks for fewer of their features.
 	cargo build --quiet --workspace --bins --tests
-	$(MAKE) nccl-check
 	cargo test --workspace
 
 MINUTES ?= 10
@@ -125,7 +124,7 @@ $(CACHE)/nccl/.complete: scripts/setup-nccl.sh scripts/requirements-nccl.txt $(C
 
 # Built, not checked, and with the whole workspace: so it shares the dependencies that the programs have compiled anyway.
 NCCL := pixfleet-shim/nccl,pixfleet-collective/nccl,pixfleet-worker/nccl
-nccl-check: setup setup-nccl ## The NCCL feature compiles and links, by PyPI's headers alone
+nccl-check: setup setup-nccl ## The NCCL feature compiles and links, by PyPI's headers alone; three minutes
 	cargo build --quiet --workspace --lib --test nccl --features $(NCCL)
 
 gpu-check: setup setup-nccl ## On a machine with a GPU: what no CPU can show, and the demo through NCCL, in bf16
