@@ -11,6 +11,7 @@ data=file://$folder/annotated/wrong-0
 "$bin/pixfleet" shards verify "$data"
 "$bin/pixfleet" shards embed "$data" --split train --encoder llm --weights "$gemma" | tee "$folder/embed.txt"
 vectors=$(ls "$folder/annotated/wrong-0/vectors")
+[ "$(wc -w <<<"$vectors")" = 1 ] || { echo "expected the vectors of one encoder, found: $vectors" >&2; exit 1; }
 rm -rf "$folder/runs"
 "$bin/pixfleet" train examples/demo.toml --workers 2 --set run.name=factory --set "run.store=file://$folder/runs" --set "data.url=$data" \
     --set "data.vectors=$vectors" --set model.text_proj.width=640 --set schedule.steps=100 --set train.precision=fp32
