@@ -34,6 +34,8 @@ fn nothing_that_goes_wrong_breaks_a_promise() {
     }
     assert!(paths.len() as u64 > SEEDS / 2, "{} ways", paths.len());
     assert!(fired.zombies > 0 && fired.stale > 0 && fired.redone > 0, "{fired:?}");
+    // Ranks went over by themselves, and were seen to train on without a leader.
+    assert!(fired.switched > SEEDS / 10 && fired.kept > 0, "{fired:?}");
 }
 
 #[test]

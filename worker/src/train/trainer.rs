@@ -193,20 +193,29 @@ impl Trainer {
             LaneMap::new(lanes, train.global_batch / lanes, world).ok_or(TrainError::TooManyRanks { world, lanes })?;
         let abort = AbortHandle::new();
         self.channels.switches.arm(form.generation, abort.clone());
-        let (store, start) = self.meet(form)?;
-        // The feed reads while the group forms and the state travels.
-        let feed = self.feed(form, start, map);
-        let end = self.form_group(form, store, &abort).and_then(|group| {
-            let end =
-                self.take_state(form, start, &group).and_then(|()| self.steps((form, start), &group, map, feed))?;
-            // Peers may still compute or upload; their connections to this rank stay open until all are done.
-            if let Err(error) = group.finish() {
-                tracing::debug!(%error, "a peer left before the end of the generation");
-            }
-            Ok(end)
-        });
+        let end = self.meet(form).and_then(|(store, start)| self.within(form, map, (store, start), &abort));
         self.channels.switches.disarm();
         end
+    }
+
+    /// A generation whose ranks know where they meet, and that begins with `start`.
+    fn within(
+        &mut self,
+        form: &Form,
+        map: LaneMap,
+        (store, start): (FleetStore, Step),
+        abort: &AbortHandle,
+    ) -> Result<GenerationEnd, TrainError> {
+        // The feed reads while the group forms and the state travels.
+        let feed = self.feed(form, start, map);
+        let group = self.form_group(form, store, abort)?;
+        self.take_state(form, start, &group)?;
+        let end = self.steps((form, start), &group, map, feed)?;
+        // Peers may still compute or upload; their connections to this rank stay open until all are done.
+        if let Err(error) = group.finish() {
+            tracing::debug!(%error, "a peer left before the end of the generation");
+        }
+        Ok(end)
     }
 
     /// Where the ranks of `form` find each other, and the step that they begin with: whoever joins hears it there.
