@@ -8,6 +8,9 @@ use pixfleet_cluster::{Generation, Step};
 use pixfleet_coordinator::CoordinatorError;
 use pixfleet_proto::pb;
 
+/// For members that do come to a new coordinator, however slow the machine is that the test runs on.
+const PATIENT: &str = "train.patience_ms=60000";
+
 /// The leaders that opened the run, in order.
 fn opened(records: &[Record]) -> Vec<u64> {
     let opened = |r: &Record| if let Record::Opened { leader, .. } = r { Some(*leader) } else { None };
@@ -23,7 +26,7 @@ fn steps(records: &[Record]) -> Vec<u64> {
 async fn a_coordinator_dies_and_the_workers_train_on() {
     let folder = tempfile::tempdir().expect("temporary");
     write_index(&folder.path().join("data"));
-    let spec = spec(folder.path(), &["checkpoint.every_steps=100"]);
+    let spec = spec(folder.path(), &["checkpoint.every_steps=100", PATIENT]);
     let first = Fleet::start(spec.clone(), 2).await;
     let mut a = Worker::join(&first, "w0", 1).await;
     let mut b = Worker::join(&first, "w1", 2).await;
@@ -102,7 +105,7 @@ async fn a_member_that_does_not_come_to_the_new_coordinator_is_lost() {
 async fn a_coordinator_that_still_believes_that_it_leads_writes_nothing() {
     let folder = tempfile::tempdir().expect("temporary");
     write_index(&folder.path().join("data"));
-    let spec = spec(folder.path(), &["checkpoint.every_steps=100"]);
+    let spec = spec(folder.path(), &["checkpoint.every_steps=100", PATIENT]);
     let older = Fleet::start(spec.clone(), 1).await;
     let mut a = Worker::join(&older, "w0", 1).await;
     a.formed().await;
