@@ -26,9 +26,6 @@ struct Closed {
     outcome: String,
 }
 
-const OUTCOMES: [(Outcome, &str); 3] =
-    [(Outcome::Done, "done"), (Outcome::Drained, "drained"), (Outcome::Fault, "fault")];
-
 /// Says where leader `number` is.
 ///
 /// # Errors
@@ -43,8 +40,7 @@ pub async fn announce(run: &Folder, number: u64, address: &str) -> Result<(), Ch
 /// # Errors
 /// [`CheckpointError::Store`] if the store refuses.
 pub async fn close(run: &Folder, number: u64, outcome: Outcome) -> Result<(), CheckpointError> {
-    let word = OUTCOMES.iter().find(|(o, _)| *o == outcome).map_or("fault", |(_, word)| word);
-    put(run, &format!("leaders/{number:020}-closed.json"), &Closed { outcome: word.into() }).await
+    put(run, &format!("leaders/{number:020}-closed.json"), &Closed { outcome: outcome.word().into() }).await
 }
 
 async fn put(run: &Folder, key: &str, value: &impl Serialize) -> Result<(), CheckpointError> {
@@ -74,7 +70,7 @@ pub async fn newest(run: &Folder) -> Result<Option<Leader>, CheckpointError> {
     };
     let closed = if has("-closed.json") {
         let closed: Closed = get(run, &format!("leaders/{newest:020}-closed.json")).await?;
-        OUTCOMES.iter().find(|(_, word)| *word == closed.outcome).map(|(outcome, _)| *outcome)
+        Outcome::of_word(&closed.outcome)
     } else {
         None
     };

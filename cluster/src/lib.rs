@@ -24,6 +24,7 @@ pub mod run;
 pub mod sessions;
 pub mod sim;
 pub mod spec;
+pub mod standby;
 pub mod takeover;
 
 pub use commit::{Manifest, PartEntry};

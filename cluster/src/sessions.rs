@@ -16,6 +16,7 @@ mod tests;
 pub struct Seat {
     /// Whose.
     pub member: MemberId,
+    leader: u64,
     number: u64,
 }
 
@@ -34,15 +35,17 @@ pub struct Seated<W> {
 #[derive(Debug)]
 pub struct Sessions<W> {
     open: BTreeMap<MemberId, (u64, W)>,
+    leader: u64,
     next_member: MemberId,
     next_number: u64,
 }
 
 impl<W> Sessions<W> {
-    /// Nobody; new members are numbered from `first_member` on.
+    /// Nobody yet has a session with this leader; new members are numbered from `first_member` on. One process may lead
+    /// more than once, and what is still said to its earlier self is nobody's word.
     #[must_use]
-    pub fn new(first_member: MemberId) -> Self {
-        Self { open: BTreeMap::new(), next_member: first_member, next_number: 0 }
+    pub fn new(leader: u64, first_member: MemberId) -> Self {
+        Self { open: BTreeMap::new(), leader, next_member: first_member, next_number: 0 }
     }
 
     /// Opens a session of a worker that joins `run`, which is to hear of it.
@@ -56,7 +59,7 @@ impl<W> Sessions<W> {
         let number = self.next_number;
         self.next_number += 1;
         let replaced = self.open.insert(member, (number, way)).map(|(_, way)| way);
-        Seated { seat: Seat { member, number }, again: known.is_some(), replaced }
+        Seated { seat: Seat { member, leader: self.leader, number }, again: known.is_some(), replaced }
     }
 
     /// The way to the member, if it has a session.
@@ -86,7 +89,8 @@ impl<W> Sessions<W> {
     }
 
     fn is_current(&self, seat: Seat) -> bool {
-        self.open.get(&seat.member).is_some_and(|(number, _)| *number == seat.number)
+        let stands = self.open.get(&seat.member).is_some_and(|(number, _)| *number == seat.number);
+        stands && seat.leader == self.leader
     }
 }
 

@@ -9,10 +9,13 @@ Exit codes: 0 all steps are done; 75 drained, wants to be started again; 3 anoth
 SIGTERM drains: the step in flight ends, a checkpoint is committed.
 
 Killed, it costs no step: workers train on, and another coordinator, started anywhere with the same run file, takes over.
+One with --standby follows whoever leads, takes over when it falls silent, and ends when the run does; of several that
+start at once, one leads.
 
 Examples:
   pixfleet coordinator --spec run.toml --listen 127.0.0.1:7000
   pixfleet coordinator --spec run.toml --listen 0.0.0.0:7000 --insecure --advertise node7:7000 --expect 16
+  pixfleet coordinator --spec run.toml --listen 0.0.0.0:7000 --insecure --advertise node8:7000 --standby
   pixfleet coordinator --spec run.toml --metrics 127.0.0.1:9464     # curl http://127.0.0.1:9464/metrics";
 
 /// Coordinates one run: gathers workers, forms generations, keeps the ledger, commits checkpoints.
@@ -47,6 +50,9 @@ pub(crate) struct Args {
     /// File to write the address to, once it listens.
     #[arg(long)]
     pub(crate) port_file: Option<PathBuf>,
+    /// Stand by while another coordinator leads the run, and take over when it is silent.
+    #[arg(long)]
+    pub(crate) standby: bool,
     /// Refuse a run that exists.
     #[arg(long)]
     pub(crate) fresh: bool,

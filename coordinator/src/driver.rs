@@ -86,7 +86,7 @@ impl LeadDriver {
         let (lead, first) = Lead::open(Duration::ZERO, opening);
         let faults = parts.faults.clone();
         let mut driver = Self {
-            sessions: Sessions::new(parts.first_member),
+            sessions: Sessions::new(parts.welcome.leader, parts.first_member),
             parts,
             lead,
             started: Instant::now(),

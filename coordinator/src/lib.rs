@@ -14,6 +14,7 @@ mod serve;
 mod service;
 mod setup;
 mod stage;
+mod standby;
 mod store;
 mod view;
 

@@ -70,8 +70,14 @@ async fn run(args: Args) -> Result<Ended> {
     let shutdown = async move {
         terminate.recv().await;
     };
-    let (expect, join_window, fresh) = (args.expect, Duration::from_secs(args.join_window), args.fresh);
-    let config = Config { spec, expect, join_window, fresh, advertise: args.advertise.unwrap_or(address) };
+    let config = Config {
+        spec,
+        expect: args.expect,
+        join_window: Duration::from_secs(args.join_window),
+        fresh: args.fresh,
+        standby: args.standby,
+        advertise: args.advertise.unwrap_or(address),
+    };
     Ok(serve(Doors { fleet, metrics }, config, shutdown).await?)
 }
 

@@ -9,8 +9,9 @@ use futures::{FutureExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt};
 use pixfleet_checkpoint::{Attempts, Folder, Found, Ledger, newest_good_where};
 use pixfleet_cluster::ledger::{History, Record};
-use pixfleet_cluster::run::Resume;
+use pixfleet_cluster::run::{Outcome, Resume};
 use pixfleet_cluster::spec::Rung;
+use pixfleet_cluster::standby::Sighting;
 use pixfleet_cluster::takeover::Takeover;
 use pixfleet_cluster::{Generation, Manifest, RunSpec, Step};
 use std::future::Future;
@@ -36,6 +37,14 @@ pub(crate) struct Glance {
     pub(crate) resume: Option<Resume>,
     pub(crate) next_segment: u64,
     pub(crate) last_digest: String,
+}
+
+/// Who leads the run by its ledger.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    pub(crate) sighting: Sighting,
+    /// Where that leader is.
+    pub(crate) address: String,
 }
 
 /// Opens the run that `spec` names, or begins it.
@@ -85,6 +94,33 @@ impl Opened {
                 answer => return answer,
             }
         }
+    }
+
+    /// Reads what was written since the last look, as one that stands by does: no checkpoint is verified.
+    ///
+    /// # Errors
+    /// As [`Self::look`], and a store that fails.
+    pub(crate) async fn follow(&mut self, spec: &RunSpec) -> Result<Looked, CoordinatorError> {
+        self.ledger.catch_up(&self.location).boxed().await.map_err(CoordinatorError::Ledger)?;
+        same_dataset(spec, &self.ledger, &self.dataset)?;
+        let mut closed = None;
+        let opened = self.ledger.records.iter().rev().find_map(|record| match record {
+            Record::Closed { outcome, .. } => {
+                // A word that this version does not know is an end that it must not undo.
+                closed = closed.or(Some(Outcome::of_word(outcome).unwrap_or(Outcome::Fault)));
+                None
+            }
+            Record::Opened { leader, address, .. } => Some((*leader, address.clone())),
+            Record::Segment { .. }
+            | Record::Left { .. }
+            | Record::Formed { .. }
+            | Record::Prepared { .. }
+            | Record::Step(_)
+            | Record::Lost { .. }
+            | Record::Checkpoint { .. } => None,
+        });
+        let (leader, address) = opened.unwrap_or_default();
+        Ok(Looked { sighting: Sighting { leader, segments: self.ledger.next_segment, closed }, address })
     }
 
     async fn look_once(&mut self, spec: &RunSpec) -> Result<Glance, CoordinatorError> {

@@ -9,12 +9,14 @@ use crate::open::{Opened, open};
 use crate::service::Service;
 use crate::setup::{self, Shared};
 use crate::stage::{Stage, stage};
+use crate::standby::{Follower, Stood};
 use crate::view::Frame;
 use futures::FutureExt;
 use pixfleet_checkpoint::leaders;
 use pixfleet_cluster::RunSpec;
 use pixfleet_cluster::run::{Outcome, RunEvent};
 use pixfleet_cluster::spec::{Ladder, Rung};
+use pixfleet_proto::pb;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -49,6 +51,8 @@ pub struct Config {
     pub join_window: Duration,
     /// Refuse a run that exists.
     pub fresh: bool,
+    /// Stand by while another coordinator leads the run, instead of taking it over.
+    pub standby: bool,
     /// Where workers reach this coordinator, `host:port`.
     pub advertise: String,
 }
@@ -85,6 +89,15 @@ pub async fn bind(address: SocketAddr, insecure: bool) -> Result<TcpListener, Co
     })
 }
 
+/// Watchers' streams end with this, however the run's service ends.
+struct Watched(Arc<Mutex<Option<broadcast::Sender<pb::Notice>>>>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
 /// Serves one run until it is over, or until another coordinator leads it. `shutdown` drains it first.
 ///
 /// # Errors
@@ -98,10 +111,10 @@ pub async fn serve(
     let (inputs, mut from_service) = mpsc::channel(INPUTS_QUEUED_MAX);
     let (notices, _) = broadcast::channel(NOTICES_MAX);
     let (stage, gate) = stage();
-    let watched = Arc::new(Mutex::new(Some(notices.clone())));
+    let watched = Watched(Arc::new(Mutex::new(Some(notices.clone()))));
     let faults = Faults::from_env().map_err(|words| CoordinatorError::Fault { words })?;
     let shared = Shared { notices, stage: Arc::new(stage), faults };
-    let service = Service { inputs: inputs.clone(), notices: Arc::clone(&watched), gate };
+    let service = Service { inputs: inputs.clone(), notices: Arc::clone(&watched.0), gate };
     let (stop_serving, server) = start_server(doors.fleet, service, &config.spec.ladder());
     let metrics = doors.metrics.map(|listener| tokio::spawn(metrics::serve(listener, inputs.clone())));
     let drainer = tokio::spawn(async move {
@@ -126,7 +139,7 @@ pub async fn serve(
         let _ = shared.notices.send(notice);
     }
     drop(shared);
-    watched.lock().unwrap_or_else(PoisonError::into_inner).take();
+    drop(watched);
     // The receiver is gone only if the server ended by itself.
     let _ = stop_serving.send(());
     match tokio::time::timeout(FAREWELL, server).await {
@@ -137,27 +150,54 @@ pub async fn serve(
     ended
 }
 
-/// Takes the lead and keeps it to the run's end.
+/// Takes the lead and keeps it to the run's end; one that stands by takes it when nobody has it, as often as that
+/// happens.
 async fn lead(config: &Config, shared: &Shared, inputs: &mut mpsc::Receiver<Input>) -> Result<Ended, CoordinatorError> {
     let spec = &config.spec;
     let mut opened = open(spec, config.fresh).boxed().await?;
-    for _ in 0..OPENINGS_MAX {
+    let mut follower = config.standby.then(|| Follower::new(&spec.ladder()));
+    let mut openings = 0;
+    while openings < OPENINGS_MAX {
+        if let Some(follower) = &mut follower {
+            let message = String::new();
+            match follower.stand_by(spec, &mut opened, &shared.stage, inputs).boxed().await? {
+                Stood::Lead => {}
+                Stood::Over(outcome) => {
+                    shared.stage.enter(Stage::Over);
+                    return Ok(Ended { outcome, message });
+                }
+                Stood::Told => return Ok(Ended { outcome: Outcome::Done, message }),
+            }
+        }
         let glance = opened.look(spec).boxed().await?;
         let number = glance.takeover.leader;
+        if let Some(follower) = follower.as_mut().filter(|follower| follower.leader() + 1 != number) {
+            // Another one was quicker, and has led since that look.
+            follower.stand_aside();
+            continue;
+        }
         let parts = setup::parts(config, &opened, &glance, shared.clone());
         let driver = LeadDriver::new(parts, setup::opening(config, &opened, &glance));
-        match driver.run(inputs).boxed().await {
-            LeadEnd::Over(outcome, message) => {
+        match (driver.run(inputs).boxed().await, &mut follower) {
+            (LeadEnd::Over(outcome, message), _) => {
                 shared.stage.enter(Stage::Over);
                 close(&opened, number, outcome).await;
                 return Ok(Ended { outcome, message });
             }
-            LeadEnd::Deposed { led: true } => {
+            (LeadEnd::Deposed { led }, Some(follower)) => {
+                shared.stage.enter(Stage::Aside { what: "another coordinator leads the run" });
+                tracing::info!(number, led, "another coordinator leads the run, standing by");
+                follower.stand_aside();
+            }
+            (LeadEnd::Deposed { led: true }, None) => {
                 shared.stage.enter(Stage::Aside { what: "another coordinator leads the run" });
                 return Err(deposed(&opened, number).await);
             }
-            LeadEnd::Deposed { led: false } => tracing::info!("another coordinator was quicker, opening the run again"),
-            LeadEnd::Broken(cause) => {
+            (LeadEnd::Deposed { led: false }, None) => {
+                tracing::info!("another coordinator was quicker, opening the run again");
+                openings += 1;
+            }
+            (LeadEnd::Broken(cause), _) => {
                 shared.stage.enter(Stage::Aside { what: "its store does not take the run's ledger" });
                 return Err(CoordinatorError::Unwritable { cause });
             }

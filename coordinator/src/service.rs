@@ -41,6 +41,11 @@ impl Service {
         self.gate.gone().into()
     }
 
+    /// Who watches or tells something may do so before the run is open: it is heard when it is.
+    fn may_lead(&self) -> Result<(), Status> {
+        if self.gate.may_lead() { Ok(()) } else { Err(self.gone()) }
+    }
+
     fn leads(&self) -> Result<(), Status> {
         self.gate.refusal().map_or(Ok(()), |error| Err(error.into()))
     }
@@ -97,6 +102,7 @@ impl Fleet for Service {
     }
 
     async fn watch(&self, _: Request<pb::WatchRequest>) -> Reply<Self::WatchStream> {
+        self.may_lead()?;
         let notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
         let receiver = notices.as_ref().ok_or_else(|| self.gone())?.subscribe();
         // A watcher that lags behind thousands of notices misses some and goes on with the newest.
@@ -114,6 +120,7 @@ impl Fleet for Service {
 
     async fn control(&self, request: Request<pb::ControlRequest>) -> Reply<pb::ControlReply> {
         use pb::control_request::Kind;
+        self.may_lead()?;
         let kind = request.into_inner().kind;
         let missing = FleetError::Malformed { field: "control.kind".into(), problem: "is missing".into() };
         let input = match kind.ok_or(missing)? {

@@ -8,6 +8,13 @@ use tokio::sync::watch;
 pub(crate) enum Stage {
     /// It reads the run and writes the record that makes it the leader.
     Opening,
+    /// Another coordinator leads, and this one follows it.
+    Standby {
+        /// Its number.
+        leader: u64,
+        /// Where it is, `host:port`.
+        address: String,
+    },
     /// It leads.
     Leading,
     /// It does not lead any more, or cannot write: somebody else may.
@@ -46,9 +53,17 @@ impl StageGate {
         match &*self.0.borrow() {
             Stage::Leading => None,
             Stage::Opening => Some(FleetError::NotReady { what: "it opens the run".into() }),
+            Stage::Standby { leader, address } => {
+                Some(FleetError::NotReady { what: format!("it stands by; leader {leader} is at {address}") })
+            }
             Stage::Aside { what } => Some(FleetError::NotReady { what: (*what).into() }),
             Stage::Over => Some(FleetError::RunOver { how: "the coordinator is about to end".into() }),
         }
+    }
+
+    /// Whether this coordinator leads the run or is about to.
+    pub(crate) fn may_lead(&self) -> bool {
+        matches!(&*self.0.borrow(), Stage::Opening | Stage::Leading)
     }
 
     /// What a caller is told whose question nobody answers: the driver has just ended.
@@ -69,6 +84,9 @@ mod tests {
         assert_eq!(class(), Some(Class::Retry));
         setter.enter(Stage::Leading);
         assert_eq!((class(), gate.gone().class()), (None, Class::Retry));
+        setter.enter(Stage::Standby { leader: 2, address: "b:2".into() });
+        assert_eq!(class(), Some(Class::Retry));
+        assert!(gate.gone().to_string().contains("leader 2 is at b:2"), "{}", gate.gone());
         setter.enter(Stage::Aside { what: "another coordinator leads the run" });
         assert_eq!((class(), gate.gone().class()), (Some(Class::Retry), Class::Retry));
         setter.enter(Stage::Over);

@@ -32,13 +32,36 @@ impl Default for Patience {
     }
 }
 
+/// How soon the silence of the other end is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Keepalive {
+    /// A sign of life is asked for this often,
+    pub interval: Duration,
+    /// and must come within this time.
+    pub timeout: Duration,
+}
+
+impl Default for Keepalive {
+    fn default() -> Self {
+        Self { interval: limits::KEEPALIVE_INTERVAL, timeout: limits::KEEPALIVE_TIMEOUT }
+    }
+}
+
 /// Connects to the coordinator at `address` (`http://host:port`, or `host:port`), trying again until patience ends.
 ///
 /// # Errors
 /// [`FleetError::NoCoordinator`] names the address and what the last attempt met.
 pub async fn connect(address: &str, patience: Patience) -> Result<Client, FleetError> {
+    connect_watchful(address, patience, Keepalive::default()).await
+}
+
+/// The same, and notices by this measure when the coordinator is silent.
+///
+/// # Errors
+/// As [`connect`].
+pub async fn connect_watchful(address: &str, patience: Patience, keepalive: Keepalive) -> Result<Client, FleetError> {
     let gone = |cause: String| FleetError::NoCoordinator { address: address.into(), cause };
-    let endpoint = endpoint(address).map_err(|e| gone(innermost(&e)))?;
+    let endpoint = endpoint(address, keepalive).map_err(|e| gone(innermost(&e)))?;
     let deadline = Instant::now() + patience.0;
     let mut pause = Duration::from_millis(RETRY_PAUSE_MS);
     loop {
@@ -52,12 +75,12 @@ pub async fn connect(address: &str, patience: Patience) -> Result<Client, FleetE
 }
 
 /// How `address` is called on.
-pub(crate) fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
+pub(crate) fn endpoint(address: &str, keepalive: Keepalive) -> Result<Endpoint, tonic::transport::Error> {
     let url = if address.contains("://") { address.to_string() } else { format!("http://{address}") };
     Ok(Endpoint::from_shared(url)?
         .connect_timeout(Duration::from_secs(2))
-        .http2_keep_alive_interval(limits::KEEPALIVE_INTERVAL)
-        .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT)
+        .http2_keep_alive_interval(keepalive.interval)
+        .keep_alive_timeout(keepalive.timeout)
         .keep_alive_while_idle(true)
         .tcp_nodelay(true))
 }

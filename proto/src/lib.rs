@@ -16,7 +16,7 @@ pub mod pb;
 #[cfg(test)]
 mod tests;
 
-pub use client::{Client, Patience, Reports, Session, connect};
+pub use client::{Client, Keepalive, Patience, Reports, Session, connect, connect_watchful};
 pub use colour::takes_colours;
 pub use error::{FleetError, Malformed};
 pub use limits::{

@@ -1,6 +1,6 @@
 //! The way of a rank to the point where its generation meets.
 
-use crate::client::endpoint;
+use crate::client::{Keepalive, endpoint};
 use crate::error::{FleetError, Malformed};
 use crate::limits::meeting_client;
 use crate::pb;
@@ -26,7 +26,7 @@ impl StoreClient {
     /// [`FleetError::Malformed`] if that is no address.
     pub fn new(meets_at: &MeetingPoint, generation: Generation) -> Result<Self, FleetError> {
         let no_address = |_| Malformed { field: "form.meets_at", problem: "is no address" };
-        let channel = endpoint(&meets_at.address).map_err(no_address)?.connect_lazy();
+        let channel = endpoint(&meets_at.address, Keepalive::default()).map_err(no_address)?.connect_lazy();
         Ok(Self { client: meeting_client(channel), secret: meets_at.secret.clone(), generation })
     }
 

@@ -1,13 +1,13 @@
 //! The run as one JSON object on one line.
 
-use super::{View, word};
+use super::View;
 use pixfleet_proto::pb;
 use serde_json::{Map, Value, json};
 
 /// The line.
 pub(super) fn line(view: &View) -> String {
     match view {
-        View::Closed(outcome, leader) => json!({ "state": word(*outcome), "leader": leader }),
+        View::Closed(outcome, leader) => json!({ "state": outcome.word(), "leader": leader }),
         View::Live(status) => live(status),
     }
     .to_string()

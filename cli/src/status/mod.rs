@@ -123,15 +123,6 @@ async fn ask(address: &str) -> Result<View> {
     Ok(View::Live(Box::new(status.into_inner())))
 }
 
-/// How a run ended, in a word.
-fn word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Done => "done",
-        Outcome::Drained => "drained",
-        Outcome::Fault => "fault",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

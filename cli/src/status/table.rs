@@ -1,13 +1,13 @@
 //! The run as lines and a table for people.
 
-use super::{View, word};
+use super::View;
 use comfy_table::{CellAlignment, LineStyle, Table, presets};
 use pixfleet_proto::pb;
 
 /// The text.
 pub(super) fn text(view: &View) -> String {
     match view {
-        View::Closed(outcome, leader) => format!("the run is over: {}, under leader {leader}", word(*outcome)),
+        View::Closed(outcome, leader) => format!("the run is over: {}, under leader {leader}", outcome.word()),
         View::Live(status) => live(status),
     }
 }

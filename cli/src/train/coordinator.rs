@@ -1,14 +1,18 @@
-//! Starting the coordinator, finding out where it listens, and starting it again when it dies.
+//! Starting the coordinator and those that stand by, finding out where they listen, and starting them again when they
+//! die.
 
 use super::children::{Children, Exit};
 use anyhow::{Context, Result, anyhow, ensure};
 use pixfleet_cluster::RunSpec;
 use pixfleet_cluster::run::Outcome;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// What the child is called.
-pub(crate) const NAME: &str = "coordinator";
+/// What the first is called,
+pub(crate) const FIRST: &str = "coordinator";
+/// and what those that stand by are, before their number.
+const STANDBY: &str = "standby";
 /// How often the file with the address is looked for.
 const LOOK: Duration = Duration::from_millis(10);
 /// How long the coordinator's end may take to be seen after its wire broke.
@@ -18,32 +22,36 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const DEATHS_MAX: usize = 5;
 const DEATHS_WITHIN: Duration = Duration::from_secs(60);
 
-/// The coordinator that this program starts, and starts again when it dies.
+/// The coordinators that this program starts, and starts again when they die: one that leads and those that stand by.
 #[derive(Debug)]
 pub(crate) struct Own {
     /// The resolved run file.
     spec: PathBuf,
-    /// Where it writes its address, in a folder of our own.
-    address: PathBuf,
+    /// Where they write their addresses: a folder of our own.
+    folder: PathBuf,
+    standbys: u32,
+    /// Those whose process lives.
+    live: BTreeSet<String>,
     deaths: Vec<Instant>,
 }
 
 impl Own {
     /// Writes the run file to `folder`, which is ours.
-    pub(crate) fn new(spec: &RunSpec, folder: &Path) -> Result<Self> {
+    pub(crate) fn new(spec: &RunSpec, folder: &Path, standbys: u32) -> Result<Self> {
         let file = folder.join("run.toml");
         std::fs::write(&file, spec.to_toml()).with_context(|| format!("cannot write {}", file.display()))?;
-        Ok(Self { spec: file, address: folder.join("address"), deaths: Vec::new() })
+        let (live, deaths) = (BTreeSet::new(), Vec::new());
+        Ok(Self { spec: file, folder: folder.to_path_buf(), standbys, live, deaths })
     }
 
-    /// Starts it and waits until it listens; its address. `fresh`: refuse a run that exists.
+    /// Starts the first and waits until it listens; its address. `fresh`: refuse a run that exists.
     ///
     /// # Errors
     /// What it died of, in its own words.
-    pub(crate) async fn start(&self, children: &mut Children, expect: u32, fresh: bool) -> Result<String> {
-        self.spawn(children, expect, fresh)?;
+    pub(crate) async fn start(&mut self, children: &mut Children, expect: u32, fresh: bool) -> Result<String> {
+        self.spawn(children, FIRST, expect, fresh)?;
         loop {
-            if let Some(address) = self.address() {
+            if let Some(address) = self.address(FIRST) {
                 return Ok(address);
             }
             tokio::select! {
@@ -53,40 +61,75 @@ impl Own {
         }
     }
 
-    fn spawn(&self, children: &mut Children, expect: u32, fresh: bool) -> Result<()> {
+    /// Starts those that stand by. The first leads by now: of several that start at once any might.
+    pub(crate) fn start_standbys(&mut self, children: &mut Children, expect: u32) -> Result<()> {
+        (1..=self.standbys).try_for_each(|i| self.spawn(children, &format!("{STANDBY}{i}"), expect, false))
+    }
+
+    fn spawn(&mut self, children: &mut Children, name: &str, expect: u32, fresh: bool) -> Result<()> {
+        let address = self.address_file(name);
         // Not the address of an earlier life; there may have been none.
-        let _ = std::fs::remove_file(&self.address);
+        let _ = std::fs::remove_file(&address);
         let mut args: Vec<String> = vec!["--spec".into(), self.spec.display().to_string()];
         args.extend(["--listen".into(), "127.0.0.1:0".into(), "--expect".into(), expect.to_string()]);
-        args.extend(["--port-file".into(), self.address.display().to_string()]);
+        args.extend(["--port-file".into(), address.display().to_string()]);
         if fresh {
             args.push("--fresh".into());
         }
-        children.start(NAME, "pixfleet-coordinator", &args, &[]).map(drop)
+        if self.has_standbys() {
+            args.push("--standby".into());
+        }
+        children.start(name, "pixfleet-coordinator", &args, &[])?;
+        self.live.insert(name.to_string());
+        Ok(())
     }
 
-    /// Where it listens, once it does.
-    pub(crate) fn address(&self) -> Option<String> {
-        std::fs::read_to_string(&self.address).ok()
+    fn address_file(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.address"))
     }
 
-    /// Starts it again after a death. Its workers find it through the run's store.
+    /// Where the coordinator of this name listens, once it does.
+    pub(crate) fn address(&self, name: &str) -> Option<String> {
+        std::fs::read_to_string(self.address_file(name)).ok()
+    }
+
+    /// Whether others stand by, so that whoever leads is for the run's store to say.
+    pub(crate) fn has_standbys(&self) -> bool {
+        self.standbys > 0
+    }
+
+    /// How many live.
+    pub(crate) fn count(&self) -> usize {
+        self.live.len()
+    }
+
+    /// One of them ended.
+    pub(crate) fn ended(&mut self, name: &str) {
+        self.live.remove(name);
+    }
+
+    /// Starts one again after a death. Its workers find whoever leads through the run's store.
     ///
     /// # Errors
-    /// It dies again and again.
+    /// They die again and again.
     pub(crate) fn respawn(&mut self, children: &mut Children, exit: &Exit, expect: u32) -> Result<()> {
         let now = Instant::now();
         self.deaths.push(now);
         self.deaths.retain(|at| now.duration_since(*at) <= DEATHS_WITHIN);
-        let (deaths, within, log) = (self.deaths.len(), DEATHS_WITHIN.as_secs(), children.log_of(NAME));
+        let (deaths, within, log) = (self.deaths.len(), DEATHS_WITHIN.as_secs(), children.log_of(&exit.name));
         ensure!(
             deaths <= DEATHS_MAX,
             "the coordinator died {deaths} times within {within} s, the last time: {}; its log is {}",
             exit.how(),
             log.display()
         );
-        self.spawn(children, expect, false)
+        self.spawn(children, &exit.name, expect, false)
     }
+}
+
+/// Whether the child of this name is a coordinator.
+pub(crate) fn is_coordinator(name: &str) -> bool {
+    name == FIRST || name.starts_with(STANDBY)
 }
 
 /// What the end of a coordinator means for its run.
@@ -134,9 +177,9 @@ pub(crate) async fn unless_it_ends<T>(children: &mut Children, doing: impl Futur
 
 fn death(children: &Children, exit: Option<Exit>) -> anyhow::Error {
     let how = exit.map_or("it is gone".into(), |e| e.how());
-    match children.last_error(NAME) {
+    match children.last_error(FIRST) {
         Some(cause) => anyhow!("{cause}"),
-        None => anyhow!("the coordinator ended before training began: {how}; see {}", children.log_of(NAME).display()),
+        None => anyhow!("the coordinator ended before training began: {how}; see {}", children.log_of(FIRST).display()),
     }
 }
 
@@ -148,7 +191,7 @@ mod tests {
 
     #[test]
     fn the_exit_says_whether_the_run_goes_on() {
-        let exit = |raw| Exit { name: NAME.into(), pid: 1, status: ExitStatus::from_raw(raw) };
+        let exit = |raw| Exit { name: FIRST.into(), pid: 1, status: ExitStatus::from_raw(raw) };
         let code = |code: i32| ending(&exit(code << 8));
         assert_eq!(code(0), Ending::Over(Outcome::Done));
         assert_eq!(code(75), Ending::Over(Outcome::Drained));

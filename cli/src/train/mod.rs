@@ -28,6 +28,7 @@ no step waits for it.
 Examples:
   pixfleet train run.toml --workers 4
   pixfleet train run.toml --workers 4 --respawn 10 --log json --set train.min_workers=2
+  pixfleet train run.toml --workers 4 --standby 2
   pixfleet train run.toml --workers 8 --coordinator node7:7000      # more workers for a run that is led elsewhere
   pixfleet train stage1.toml stage2.toml --workers 4                # one after the other; the same command goes on
   pixfleet train run.toml --print-plan";
@@ -57,6 +58,9 @@ pub(crate) struct Args {
     /// Join the coordinator at this address instead of starting one.
     #[arg(long, value_name = "HOST:PORT")]
     coordinator: Option<String>,
+    /// Coordinators that stand by, started beside the one that leads: if it falls silent, one of them takes over.
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "coordinator")]
+    standby: u32,
     /// Refuse to go on with a run that exists.
     #[arg(long)]
     fresh: bool,
@@ -109,6 +113,7 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
             log: args.log,
             coordinator: args.coordinator.clone(),
             fresh: args.fresh,
+            standbys: args.standby,
             device: args.device.clone(),
         };
         let code = runtime.block_on(supervise::run(launch))?;

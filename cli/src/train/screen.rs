@@ -119,6 +119,11 @@ impl Screen {
         self.event(log_line::coordinator(state, detail), &format!("the coordinator was {state}: {detail}"))
     }
 
+    pub(crate) fn standby_lost(&mut self, how: &str) -> Result<()> {
+        let text = format!("a coordinator that stood by was lost and is started again: {how}");
+        self.event(log_line::coordinator("standby_lost", how), &text)
+    }
+
     /// A JSON line for programs, or a sentence for people.
     fn event(&self, line: String, text: &str) -> Result<()> {
         match self.log {

@@ -36,23 +36,35 @@ pub(crate) struct Launch {
     pub(crate) log: Log,
     pub(crate) coordinator: Option<String>,
     pub(crate) fresh: bool,
+    /// Coordinators that stand by.
+    pub(crate) standbys: u32,
     pub(crate) device: String,
 }
 
 pub(crate) async fn run(launch: Launch) -> Result<ExitCode> {
     let folder = TempFolder::new()?;
     let mut children = Children::new(&logs(&launch.spec, &folder))?;
-    let (own, address) = match &launch.coordinator {
+    let (mut own, address) = match &launch.coordinator {
         Some(address) => (None, address.clone()),
         None => {
-            let own = Own::new(&launch.spec, &folder.0)?;
+            let mut own = Own::new(&launch.spec, &folder.0, launch.standbys)?;
             let address = own.start(&mut children, launch.workers, launch.fresh).await?;
             (Some(own), address)
         }
     };
     // Watched before the first worker starts, so that no step goes unseen.
-    let watched = async { Ok(LeaderClient::open(&address, Patience::default()).await?) };
+    let standbys = own.as_ref().is_some_and(Own::has_standbys);
+    let watched = async {
+        let mut client = LeaderClient::open(&address, Patience::default()).await?;
+        while standbys && client.members().await.is_none() {
+            tokio::time::sleep(RECHECK).await;
+        }
+        Ok(client)
+    };
     let client = coordinator::unless_it_ends(&mut children, watched).await?;
+    if let Some(own) = &mut own {
+        own.start_standbys(&mut children, launch.workers)?;
+    }
     let workers = Workers::start(&mut children, &address, &launch.device, (launch.workers, launch.respawn))?;
     let run = Supervisor {
         address,
@@ -62,7 +74,6 @@ pub(crate) async fn run(launch: Launch) -> Result<ExitCode> {
         children,
         screen: Screen::new(launch.log, &launch.spec.run.name, launch.spec.schedule.steps),
         workers,
-        own_lives: own.is_some(),
         own,
         verdict: None,
         spec: launch.spec,
@@ -116,10 +127,8 @@ struct Supervisor {
     children: Children,
     screen: Screen,
     workers: Workers,
-    /// The coordinator, if this program started the one that leads.
+    /// The coordinators, if this program started the one that leads.
     own: Option<Own>,
-    /// Whether its process lives.
-    own_lives: bool,
     /// Its end, if that means that the run is over or goes on elsewhere.
     verdict: Option<Exit>,
     /// Ends that were seen, by process id.
@@ -223,7 +232,7 @@ impl Supervisor {
         tracing::info!(name = exit.name, pid = exit.pid, how = exit.how(), "child ended");
         self.exits.insert(exit.pid, exit.clone());
         self.tell_losses(false)?;
-        if exit.name == coordinator::NAME {
+        if coordinator::is_coordinator(&exit.name) {
             return self.coordinator_exited(exit);
         }
         self.workers.ended(exit.pid);
@@ -320,7 +329,7 @@ impl Supervisor {
     /// Waits for the children, and kills those that do not end.
     async fn farewell(&mut self) {
         let limit = Instant::now() + self.spec.ladder()[Rung::FrontDoorFarewell];
-        let mut left = self.workers.count() + usize::from(self.own_lives);
+        let mut left = self.workers.count() + self.own.as_ref().map_or(0, Own::count);
         while left > 0 {
             match tokio::time::timeout_at(limit, self.children.exits.recv()).await {
                 Ok(Some(_)) => left -= 1,

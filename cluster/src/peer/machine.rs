@@ -307,7 +307,21 @@ impl Peer {
             return self.exit(Outcome::Fault, format!("no coordinator for {patience:.0} s: {how}"));
         }
         self.contact = Contact::Down { since, again: now + self.pause };
-        self.pause = (self.pause * 2).min(self.ladder[Rung::ReconnectPause]);
+        self.pause = (self.pause * 2).min(self.longest_pause());
+    }
+
+    /// Who trains can wait for a coordinator; who is out of a generation waits for nothing else.
+    fn longest_pause(&self) -> Duration {
+        let parked = matches!(self.standing, Some(Standing::Free { next_step: Some(_), .. }));
+        self.ladder[if parked { Rung::ParkedPause } else { Rung::ReconnectPause }]
+    }
+
+    /// What it may wait for by where it stands now.
+    fn look_sooner(&mut self, now: Now) {
+        self.pause = self.pause.min(self.longest_pause());
+        if let Contact::Down { since, again } = self.contact {
+            self.contact = Contact::Down { since, again: again.min(now + self.pause) };
+        }
     }
 
     fn tick(&mut self, now: Now) {
@@ -419,6 +433,7 @@ impl Peer {
             Word::Left(left) => {
                 self.standing = Some(Standing::Free { next_step: left.next_step, digest: left.digest });
                 self.parts.clear();
+                self.look_sooner(self.seen);
                 self.say(Report::Left(left));
             }
             Word::Switched(switched) => {

@@ -130,6 +130,37 @@ fn patience_without_a_coordinator_ends() {
     assert_eq!(exit, PeerEffect::Exit { outcome: Outcome::Fault, message });
 }
 
+/// Attempts within a minute without a coordinator.
+fn attempts(peer: &mut Peer) -> usize {
+    let mut attempts = 0;
+    while let Some(now) = peer.deadline().filter(|now| *now < Duration::from_secs(60)) {
+        if peer.handle(now, PeerEvent::Tick).contains(&PeerEffect::Connect) {
+            attempts += 1;
+            peer.handle(now, PeerEvent::Broken { how: "refused".into() });
+        }
+    }
+    attempts
+}
+
+#[test]
+fn who_is_parked_looks_for_a_coordinator_more_often() {
+    let mut trains = training(3);
+    trains.handle(Duration::ZERO, PeerEvent::Broken { how: "reset".into() });
+    let mut parked = training(3);
+    parked.handle(Duration::ZERO, PeerEvent::Broken { how: "reset".into() });
+    let left = Left {
+        generation: G,
+        next_step: Some(Step(3)),
+        digest: None,
+        kind: LeaveKind::Collective,
+        message: String::new(),
+        lost_rank: None,
+    };
+    parked.handle(Duration::ZERO, PeerEvent::Trainer(Word::Left(left)));
+    let (trains, parked) = (attempts(&mut trains), attempts(&mut parked));
+    assert!((60..=70).contains(&trains) && (300..=310).contains(&parked), "{trains} and {parked} a minute");
+}
+
 #[test]
 fn leaving_an_old_generation_does_not_undo_the_order_to_the_next() {
     let mut peer = training(1);

@@ -104,12 +104,7 @@ impl Run {
         }
         self.end_handover();
         self.flush_steps();
-        let word = match outcome {
-            Outcome::Done => "done",
-            Outcome::Drained => "drained",
-            Outcome::Fault => "fault",
-        };
-        self.emit(RunEffect::Ledger(Record::Closed { outcome: word.into(), message: message.clone() }));
+        self.emit(RunEffect::Ledger(Record::Closed { outcome: outcome.word().into(), message: message.clone() }));
         for &member in self.members.keys() {
             let order = Order::Stop { outcome, message: message.clone() };
             self.effects.push(RunEffect::Send { member, order });

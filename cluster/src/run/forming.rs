@@ -93,6 +93,9 @@ impl Run {
         let since = self.phase_since?;
         let here = self.candidates().len();
         let lacks = |wanted: u32| !self.draining && here < wanted.min(self.world_max()) as usize;
+        if let Some(until) = self.parked_until {
+            return lacks(self.world).then_some(until);
+        }
         let expects = !self.has_formed && lacks(self.config.expect);
         let redoes = self.next_start() < self.steps.first_untold();
         let window = match (expects, redoes || lacks(self.world)) {
@@ -168,6 +171,7 @@ impl Run {
     pub(super) fn begin_generation(&mut self, generation: Generation, members: &[MemberId], start_step: Step) {
         self.generation = Some(generation);
         self.has_formed = true;
+        (self.inherited, self.parked_until) = (false, None);
         self.message.clear();
         self.world = u32::try_from(members.len()).expect("no more members than lanes, a u32");
         self.finished_gone = 0;
@@ -288,6 +292,12 @@ impl Run {
             return self.form(now, &waiting);
         }
         self.let_leavers_go();
+        if enough && self.inherited {
+            // The rest was parked as those that are here were, looks for a coordinator as often, and may hold a step more.
+            self.parked_until = Some(now + self.config.ladder[Rung::ParkedWindow]);
+            self.enter(Some(now), Phase::Gathering);
+            return self.gathered(now);
+        }
         if enough {
             return self.form(now, &self.candidates());
         }

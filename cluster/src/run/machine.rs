@@ -147,6 +147,10 @@ pub struct Run {
     pub(super) handover: Option<Handover>,
     /// Not only adopted one.
     pub(super) has_formed: bool,
+    /// The generation that stands was formed under an earlier leader, and not all of it have come to this one.
+    pub(super) inherited: bool,
+    /// Until when those that came out of such a one, which broke, wait for the rest of it.
+    pub(super) parked_until: Option<Now>,
     /// What [`Phase::Claiming`] will order.
     pub(super) deal: Option<Deal>,
     pub(super) world: u32,
@@ -194,6 +198,8 @@ impl Run {
             next: None,
             handover: None,
             has_formed: false,
+            inherited: false,
+            parked_until: None,
             deal: None,
             world: 0,
             finished_gone: 0,
@@ -224,6 +230,7 @@ impl Run {
         self.generation = Some(adopted.generation);
         self.world = u32::try_from(adopted.members.len()).expect("no more members than lanes, a u32");
         self.start_step = adopted.start_step;
+        self.inherited = true;
         self.phase = Phase::Training(adopted.generation);
         let until = self.config.ladder[Rung::AdoptWindow];
         for (rank, &member) in (0..).map(Rank).zip(&adopted.members) {
@@ -257,9 +264,7 @@ impl Run {
     #[must_use]
     pub fn state(&self) -> &'static str {
         match self.phase {
-            Phase::Done(Outcome::Done) => "done",
-            Phase::Done(Outcome::Drained) => "drained",
-            Phase::Done(Outcome::Fault) => "fault",
+            Phase::Done(outcome) => outcome.word(),
             _ if self.draining => "draining",
             Phase::Gathering if self.pausing => "paused",
             Phase::Gathering => "gathering",

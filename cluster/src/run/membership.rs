@@ -18,6 +18,7 @@ impl Run {
             m.join = join;
             m.heard = now;
             m.away = None;
+            self.inherited &= self.members.values().any(|m| m.away.is_some());
             return self.emit(RunEffect::Welcome { member });
         }
         let members = self.members.len() as u64;
@@ -138,6 +139,8 @@ impl Run {
         }
         let timeout = self.config.ladder[Rung::HeartbeatTimeout];
         let late: Vec<_> = self.members.iter().filter_map(|(&id, m)| Some((id, overdue(m, now, timeout)?))).collect();
+        // They had their time to come.
+        self.inherited &= late.is_empty();
         for (member, cause) in late {
             self.lose(now, member, cause);
         }

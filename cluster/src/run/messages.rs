@@ -304,6 +304,22 @@ impl Outcome {
             Self::Fault => 1,
         }
     }
+
+    /// As ledger, store and people call it.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Drained => "drained",
+            Self::Fault => "fault",
+        }
+    }
+
+    /// The outcome of that [`Self::word`].
+    #[must_use]
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Self::Done, Self::Drained, Self::Fault].into_iter().find(|outcome| outcome.word() == word)
+    }
 }
 
 /// Coordinator -> worker.

@@ -4,6 +4,7 @@ use super::tests::{BRIEF, Desk, GRACE, aborted, config, forms};
 use super::*;
 use crate::ids::{Generation, MemberId, Step};
 use crate::ledger::Record;
+use crate::spec::Rung;
 use crate::spec::ladder::MEDIAN_STEPS;
 use std::time::Duration;
 
@@ -55,7 +56,29 @@ fn who_never_heard_of_the_newest_generation_ends_it() {
     let effects = desk.stand(1, Standing::Free { next_step: Some(Step(4)), digest: None });
     assert_eq!(aborted(&effects), [2]);
     assert_eq!(desk.run.losses(), 1, "the other is away and cannot be told");
+    desk.now += desk.run.ladder()[Rung::ParkedWindow];
+    desk.event(RunEvent::Tick);
     assert_eq!(forms(&desk.log)[0].1.generation, Generation(4));
+}
+
+/// A worker and the coordinator are lost: who is left was parked, and does not wait for the dead.
+#[test]
+fn who_comes_out_of_a_broken_generation_waits_for_the_rest_of_it_and_no_longer() {
+    let members = (1..=3).map(MemberId).collect();
+    let adopted =
+        Some(Adopted { generation: Generation(3), members, start_step: Step(0), prepared: Default::default() });
+    let mut desk = Desk::new(RunConfig { adopted, first_generation: Generation(4), recorded: Step(4), ..config(3) });
+    let free = Standing::Free { next_step: Some(Step(4)), digest: None };
+    for m in 1..=2 {
+        desk.arrive(m, Some(m));
+        assert!(forms(&desk.stand(m, free)).is_empty(), "the third may be on its way");
+    }
+    let window = desk.run.ladder()[Rung::ParkedWindow];
+    assert!(window < Duration::from_secs(1) && window < BRIEF);
+    desk.now += window;
+    let formed = forms(&desk.event(RunEvent::Tick));
+    assert_eq!(formed.len(), 2);
+    assert_eq!((formed[0].1.generation, formed[0].1.start_step), (Generation(4), Some(Step(4))));
 }
 
 #[test]

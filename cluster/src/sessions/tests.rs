@@ -15,7 +15,7 @@ fn run() -> Run {
 }
 
 fn number_of(run: &Run, join: &Join) -> (u64, bool) {
-    let seated = Sessions::new(MemberId(5)).open(run, join, ());
+    let seated = Sessions::new(1, MemberId(5)).open(run, join, ());
     (seated.seat.member.0, seated.again)
 }
 
@@ -40,7 +40,7 @@ fn of_a_member_that_a_takeover_brought_along_the_number_is_enough() {
 #[test]
 fn a_newer_session_takes_the_place_of_an_older_one() {
     let run = run();
-    let mut sessions = Sessions::new(MemberId(5));
+    let mut sessions = Sessions::new(1, MemberId(5));
     let older = sessions.open(&run, &join("a", 7, Some(3)), "older");
     let newer = sessions.open(&run, &join("a", 7, Some(3)), "newer");
     assert_eq!((older.seat.member, older.replaced), (newer.seat.member, None));
@@ -55,7 +55,7 @@ fn a_newer_session_takes_the_place_of_an_older_one() {
 #[test]
 fn a_session_breaks_once() {
     let run = run();
-    let mut sessions = Sessions::new(MemberId(5));
+    let mut sessions = Sessions::new(1, MemberId(5));
     let seat = sessions.open(&run, &join("a", 7, Some(3)), ()).seat;
     let disconnected = RunEvent::Disconnected { member: MemberId(3), how: "reset".into() };
     assert_eq!(sessions.broke(seat, "reset".into()), Some(disconnected));

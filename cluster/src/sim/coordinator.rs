@@ -49,7 +49,7 @@ impl Coordinator {
             zero: Now::ZERO,
             leads: false,
             leader: 0,
-            sessions: Sessions::new(MemberId(0)),
+            sessions: Sessions::new(0, MemberId(0)),
             seats,
             heard,
             fuse: None,

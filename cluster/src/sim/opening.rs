@@ -66,7 +66,7 @@ impl World {
         let Some(c) = self.coordinators.get_mut(&id) else { return };
         c.zero = self.now;
         c.leader = takeover.leader;
-        c.sessions = Sessions::new(takeover.first_member);
+        c.sessions = Sessions::new(takeover.leader, takeover.first_member);
         c.seats.clear();
         c.tick_at = None;
         let opened = Record::Opened {

@@ -27,12 +27,22 @@ pub enum Rung {
     HeartbeatInterval,
     /// The longest pause between two attempts of a worker to reach a coordinator.
     ReconnectPause,
+    /// The same for a worker whose generation is over: nothing goes on until it finds one.
+    ParkedPause,
+    /// How long those that come to a new coordinator out of a broken generation wait for the rest of it.
+    ParkedWindow,
     /// How long a member whose session broke may stay away while its generation trains on.
     ReconnectGrace,
     /// A coordinator asks a session's other end for a sign of life this often.
     KeepaliveInterval,
     /// It takes a session for broken that does not answer for this long.
     KeepaliveTimeout,
+    /// A coordinator that stands by asks the leader's wire for a sign of life this often, and waits for it twice as long.
+    StandbyKeepalive,
+    /// Silence of a leader, on its wire and in its ledger, after which one that stands by takes over.
+    StandbySilence,
+    /// How often one that stands by reads on in the ledger of a leader that answers.
+    StandbyFollow,
     /// How long the members of a generation that an earlier coordinator formed may take to come to a new one.
     AdoptWindow,
     /// Silence after which a member is lost.
@@ -102,7 +112,7 @@ const fn at_least(steps: u32, entry: Entry) -> Entry {
 }
 
 /// Rungs in all.
-const COUNT: usize = 18;
+const COUNT: usize = 23;
 
 /// In the order of [`Rung`].
 const TABLE: [Entry; COUNT] = {
@@ -111,9 +121,14 @@ const TABLE: [Entry; COUNT] = {
     [
         derived(HeartbeatInterval, "heartbeat interval", Share(1, 4, HeartbeatTimeout)),
         derived(ReconnectPause, "reconnect pause", Share(1, 5, HeartbeatTimeout)),
+        derived(ParkedPause, "parked worker's pause", Share(1, 5, ReconnectPause)),
+        derived(ParkedWindow, "parked workers' window", Share(1, 2, ReconnectPause)),
         keyed(ReconnectGrace, "reconnect grace", PatienceWithin(2, 5, HeartbeatTimeout), "train.reconnect_grace_ms"),
         derived(KeepaliveInterval, "keep-alive interval", Patience(2, 5)),
         derived(KeepaliveTimeout, "keep-alive timeout", Patience(3, 5)),
+        derived(StandbyKeepalive, "standby's keep-alive", Share(1, 2, StandbySilence)),
+        derived(StandbySilence, "standby's silence", Patience(1, 5)),
+        derived(StandbyFollow, "standby's look", Patience(2, 1)),
         derived(AdoptWindow, "adopt window", PatienceWithin(3, 5, HeartbeatTimeout)),
         keyed(HeartbeatTimeout, "heartbeat timeout", Patience(1, 1), "train.heartbeat_timeout_ms"),
         at_least(MEDIAN_STEPS, keyed(Stall, "stall", Patience(2, 1), "train.stall_ms")),
@@ -131,13 +146,14 @@ const TABLE: [Entry; COUNT] = {
 };
 
 /// `(shorter, whether they may be equal, longer, why)`. Every pair is checked in every run file.
-pub const ORDER: [(Rung, bool, Rung, &str); 13] = {
+pub const ORDER: [(Rung, bool, Rung, &str); 14] = {
     use Rung::*;
     const FORMING: &str = "a group that does not form says by itself what was missing, before it counts as stuck";
     const AWAY: &str = "who is away is lost at its heartbeat timeout anyway, so what is longer never applies";
     const PRESENT: &str = "workers must still be there when it is over";
     [
         (HeartbeatInterval, false, HeartbeatTimeout, "signs of life that come in time must not be missed"),
+        (ParkedPause, false, ParkedWindow, "who is parked must come to a new coordinator before the others go on"),
         (ReconnectPause, false, AdoptWindow, "a worker between two attempts must come to a new coordinator in time"),
         (ReconnectGrace, true, HeartbeatTimeout, AWAY),
         (AdoptWindow, true, HeartbeatTimeout, AWAY),

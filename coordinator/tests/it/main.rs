@@ -4,5 +4,6 @@ mod fleet;
 mod membership;
 mod people;
 mod refusals;
+mod standby;
 mod support;
 mod takeover;

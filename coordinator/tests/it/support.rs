@@ -61,7 +61,7 @@ pub(crate) fn spec(folder: &Path, set: &[&str]) -> RunSpec {
 
 /// What a coordinator in a test is told.
 pub(crate) fn config(spec: RunSpec, expect: u32, advertise: String) -> Config {
-    Config { spec, expect, join_window: LIMIT, fresh: false, advertise }
+    Config { spec, expect, join_window: LIMIT, fresh: false, standby: false, advertise }
 }
 
 pub(crate) struct Fleet {
@@ -74,6 +74,15 @@ pub(crate) struct Fleet {
 
 impl Fleet {
     pub(crate) async fn start(spec: RunSpec, expect: u32) -> Self {
+        Self::start_with(spec, expect, false).await
+    }
+
+    /// One that stands by if another one leads.
+    pub(crate) async fn stand_by(spec: RunSpec, expect: u32) -> Self {
+        Self::start_with(spec, expect, true).await
+    }
+
+    async fn start_with(spec: RunSpec, expect: u32, standby: bool) -> Self {
         let any = "127.0.0.1:0".parse().expect("an address");
         let fleet = bind(any, false).await.expect("a free port");
         let metrics = bind(any, false).await.expect("a free port");
@@ -86,7 +95,7 @@ impl Fleet {
             }
         };
         let doors = Doors { fleet, metrics: Some(metrics) };
-        let server = tokio::spawn(serve(doors, config(spec, expect, address.clone()), shutdown));
+        let server = tokio::spawn(serve(doors, Config { standby, ..config(spec, expect, address.clone()) }, shutdown));
         Self { address, metrics: page, drain, server }
     }
 

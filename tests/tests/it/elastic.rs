@@ -3,6 +3,7 @@
 //!
 //! A run is paced by `with=hold` faults: worker `w0` waits in a step until the test has seen what it waits for.
 
+use pixfleet_checkpoint::{Folder, leaders};
 use pixfleet_cluster::RunSpec;
 use pixfleet_cluster::ledger::{History, Record, parse_lines};
 use pixfleet_proto::pb;
@@ -30,6 +31,8 @@ struct Elastic {
     dir: PathBuf,
     name: String,
     members: BTreeMap<String, u64>,
+    /// The coordinator that is to end the run.
+    leads: String,
 }
 
 impl Elastic {
@@ -44,7 +47,7 @@ impl Elastic {
         let spec = RunSpec::parse(&text, &all.map(str::to_string).collect::<Vec<_>>()).expect("a valid run file");
         let fleet = Fleet::new(&dir, &spec.to_toml()).expect("scratch is writable");
         let logs = fleet.step_logs();
-        Self { fleet, logs, dir, name: name.into(), members: BTreeMap::new() }
+        Self { fleet, logs, dir, name: name.into(), members: BTreeMap::new(), leads: COORDINATOR.into() }
     }
 
     /// A coordinator and workers `w0..`, of which `w0` waits in the steps `holds` and others suffer `faults`.
@@ -113,6 +116,29 @@ impl Elastic {
         assert_eq!(exit.code(), code, "{}", self.fleet.last_words(&exit));
     }
 
+    /// Starts a coordinator that stands by; the file that will hold its address.
+    fn stand_by(&mut self, name: &str) -> PathBuf {
+        let file = self.fleet.launch_coordinator(name, 2, &["--standby"]).expect("a coordinator");
+        let log = self.fleet.log_of(name);
+        let follows = || Ok(std::fs::read_to_string(&log)?.contains("standing by").then_some(()));
+        wait_for("it follows the leader", LIMIT, follows).expect("it stands by");
+        file
+    }
+
+    /// Waits until leader `number` has said where it is: what was started under `name` with this address file. Seconds
+    /// since `since`.
+    fn led_by(&mut self, number: u64, since: std::time::Instant, (name, file): (&str, &PathBuf)) -> f64 {
+        let store = Folder::parse(&url(&self.dir.join("store"))).expect("a URL").join(&self.name);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let newest = || Ok(runtime.block_on(leaders::newest(&store))?.filter(|leader| leader.number == number));
+        let leader = wait_for("a takeover", LIMIT, newest).expect("one stands by");
+        let took = since.elapsed().as_secs_f64();
+        assert_eq!(leader.address, std::fs::read_to_string(file).expect("it listens"), "{name} leads");
+        self.fleet.send_workers_to(&leader.address);
+        self.leads = name.into();
+        took
+    }
+
     /// What the ledger says by now.
     fn records(&self) -> Vec<Record> {
         let ledger = self.dir.join("store").join(&self.name).join("ledger");
@@ -128,7 +154,7 @@ impl Elastic {
         for name in self.fleet.alive() {
             self.until_exit(&name, Some(0));
         }
-        self.until_exit(COORDINATOR, Some(0));
+        self.until_exit(&self.leads.clone(), Some(0));
         let run = self.dir.join("store").join(&self.name);
         succeed(pixfleet(["audit", &url(&run)]));
         let records = self.records();
@@ -250,6 +276,37 @@ fn steps_go_on_without_a_coordinator_and_another_one_takes_over() {
     assert_eq!((story.history.redone, story.history.losses), (0, 0));
     let generations: BTreeSet<u64> = run.commits().iter().map(|c| c.generation).collect();
     assert_eq!(generations.len(), 1, "the generation trained on: {generations:?}");
+}
+
+/// The leader stands still, then the one that took over is killed: those that stand by need nobody to start them.
+#[test]
+fn those_that_stand_by_take_over_one_after_the_other() {
+    let mut run = Elastic::start("standbys", &[], 2, &[5, 12, 20], "");
+    let second = run.stand_by("coordinator-b");
+    run.until_committed("w1", 4);
+    let stopped = std::time::Instant::now();
+    run.fleet.kill(COORDINATOR, Signal::STOP).expect("it runs");
+    let took = run.led_by(2, stopped, ("coordinator-b", &second));
+    assert!(took <= 3.0, "{took:.2} s of silence; the run's patience is 5 s");
+    run.release(5);
+    run.until_committed("w1", 11);
+    run.until_state(&["w0", "w1"], "training");
+    // It wakes, and finds that it leads no more.
+    run.fleet.kill(COORDINATOR, Signal::CONT).expect("it is there");
+    run.until_exit(COORDINATOR, Some(3));
+
+    let third = run.stand_by("coordinator-c");
+    let killed = std::time::Instant::now();
+    run.fleet.kill("coordinator-b", Signal::KILL).expect("it runs");
+    run.release(12);
+    let took = run.led_by(3, killed, ("coordinator-c", &third));
+    assert!(took <= 3.0, "{took:.2} s after its death");
+    run.until_state(&["w0", "w1"], "training");
+    run.release(20);
+    let story = run.done_as_if_undisturbed();
+    assert_eq!(story.history.leader, 3);
+    assert_eq!((story.history.redone, story.history.losses), (0, 0));
+    assert_eq!(story.worlds(0..STEPS), [2]);
 }
 
 /// The order of the next generation is in all hands; nobody is there when its ranks go over into it.

@@ -14,19 +14,30 @@ use tokio::time::Instant;
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Supervisor {
-    /// Our coordinator ended. What it still had to say may be on its way.
+    /// A coordinator of ours ended. What it still had to say may be on its way.
     pub(super) fn coordinator_exited(&mut self, exit: Exit) -> Result<Option<RunEnd>> {
-        self.own_lives = false;
-        let Some(own) = self.own.as_mut().filter(|_| ending(&exit) == Ending::Died) else {
-            self.verdict = Some(exit);
-            return if self.client.is_some() { Ok(None) } else { self.judge() };
-        };
-        self.screen.coordinator("lost", &exit.how())?;
-        let expect = u32::try_from(self.workers.count()).unwrap_or(u32::MAX).max(1);
-        own.respawn(&mut self.children, &exit, expect)?;
-        self.own_lives = true;
-        self.lose_link();
-        Ok(None)
+        let Some(own) = self.own.as_mut() else { return Ok(None) };
+        own.ended(&exit.name);
+        let led = !own.has_standbys() || own.address(&exit.name).as_ref() == Some(&self.address);
+        if ending(&exit) == Ending::Died {
+            if led {
+                self.screen.coordinator("lost", &exit.how())?;
+            } else {
+                self.screen.standby_lost(&exit.how())?;
+            }
+            let expect = u32::try_from(self.workers.count()).unwrap_or(u32::MAX).max(1);
+            own.respawn(&mut self.children, &exit, expect)?;
+            if led {
+                self.lose_link();
+            }
+            return Ok(None);
+        }
+        if !led {
+            // It stood by, and says no more of the run than the one that leads, or the run's store.
+            return Ok(None);
+        }
+        self.verdict = Some(exit);
+        if self.client.is_some() { Ok(None) } else { self.judge() }
     }
 
     fn lose_link(&mut self) {
@@ -45,8 +56,7 @@ impl Supervisor {
     /// What the coordinator's end means, if it has ended.
     fn judge(&mut self) -> Result<Option<RunEnd>> {
         let Some(exit) = self.verdict.take() else { return Ok(None) };
-        let log = self.children.log_of(coordinator::NAME);
-        let word = self.children.last_error(coordinator::NAME);
+        let (log, word) = (self.children.log_of(&exit.name), self.children.last_error(&exit.name));
         let word =
             word.unwrap_or_else(|| format!("the coordinator ended: {}; its log is {}", exit.how(), log.display()));
         match ending(&exit) {
@@ -62,8 +72,8 @@ impl Supervisor {
 
     /// Looks for the coordinator once.
     pub(super) async fn look(&mut self) -> Result<Option<RunEnd>> {
-        let found = match &self.own {
-            Some(own) => match own.address() {
+        let found = match self.own.as_ref().filter(|own| !own.has_standbys()) {
+            Some(own) => match own.address(coordinator::FIRST) {
                 Some(address) => look(&address).await,
                 None => Sighting::Nobody("it does not listen yet".into()),
             },
@@ -86,7 +96,8 @@ impl Supervisor {
     }
 
     async fn found_again(&mut self, client: LeaderClient) -> Result<()> {
-        let state = if self.own.is_some() { "restarted" } else { "found" };
+        let restarted = self.own.as_ref().is_some_and(|own| !own.has_standbys());
+        let state = if restarted { "restarted" } else { "found" };
         if client.address != self.address {
             self.screen.coordinator(state, &client.address)?;
         }
