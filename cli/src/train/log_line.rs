@@ -1,5 +1,5 @@
 //! One JSON object per line on standard output: a step, or an event (`lost`, `left`, `respawned`, `straggler`,
-//! `diverged`, `coordinator`, `state`, `checkpoint`, `finished`).
+//! `diverged`, `coordinator`, `state`, `checkpoint`, `evaluation`, `finished`).
 //! A step that is done again after a loss, or told again to a new coordinator, is printed again; the last line of a step
 //! counts.
 
@@ -94,6 +94,33 @@ pub(crate) fn diverged(diverged: &pb::DivergedNotice) -> String {
 /// The line of the coordinator: `lost`, `restarted` or `found`, with how or where.
 pub(crate) fn coordinator(state: &str, detail: &str) -> String {
     event(json!({ "event": "coordinator", "state": state, "detail": detail }))
+}
+
+/// The line of a checkpoint that was evaluated; `results` is what `pixfleet eval --bench --json` says.
+pub(crate) fn evaluation(results: &Value) -> String {
+    let brief = results_of(results)
+        .map(|(result, steps)| json!({ "benchmark": result["benchmark"], "steps": steps, "scores": result["scores"] }));
+    event(json!({ "event": "evaluation", "results": brief.collect::<Vec<_>>() }))
+}
+
+/// The same in a line for people.
+pub(crate) fn evaluation_text(results: &Value) -> String {
+    let percent =
+        |(key, value): (&String, &Value)| format!("{key} {:.1} %", 100.0 * value.as_f64().unwrap_or(f64::NAN));
+    let one = |(result, steps): (&Value, &Value)| {
+        let scores: Vec<_> = result["scores"].as_object().into_iter().flatten().map(percent).collect();
+        format!("step {steps}: {}: {}", result["title"].as_str().unwrap_or_default(), scores.join(", "))
+    };
+    results_of(results).map(one).collect::<Vec<_>>().join("\n")
+}
+
+fn results_of(results: &Value) -> impl Iterator<Item = (&Value, &Value)> {
+    results.as_array().into_iter().flatten().map(|result| (result, &result["steps"]))
+}
+
+/// The line of an evaluation that ended with an error.
+pub(crate) fn evaluation_failed(cause: &str) -> String {
+    event(json!({ "event": "evaluation", "failed": cause }))
 }
 
 /// The line of a change of state.

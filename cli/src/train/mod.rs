@@ -6,6 +6,7 @@
 
 mod children;
 mod coordinator;
+mod evaluations;
 mod leader_client;
 mod log_line;
 mod plan;

@@ -6,6 +6,7 @@ use super::log_line;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use pixfleet_proto::pb;
+use serde_json::Value;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
@@ -117,6 +118,16 @@ impl Screen {
 
     pub(crate) fn coordinator(&mut self, state: &str, detail: &str) -> Result<()> {
         self.event(log_line::coordinator(state, detail), &format!("the coordinator was {state}: {detail}"))
+    }
+
+    /// A checkpoint was evaluated: a JSON list with one result for each benchmark.
+    pub(crate) fn evaluated(&mut self, results: &Value) -> Result<()> {
+        self.event(log_line::evaluation(results), &log_line::evaluation_text(results))
+    }
+
+    pub(crate) fn evaluation_failed(&mut self, cause: &str) -> Result<()> {
+        let text = format!("checkpoints are evaluated no more, training goes on: {cause}");
+        self.event(log_line::evaluation_failed(cause), &text)
     }
 
     pub(crate) fn standby_lost(&mut self, how: &str) -> Result<()> {

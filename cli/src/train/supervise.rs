@@ -4,6 +4,7 @@
 use super::Log;
 use super::children::{Children, Exit};
 use super::coordinator::{self, Own};
+use super::evaluations::{self, Evaluations};
 use super::leader_client::LeaderClient;
 use super::screen::Screen;
 use super::workers::{self, Workers};
@@ -20,6 +21,7 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
+mod evaluating;
 mod leader;
 
 /// How long the end of a lost process may take to be seen before its loss is told without it.
@@ -65,8 +67,16 @@ pub(crate) async fn run(launch: Launch) -> Result<ExitCode> {
     if let Some(own) = &mut own {
         own.start_standbys(&mut children, launch.workers)?;
     }
-    let workers = Workers::start(&mut children, &address, &launch.device, (launch.workers, launch.respawn))?;
+    let workers = Workers::start(
+        &mut children,
+        &address,
+        &launch.device,
+        (launch.workers, launch.respawn),
+        folder_of(&launch.spec),
+    )?;
+    let evaluations = Evaluations::start(&mut children, &launch.spec, &folder_of(&launch.spec))?;
     let run = Supervisor {
+        evaluations,
         address,
         client: Some(client),
         lost_at: Instant::now(),
@@ -86,6 +96,11 @@ pub(crate) async fn run(launch: Launch) -> Result<ExitCode> {
         wish: None,
     };
     run.supervise().await
+}
+
+/// The run's folder, as it is typed.
+fn folder_of(spec: &RunSpec) -> String {
+    format!("{}/{}", spec.run.store.trim_end_matches('/'), spec.run.name)
 }
 
 /// Where children write: beside the run if it lies on this machine's disk, else in a folder that stays.
@@ -117,6 +132,8 @@ impl Drop for TempFolder {
 
 struct Supervisor {
     spec: RunSpec,
+    /// The process that evaluates checkpoints, while there is one.
+    evaluations: Option<Evaluations>,
     /// Where the coordinator is, or was last.
     address: String,
     /// `None` while there is no coordinator that answers.
@@ -158,6 +175,7 @@ impl Supervisor {
         let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
         let end = loop {
             let (waiting, looking) = (!self.untold.is_empty(), self.client.is_none());
+            let evaluating = self.evaluations.is_some();
             let end = tokio::select! {
                 notice = next(&mut self.client) => match notice {
                     Ok(notice) => self.notice(notice)?,
@@ -172,6 +190,10 @@ impl Supervisor {
                     None
                 }
                 () = tokio::time::sleep_until(self.look_at), if looking => self.look().await?,
+                () = tokio::time::sleep(evaluations::LOOK), if evaluating => {
+                    self.tell_evaluations()?;
+                    None
+                }
                 () = tokio::time::sleep(EXIT_PATIENCE), if waiting => {
                     self.tell_losses(true)?;
                     None
@@ -183,6 +205,7 @@ impl Supervisor {
         };
         self.tell_losses(true)?;
         self.farewell().await;
+        self.await_evaluations(end.outcome, &mut interrupt).await?;
         match end.outcome {
             Outcome::Fault => Err(anyhow!("{}", end.message)),
             outcome => Ok(ExitCode::from(outcome.exit_code())),
@@ -232,6 +255,9 @@ impl Supervisor {
         tracing::info!(name = exit.name, pid = exit.pid, how = exit.how(), "child ended");
         self.exits.insert(exit.pid, exit.clone());
         self.tell_losses(false)?;
+        if exit.name == evaluations::NAME {
+            return self.evaluations_ended(&exit).map(|()| None);
+        }
         if coordinator::is_coordinator(&exit.name) {
             return self.coordinator_exited(exit);
         }
@@ -332,6 +358,12 @@ impl Supervisor {
         let mut left = self.workers.count() + self.own.as_ref().map_or(0, Own::count);
         while left > 0 {
             match tokio::time::timeout_at(limit, self.children.exits.recv()).await {
+                Ok(Some(exit)) if exit.name == evaluations::NAME => {
+                    // Nobody reads it later, and what it failed of is told either way.
+                    if let Err(error) = self.evaluations_ended(&exit) {
+                        tracing::warn!(%error, "an evaluation's end cannot be told");
+                    }
+                }
                 Ok(Some(_)) => left -= 1,
                 Ok(None) => return,
                 Err(_) => {

@@ -11,6 +11,11 @@ pub(crate) const HOST: &str = "127.0.0.1";
 /// Tells a worker its place among those of this machine, from which its GPU follows.
 const LOCAL_RANK: &str = "LOCAL_RANK";
 
+/// The variable that holds a process which computes beside workers to one thread of its own.
+pub(crate) fn few_threads() -> (&'static str, String) {
+    ("OMP_NUM_THREADS", "1".into())
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Workers {
@@ -23,6 +28,8 @@ pub(crate) struct Workers {
     share: usize,
     /// How often a lost one may still be started again.
     respawns: u32,
+    /// The run's folder: a coordinator may be gone before its workers have learned from it where that is.
+    run: String,
 }
 
 impl Workers {
@@ -32,10 +39,11 @@ impl Workers {
         address: &str,
         device: &str,
         (count, respawns): (u32, u32),
+        run: String,
     ) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let share = (cores / count as usize).max(1);
-        let mut workers = Self { live: BTreeMap::new(), places: count, device: device.into(), share, respawns };
+        let mut workers = Self { live: BTreeMap::new(), places: count, device: device.into(), share, respawns, run };
         for i in 0..count {
             workers.spawn(children, address, i)?;
         }
@@ -47,6 +55,7 @@ impl Workers {
         let address = if address.contains("://") { address.to_string() } else { format!("http://{address}") };
         let args = [
             ("--coordinator", address),
+            ("--coordinator", self.run.clone()),
             ("--name", name.clone()),
             ("--host", HOST.into()),
             ("--threads", self.share.to_string()),

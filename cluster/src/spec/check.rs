@@ -3,7 +3,7 @@
 use super::ladder::{Ladder, PATIENCE_MS};
 use super::parse::Problem;
 use super::{
-    AlphaInit, CheckpointSpec, DataSpec, GlobalLoss, LossSpec, ModelSpec, OptimizerSpec, RunSection, RunSpec,
+    AlphaInit, CheckpointSpec, DataSpec, EvalSpec, GlobalLoss, LossSpec, ModelSpec, OptimizerSpec, RunSection, RunSpec,
     ScheduleSpec, SpotSpec, TrainSpec,
 };
 
@@ -32,6 +32,7 @@ pub(super) fn check(spec: &RunSpec, problems: &mut Vec<Problem>) {
     check_train(&spec.train, &mut bad);
     check_checkpoint(&spec.checkpoint, &mut bad);
     check_spot(&spec.spot, &mut bad);
+    check_eval(&spec.eval, &spec.checkpoint, &mut bad);
     check_timeouts(&spec.run, &spec.train, problems);
 }
 
@@ -195,6 +196,23 @@ fn check_timeouts(run: &RunSection, train: &TrainSpec, problems: &mut Vec<Proble
 }
 
 /// Metadata services speak plain HTTP, and answer too many questions with errors.
+fn check_eval(eval: &EvalSpec, checkpoint: &CheckpointSpec, bad: &mut impl Bad) {
+    let every = checkpoint.every_steps;
+    bad(
+        eval.every_steps == 0 || (every > 0 && eval.every_steps.is_multiple_of(every)),
+        "eval.every_steps",
+        format!("{} is no multiple of checkpoint.every_steps = {every}: checkpoints are evaluated", eval.every_steps),
+    );
+    bad(
+        (eval.every_steps == 0) == eval.bench.is_empty(),
+        "eval.bench",
+        "expected benchmarks with eval.every_steps, and none without (docs/benchmarks.md has them all)".into(),
+    );
+    if !eval.data.is_empty() {
+        check_url("eval.data", &eval.data, bad);
+    }
+}
+
 fn check_spot(spot: &SpotSpec, bad: &mut impl Bad) {
     let answers = |s: &str| url::Url::parse(s).is_ok_and(|u| u.scheme() == "http" && u.has_host());
     bad(

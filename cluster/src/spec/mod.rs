@@ -5,6 +5,7 @@
 
 mod check;
 mod data;
+mod eval;
 pub mod ladder;
 mod loss;
 mod model;
@@ -19,6 +20,7 @@ pub mod terms;
 mod tests;
 
 pub use data::{CropBackground, CropMask, DataSpec, Fit, TextChoice};
+pub use eval::EvalSpec;
 pub use ladder::{Ladder, Rung};
 pub use loss::*;
 pub use model::{
@@ -53,6 +55,8 @@ pub struct RunSpec {
     pub checkpoint: CheckpointSpec,
     /// `[spot]`
     pub spot: SpotSpec,
+    /// `[eval]`
+    pub eval: EvalSpec,
 }
 
 impl RunSpec {
@@ -74,12 +78,13 @@ impl RunSpec {
 
     /// Sections and keys that may change between two starts.
     fn neutral_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
-        let sections: [(&str, &[&str]); 5] = [
+        let sections: [(&str, &[&str]); 6] = [
             ("run", &RunSection::NEUTRAL),
             ("data", &DataSpec::NEUTRAL),
             ("train", &TrainSpec::NEUTRAL),
             ("checkpoint", &CheckpointSpec::NEUTRAL),
             ("spot", &SpotSpec::NEUTRAL),
+            ("eval", &EvalSpec::NEUTRAL),
         ];
         sections.into_iter().flat_map(|(section, keys)| keys.iter().map(move |key| (section, *key)))
     }

@@ -38,7 +38,8 @@ impl Problem {
     }
 }
 
-const SECTIONS: [&str; 9] = ["run", "data", "model", "loss", "optimizer", "schedule", "train", "checkpoint", "spot"];
+const SECTIONS: [&str; 10] =
+    ["run", "data", "model", "loss", "optimizer", "schedule", "train", "checkpoint", "spot", "eval"];
 
 pub(super) fn parse(text: &str, overrides: &[String]) -> Result<RunSpec, SpecError> {
     let mut root: Table =
@@ -62,6 +63,7 @@ pub(super) fn parse(text: &str, overrides: &[String]) -> Result<RunSpec, SpecErr
             train: section(&root, "train", &mut problems)?,
             checkpoint: section(&root, "checkpoint", &mut problems)?,
             spot: section(&root, "spot", &mut problems)?,
+            eval: section(&root, "eval", &mut problems)?,
         })
     })();
     if let Some(spec) = &spec {

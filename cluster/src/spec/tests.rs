@@ -56,6 +56,23 @@ fn a_wrong_type_names_its_key() {
 }
 
 #[test]
+fn what_is_evaluated_is_a_checkpoint_and_has_a_benchmark() {
+    let keys = |set: &[&str]| -> Vec<String> {
+        let set: Vec<String> = set.iter().map(|s| (*s).to_string()).collect();
+        match RunSpec::parse(SMALL, &set) {
+            Ok(_) => Vec::new(),
+            Err(error) => error.problems.into_iter().map(|p| p.key).collect(),
+        }
+    };
+    let every = "checkpoint.every_steps=50";
+    assert!(keys(&[every, "eval.every_steps=100", "eval.bench=[\"coco-box\"]"]).is_empty());
+    assert_eq!(keys(&[every, "eval.every_steps=75", "eval.bench=[\"coco-box\"]"]), ["eval.every_steps"]);
+    assert_eq!(keys(&[every, "eval.every_steps=50"]), ["eval.bench"]);
+    assert_eq!(keys(&[every, "eval.bench=[\"coco-box\"]"]), ["eval.bench"]);
+    assert_eq!(keys(&[every, "eval.every_steps=50", "eval.bench=[\"coco-box\"]", "eval.data=coco"]), ["eval.data"]);
+}
+
+#[test]
 fn a_spot_section_names_its_provider_and_what_is_wrong_with_it() {
     let spec = RunSpec::parse(SMALL, &[]).expect("valid");
     assert_eq!(spec.spot, SpotSpec { provider: SpotProvider::None, url: String::new(), poll_ms: 2_000 });

@@ -65,6 +65,23 @@ fn benchmarks_give_the_numbers_that_the_evaluation_of_fgclip_gives() {
         // Another batch may round two similarities into another order.
         assert!((found - wanted).abs() <= 1.0 / n + 1e-6, "{key}: {found}, {other} {wanted} of {n}");
     }
+    let shared = |workers: &str| {
+        let asked = ["--data", dataset(), "--split", "test", "--bench", "coco-box,coco-retrieval"];
+        let mut eval = pixfleet(["eval", &run.url()]);
+        eval.args(asked).args(["--captions", "long", "--first", "40", "--json", "--workers", workers]);
+        let found = json(eval);
+        [found[0]["scores"].clone(), found[0]["counts"].clone(), found[1]["scores"].clone(), found[1]["counts"].clone()]
+    };
+    let alone = shared("1");
+    assert!(alone[1]["regions"].as_u64().is_some_and(|n| n > 40), "{alone:?}");
+    assert_eq!((&alone, &alone), (&shared("2"), &shared("3")), "several processes see what one sees");
+    let failed = refused({
+        let mut eval =
+            pixfleet(["eval", &run.url(), "--bench", "coco-mask", "--data", "file:///nowhere", "--workers", "2"]);
+        eval.arg("--json");
+        eval
+    });
+    assert!(failed.contains("nowhere"), "{failed}");
     assert_eq!(number(&boxes[0]["counts"], "classes"), number(&known, "box_classes"));
     assert_eq!(followed[0]["scores"], found[0]["scores"]);
     assert_eq!(found[0]["history"], serde_json::json!([{ "steps": 1, "scores": found[0]["scores"] }]));
@@ -116,4 +133,41 @@ fn a_run_of_stored_vectors_has_its_own_encoder_read_the_texts_once() {
     assert!(lacks.contains("pictures with `captions`") && lacks.contains("pixfleet shards ingest jsonl"), "{lacks}");
     let idle = refused(eval(&run, &["--average", "micro"]));
     assert!(idle.contains("--bench NAME"), "{idle}");
+}
+
+#[test]
+fn a_run_file_asks_for_evaluations_while_it_trains() {
+    let run = TestRun::of("evaluated", System::Fgclip);
+    let mut train = run.train(1);
+    let data = format!("eval.data=\"{}\"", dataset());
+    let asked = ["schedule.steps=4", "schedule.warmup=0", "checkpoint.every_steps=2", "eval.every_steps=2", &data];
+    for set in asked.into_iter().chain(["eval.bench=[\"coco-box\"]", "eval.options=[\"--split\",\"test\"]"]) {
+        train.args(["--set", set]);
+    }
+    let log = pixfleet_tests::Log::parse(&succeed(train).stdout);
+    let told: Vec<&Value> = log.lines.iter().filter(|line| line["event"] == "evaluation").collect();
+    let last = told.last().expect("the last checkpoint is evaluated when the run is done");
+    assert_eq!(
+        (&last["results"][0]["benchmark"], &last["results"][0]["steps"]),
+        (&"coco-box".into(), &4.into()),
+        "{told:?}"
+    );
+    assert!(number(&last["results"][0]["scores"], "top1") >= 0.0);
+
+    // An unknown benchmark costs the evaluation and not the run.
+    let run = TestRun::of("evaluated-in-vain", System::Fgclip);
+    let mut train = run.train(1);
+    for set in [
+        "schedule.steps=2",
+        "schedule.warmup=0",
+        "checkpoint.every_steps=2",
+        "eval.every_steps=2",
+        "eval.bench=[\"koko\"]",
+    ] {
+        train.args(["--set", set]);
+    }
+    let log = pixfleet_tests::Log::parse(&succeed(train).stdout);
+    let failed = log.lines.iter().find(|line| line["event"] == "evaluation").expect("it is told");
+    assert!(failed["failed"].as_str().is_some_and(|cause| cause.contains("koko")), "{failed}");
+    assert_eq!(log.losses().len(), 2);
 }

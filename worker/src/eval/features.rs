@@ -1,6 +1,7 @@
 //! Every region of a split through the towers: its image with its mask, with its box as the mask, the image with an
 //! all-ones mask, and its texts through the text tower: stored vectors, or token ids that are made here.
 
+use super::benchmarks::Part;
 use super::feed::{SplitFeed, SplitRow};
 use crate::pixels;
 use crate::train::inputs::text_items;
@@ -80,7 +81,7 @@ pub(crate) fn encode_split(
     mut each: impl FnMut(Vec<ImageFeatures>) -> Result<()>,
 ) -> Result<u64> {
     let columns = Columns { captions: true, vectors: !job.reads_tokens(), ..Columns::TRAIN };
-    let feed = SplitFeed { reader: job.reader, columns, limit: job.limit, first: None };
+    let feed = SplitFeed { reader: job.reader, columns, limit: job.limit, first: None, part: Part::WHOLE };
     let config = &job.config;
     let decode = |row: &ImageRow| {
         let all: Vec<u32> = (0..row.regions.len() as u32).collect();

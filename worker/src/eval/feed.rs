@@ -1,6 +1,7 @@
 //! The rows of a split on their way to the model: a feed thread reads row groups and decodes each row once, on all cores;
 //! the calling thread owns the tensors. A bad row is left out, counted and logged.
 
+use super::benchmarks::Part;
 use anyhow::{Context, Result};
 use indicatif::{ProgressBar, ProgressStyle};
 use pixfleet_shards::sample::SampleError;
@@ -36,6 +37,8 @@ pub(crate) struct SplitFeed<'a> {
     pub(crate) limit: Option<u64>,
     /// Stop after this many rows, bad ones among them.
     pub(crate) first: Option<u64>,
+    /// Of the row groups only these.
+    pub(crate) part: Part,
 }
 
 /// Rows on their way from the feed to the model.
@@ -55,8 +58,8 @@ impl SplitFeed<'_> {
         decode: impl Fn(&ImageRow) -> Result<T, SampleError> + Sync,
         mut each: impl FnMut(Vec<SplitRow<T>>) -> Result<()>,
     ) -> Result<u64> {
-        let rows = self.reader.split().rows();
-        let bar = bar(rows.min(self.first.unwrap_or(rows)));
+        let rows = self.groups().map(|(_, rows)| u64::from(rows)).sum();
+        let bar = bar("images", rows);
         let decode = &decode;
         let bad = std::thread::scope(|scope| {
             let (send, receive) = sync_channel(CHUNKS_QUEUED);
@@ -72,6 +75,19 @@ impl SplitFeed<'_> {
         Ok(bad)
     }
 
+    /// The row groups of this part, each with how many of its rows count.
+    fn groups(self) -> impl Iterator<Item = (u32, u32)> {
+        let rows = self.reader.split().shape().rows;
+        let mut left = self.first.unwrap_or(u64::MAX);
+        let part = self.part.groups(&rows, left);
+        let counted = rows.into_iter().map(move |size| {
+            let counts = size.min(u32::try_from(left).unwrap_or(size));
+            left -= u64::from(counts);
+            counts
+        });
+        (0u32..).zip(counted).skip(part.start).take(part.len())
+    }
+
     /// Row group by row group; ends early where the receiver is gone.
     fn feed<T: Send>(
         self,
@@ -80,11 +96,9 @@ impl SplitFeed<'_> {
     ) -> Result<()> {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
-        let reader = self.reader;
-        let (mut regions, mut left) = (0, self.first.unwrap_or(u64::MAX));
-        for (group, size) in (0u32..).zip(reader.split().shape().rows) {
-            let all: Vec<u32> = (0..size.min(u32::try_from(left).unwrap_or(size))).collect();
-            left -= all.len() as u64;
+        let (reader, mut regions) = (self.reader, 0);
+        for (group, size) in self.groups() {
+            let all: Vec<u32> = (0..size).collect();
             for rows in all.chunks(ROWS_AT_ONCE) {
                 if self.limit.is_some_and(|limit| regions >= limit) {
                     return Ok(());
@@ -144,7 +158,9 @@ fn drain<T>(
     Ok(bad)
 }
 
-fn bar(rows: u64) -> ProgressBar {
-    let style = ProgressStyle::with_template("encode {bar:32.cyan/dim} {pos}/{len} images  {per_sec}  eta {eta}");
-    ProgressBar::new(rows).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+/// A bar of so many `things` to encode.
+pub(super) fn bar(things: &str, count: u64) -> ProgressBar {
+    let template = format!("encode {{bar:32.cyan/dim}} {{pos}}/{{len}} {things}  {{per_sec}}  eta {{eta}}");
+    let style = ProgressStyle::with_template(&template);
+    ProgressBar::new(count).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }

@@ -41,6 +41,7 @@ Examples:
   pixfleet eval file:///runs/base --text long --out report/       # a page with a gallery
   pixfleet eval file:///runs/base --limit 100 --json
   pixfleet eval file:///runs/stage2 --beside file:///runs/stage1 --label stage2 --beside-label stage1 --out report/
+  pixfleet eval s3://bucket/runs/base --bench refcoco,coco-box --data s3://bucket/coco --workers 8
   pixfleet eval s3://bucket/runs/base --bench coco-mask --data s3://bucket/coco --encoder-weights LLM2CLIP-Llama-3-8B --out report/")]
 pub(crate) struct Args {
     #[command(flatten)]
@@ -88,6 +89,12 @@ pub(crate) fn main(args: Args) -> Result<ExitCode> {
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")?;
     // Who mistyped a name is told so at once, also where there is no checkpoint yet.
     args.benchmarks.split()?;
+    if args.benchmarks.is_part() {
+        let split = args.benchmarks.split()?.context("--part is of a benchmark")?;
+        let subject = runtime.block_on(Subject::open(&args.subject.on_split(split)))?;
+        benchmarks::look_at_part(&args, &runtime, &subject)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     match (args.benchmarks.follow(), args.subject.run()) {
         (Some(every), Some(url)) => follow::follow((url, every), &runtime, || once(&args, &runtime))?,
         (Some(_) | None, _) => {

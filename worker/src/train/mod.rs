@@ -57,11 +57,12 @@ use switches::Stopped;
 Examples:
   pixfleet worker --coordinator 10.0.0.1:7000 --name $(hostname) --host $(hostname -i)
   pixfleet worker --coordinator node-a:7000,node-b:7000 --device cuda:3      # whichever of them leads
+  pixfleet worker --coordinator s3://bucket/runs/base                        # whoever leads that run
 
 Exit code 0: the run is done. 75: this worker was drained and may be started again. Else: a fault that the last line names.")]
 pub(crate) struct Args {
-    /// Addresses of the coordinator, host:port, comma-separated. Once the run is known, its store says where the
-    /// coordinator is, and these are tried after that.
+    /// Addresses of the coordinator, host:port, comma-separated, or the run's folder (<run.store>/<run.name>), whose store
+    /// says which coordinator leads. Once the run is known its store is always asked first.
     #[arg(long, value_delimiter = ',', required = true)]
     coordinator: Vec<String>,
     /// Name of this worker in messages.
@@ -121,7 +122,7 @@ async fn work(args: Args, runtime: Handle) -> Result<Stopped> {
         member: None,
         meets_at,
     };
-    let told = args.coordinator.clone();
+    let told = dial::Told::new(&args.coordinator)?;
     let hire = move |contract| spawn_trainer(Setting { args, device, runtime, contract });
     Ok(PeerDriver::new(told, join, keys, Box::new(hire))?.run().await?)
 }

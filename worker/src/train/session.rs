@@ -16,7 +16,7 @@ use pixfleet_proto::{Client, FleetError, Patience, Session};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 
-use super::dial::{Dialling, Missed, dial};
+use super::dial::{Dialling, Missed, Told, dial};
 use super::error::TrainError;
 use super::meeting::KeyStore;
 use super::spot;
@@ -73,7 +73,7 @@ enum Wake {
 /// See the module.
 pub(crate) struct PeerDriver {
     /// Where to look for a coordinator as long as the store does not say better.
-    told: Vec<String>,
+    told: Told,
     hire: Option<Hire>,
     started: Instant,
     peer: Peer,
@@ -99,7 +99,7 @@ impl PeerDriver {
     ///
     /// # Errors
     /// If signals cannot be handled.
-    pub(crate) fn new(told: Vec<String>, join: Join, keys: Arc<KeyStore>, hire: Hire) -> Result<Self, TrainError> {
+    pub(crate) fn new(told: Told, join: Join, keys: Arc<KeyStore>, hire: Hire) -> Result<Self, TrainError> {
         let (mouth, words) = mpsc::channel(WORDS_QUEUED_MAX);
         // Until the run file says how long to wait for what.
         let ladder = Ladder::default().with(Rung::CoordinatorPatience, Patience::default().0);

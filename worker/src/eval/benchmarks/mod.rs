@@ -8,11 +8,12 @@ mod questions;
 mod record;
 pub(crate) mod result;
 mod score;
+mod share;
 mod table;
 mod texts;
 
 use super::subject::Subject;
-use super::{Opened, Shown, facts};
+use super::{Args, Opened, Shown, facts};
 use crate::eval::templates::Templates;
 use crate::report::{EvalReport, Findings, LossCurve};
 use anyhow::{Context, Result, bail, ensure};
@@ -20,6 +21,8 @@ use pictures::{Look, Seen};
 use protocol::{Chosen, Names, ProtocolArgs};
 use result::{BenchmarkResult, Counts, ModelFacts, differences};
 use score::Score;
+pub(crate) use share::Part;
+use share::Parts;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use table::{Benchmark, Task, find};
@@ -42,6 +45,16 @@ pub(crate) struct BenchmarkArgs {
     #[arg(long, value_name = "EVERY", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
     #[arg(requires = "bench", conflicts_with = "weights")]
     follow: Option<u64>,
+    /// Processes that look at the pictures, each at its part of the split; on GPUs one for each. The result is the same.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(conflicts_with = "limit")]
+    workers: u64,
+    /// The part that this process looks at, of those that go to the folder `--parts`.
+    #[arg(long, hide = true, requires = "parts")]
+    part: Option<Part>,
+    /// See `--part`.
+    #[arg(long, hide = true)]
+    parts: Option<PathBuf>,
     #[command(flatten)]
     protocol: ProtocolArgs,
 }
@@ -50,6 +63,11 @@ impl BenchmarkArgs {
     /// Steps between two checkpoints of a run that is followed.
     pub(super) fn follow(&self) -> Option<u64> {
         self.follow
+    }
+
+    /// Whether this process looks at a part for another one.
+    pub(super) fn is_part(&self) -> bool {
+        self.part.is_some()
     }
 
     /// The first benchmark's split; `None` where none was asked for.
@@ -76,20 +94,19 @@ pub(super) fn evaluate(opened: Opened<'_>, subject: &Subject) -> Result<Shown> {
     let own = &args.benchmarks;
     ensure!(!args.captions.compares(), "--beside does not go with --bench; evaluate each run by itself");
     let encoder = TextEncoder::new(subject, runtime, own.encoder_weights.clone())?;
+    let folder = (own.workers > 1).then(tempfile::tempdir).transpose().context("cannot make a temporary folder")?;
+    if let Some(folder) = &folder {
+        share::look_apart(own.workers, folder.path())?;
+    }
     let mut results = Vec::with_capacity(own.bench.len());
     for name in &own.bench {
         let benchmark = find(name)?;
-        let chosen = own.protocol.choose(benchmark, subject.model.vision().takes_mask(), &args.captions.templates)?;
+        let chosen = choose(args, benchmark, subject)?;
         let typed = args.subject.on_split(benchmark.split);
-        let reader = runtime.block_on(subject.reader_of(typed.split()))?;
-        let look = Look {
-            subject,
-            reader: &reader,
-            task: benchmark.task,
-            protocol: &chosen.protocol,
-            limit: args.subject.limit,
+        let seen = match &folder {
+            Some(folder) => Parts { folder: folder.path(), steps: subject.steps }.join(name, own.workers)?,
+            None => see((args, runtime), subject, (benchmark, &chosen), Part::WHOLE)?,
         };
-        let seen = look.see()?;
         ensure!(!seen.questions.is_empty(), lacks(benchmark, &chosen, (subject, typed.split()), seen.bad));
         let mut result = measured(benchmark, (chosen, &seen), (subject, typed.split()), (&encoder, own))?;
         if let Some(url) = args.subject.run() {
@@ -114,6 +131,38 @@ pub(super) fn evaluate(opened: Opened<'_>, subject: &Subject) -> Result<Shown> {
         facts,
     };
     Ok(Shown { report, table, bad })
+}
+
+/// Looks at a part of each benchmark's split for the process that started this one.
+///
+/// # Errors
+/// As [`evaluate`].
+pub(super) fn look_at_part(args: &Args, runtime: &tokio::runtime::Runtime, subject: &Subject) -> Result<()> {
+    let own = &args.benchmarks;
+    let (part, folder) = own.part.zip(own.parts.as_deref()).context("expected --part and --parts")?;
+    for name in &own.bench {
+        let benchmark = find(name)?;
+        let seen = see((args, runtime), subject, (benchmark, &choose(args, benchmark, subject)?), part)?;
+        Parts { folder, steps: subject.steps }.keep(name, part, seen)?;
+    }
+    Ok(())
+}
+
+fn choose(args: &Args, benchmark: &'static Benchmark, subject: &Subject) -> Result<Chosen> {
+    args.benchmarks.protocol.choose(benchmark, subject.model.vision().takes_mask(), &args.captions.templates)
+}
+
+/// A part of a benchmark's split, as the model sees it.
+fn see(
+    (args, runtime): (&Args, &tokio::runtime::Runtime),
+    subject: &Subject,
+    (benchmark, chosen): (&Benchmark, &Chosen),
+    part: Part,
+) -> Result<Seen> {
+    let typed = args.subject.on_split(benchmark.split);
+    let reader = runtime.block_on(subject.reader_of(typed.split()))?;
+    let (task, protocol, limit) = (benchmark.task, &chosen.protocol, args.subject.limit);
+    Look { subject, reader: &reader, task, protocol, limit, part }.see()
 }
 
 /// One benchmark's features become its result.

@@ -1,5 +1,6 @@
 //! A split through the vision tower as a benchmark shows it: one feature for each region or picture.
 
+use super::Part;
 use super::protocol::{Protocol, Show};
 use super::questions::{Questions, columns, shown};
 use super::table::Task;
@@ -45,6 +46,8 @@ pub(crate) struct Look<'a> {
     pub(crate) protocol: &'a Protocol,
     /// Stop after about this many regions.
     pub(crate) limit: Option<u64>,
+    /// Of the split only this.
+    pub(crate) part: Part,
 }
 
 /// A row that asks something: its regions, and what is seen of them, once or twice.
@@ -65,6 +68,7 @@ impl Look<'_> {
             columns: columns(self.task),
             limit: self.limit,
             first: self.protocol.first,
+            part: self.part,
         };
         let views = self.views(size);
         // Threads that decode share neither model nor tensors.

@@ -3,9 +3,10 @@
 use super::protocol::{CaptionKind, Protocol, Show};
 use super::table::Task;
 use pixfleet_shards::{Columns, ImageRow, Region};
+use serde::{Deserialize, Serialize};
 
 /// All that is asked, filled row by row.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Questions {
     /// Pictures that are shown.
     pub(crate) pictures: usize,
@@ -84,6 +85,18 @@ impl Questions {
             self.texts.push(if protocol.lower { text.to_lowercase() } else { text.to_owned() });
             self.owners.push(owner);
         }
+    }
+
+    /// Adds all that `others` ask, of things that are shown after these.
+    pub(crate) fn append(&mut self, others: Self) {
+        let Self { pictures, picture, categories, texts, owners, without_mask } = others;
+        let (before, shown) = (self.pictures, self.picture.len());
+        self.pictures += pictures;
+        self.picture.extend(picture.into_iter().map(|i| before + i));
+        self.categories.extend(categories);
+        self.texts.extend(texts);
+        self.owners.extend(owners.into_iter().map(|i| shown + i));
+        self.without_mask += without_mask;
     }
 
     /// Whether nothing is asked.

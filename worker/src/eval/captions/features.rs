@@ -3,6 +3,7 @@
 //! training uses.
 
 use super::hard::Choice;
+use crate::eval::benchmarks::Part;
 use crate::eval::features::{ImageFeatures, RegionFeatures, Text, rows_of};
 use crate::eval::feed::{SplitFeed, SplitRow};
 use crate::eval::subject::Subject;
@@ -114,7 +115,7 @@ pub(crate) fn needs(subject: &Subject) -> Needs {
 pub(crate) fn encode_split(subject: &Subject, config: &SampleConfig, limit: Option<u64>) -> Result<SplitFeatures> {
     // Categories are among the details.
     let columns = Columns { details: true, ..config.columns() };
-    let feed = SplitFeed { reader: &subject.reader, columns, limit, first: None };
+    let feed = SplitFeed { reader: &subject.reader, columns, limit, first: None, part: Part::WHOLE };
     let mut features = SplitFeatures::default();
     features.bad = feed.each(
         |row| full_sample(row, config),

@@ -110,6 +110,10 @@ impl Coordinator {
     }
 }
 
+fn told_of(address: &str) -> Told {
+    Told::new(&[address.into()]).expect("an address")
+}
+
 fn spec(store: &Path, overrides: &[&str]) -> RunSpec {
     let text = format!(
         r#"
@@ -157,7 +161,7 @@ impl Worker {
             Ok(ended)
         });
         let join = Join { name: "w0".into(), ..Join::default() };
-        let driver = PeerDriver::new(vec![told.address.clone()], join, Arc::default(), hire).expect("signals");
+        let driver = PeerDriver::new(told_of(&told.address), join, Arc::default(), hire).expect("signals");
         Self { contract, end: Some(end), driving: tokio::spawn(driver.run()) }
     }
 
@@ -313,7 +317,7 @@ async fn nobody_at_the_address_is_an_error_that_names_it() {
     let coordinator = Coordinator::start().await;
     let address = coordinator.address.clone();
     let mut driver =
-        PeerDriver::new(vec![address.clone()], Join::default(), Arc::default(), Box::new(|_| panic!("no run")))
+        PeerDriver::new(told_of(&address), Join::default(), Arc::default(), Box::new(|_| panic!("no run")))
             .expect("signals");
     coordinator.serving.abort();
     driver.peer.set_ladder(Ladder::default().with(Rung::CoordinatorPatience, Duration::from_millis(100)));
