@@ -89,7 +89,9 @@ pub enum IngestError {
         url: String,
     },
     /// Vectors of the key that are another's.
-    #[error("{url}: other vectors of this key are there; name another key with --vectors, or replace them with --restart")]
+    #[error(
+        "{url}: other vectors of this key are there; name another key with --vectors, or replace them with --restart"
+    )]
     OtherVectors {
         /// The vectors file.
         url: String,

@@ -121,11 +121,8 @@ pub async fn ingest_vectors(
         // Of an ingest that was killed, the file after the last recorded one may be there, and none behind it.
         return Err(IngestError::OtherVectors { url: dataset.url_of(&job.path(later)) });
     }
-    let done = Ingested {
-        rows_before: ledger.stand.counts.rows,
-        rejects_at: Some(ledger.url()),
-        ..Ingested::default()
-    };
+    let done =
+        Ingested { rows_before: ledger.stand.counts.rows, rejects_at: Some(ledger.url()), ..Ingested::default() };
     let mut run = Run { job, opened: &opened, ledger: Some(ledger), each: &mut |_| {}, progress, done };
     run.all().await?;
     Ok(run.done)

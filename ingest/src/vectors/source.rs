@@ -204,6 +204,9 @@ mod tests {
         };
         assert_eq!(of("00/a.shortSV_captions"), vector(Caption::Short));
         assert_eq!(of("00/a.longsv_captions"), vector(Caption::Long));
-        assert_eq!((of("00/a.json"), of("longSV_captions"), of("a.b.longSV_captions")), (Met::Other, Met::Other, Met::Other));
+        assert_eq!(
+            (of("00/a.json"), of("longSV_captions"), of("a.b.longSV_captions")),
+            (Met::Other, Met::Other, Met::Other)
+        );
     }
 }

@@ -43,7 +43,8 @@ fn tar(members: &[Vec<u8>]) -> Vec<u8> {
 }
 
 fn row(id: &str, has_long: bool) -> ImageRow {
-    let region = Region { bbox: [0.0, 0.0, 1.0, 0.5], caption_object: Some(format!("part of {id}")), ..Region::default() };
+    let region =
+        Region { bbox: [0.0, 0.0, 1.0, 0.5], caption_object: Some(format!("part of {id}")), ..Region::default() };
     ImageRow {
         image_id: id.into(),
         width: 4,
