@@ -218,7 +218,7 @@ impl Run<'_> {
         if let Some((path, bytes)) = made.file {
             let mut written = self.written();
             (written.files, written.bytes) = (written.files + 1, written.bytes + bytes.len() as u64);
-            self.publish(&path, bytes).await?;
+            publish(&self.opened.dataset, &path, bytes).await?;
             if let Some(ledger) = &mut self.ledger {
                 let stand = ledger.part(Position { file: written.files, record: 0 }, written).await?;
                 ledger.record(&stand).await?;
@@ -226,15 +226,6 @@ impl Run<'_> {
         }
         self.tell();
         self.hold()
-    }
-
-    /// Creates a vectors file. One that is there already is what a killed process wrote last, or another's.
-    async fn publish(&self, path: &str, bytes: Bytes) -> Result<(), IngestError> {
-        let dataset = &self.opened.dataset;
-        if dataset.create(path, bytes.clone()).await? || dataset.get(path).await? == bytes {
-            return Ok(());
-        }
-        Err(IngestError::OtherVectors { url: dataset.url_of(path) })
     }
 
     async fn refuse(&mut self, reject: Reject) -> Result<(), IngestError> {
@@ -271,4 +262,12 @@ impl Run<'_> {
         let (records, rows, refused) = (counts.records, counts.rows, counts.refused());
         (self.progress)(IngestProgress { records, rows, refused, read, total });
     }
+}
+
+/// Creates a vectors file. One that is there already is what a killed process wrote last, or another's.
+async fn publish(dataset: &Location, path: &str, bytes: Bytes) -> Result<(), IngestError> {
+    if dataset.create(path, bytes.clone()).await? || dataset.get(path).await? == bytes {
+        return Ok(());
+    }
+    Err(IngestError::OtherVectors { url: dataset.url_of(path) })
 }

@@ -129,7 +129,7 @@ pub(super) fn width(input: &Input) -> Result<usize, IngestError> {
     let mut widths: Vec<usize> = Vec::new();
     while let Some(met) = members.next()?.filter(|_| widths.len() < LOOKED_AT) {
         match met {
-            Met::Vector { bytes, .. } if bytes.len() % 4 == 0 => widths.push(bytes.len() / 4),
+            Met::Vector { bytes, .. } if bytes.len().is_multiple_of(4) => widths.push(bytes.len() / 4),
             Met::Vector { .. } | Met::Other | Met::Cut(_) => {}
         }
     }
@@ -156,8 +156,8 @@ pub(super) fn numbers(bytes: &[u8], caption: Caption, width: usize) -> Result<Ve
         return Err(Wrong::new(RejectKind::VectorWidth, caption.ending(), found, expected));
     }
     let values: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-    let rounded = Vec::from_f32_slice(&values);
-    match rounded.iter().position(|x: &f16| !x.is_finite()) {
+    let rounded: Vec<f16> = Vec::from_f32_slice(&values);
+    match rounded.iter().position(|x| !x.is_finite()) {
         None => Ok(rounded),
         Some(index) => {
             let expected = "finite numbers that f16 holds, 65504 at most";
