@@ -37,6 +37,16 @@ pub enum IngestError {
         /// What should.
         expected: &'static str,
     },
+    /// A tar file that ends before its end.
+    #[error("{file}, byte {offset}: {found}; expected a whole tar file; fetch it again")]
+    Cut {
+        /// The file.
+        file: String,
+        /// Where it ends.
+        offset: u64,
+        /// Within what.
+        found: &'static str,
+    },
     /// A Parquet file that cannot be read.
     #[error("{file}: no readable Parquet: {source}")]
     Parquet {
@@ -76,6 +86,14 @@ pub enum IngestError {
     #[error("{url} was written by another process that ingests into the same split; let one of the two end")]
     Rival {
         /// The object that the other wrote.
+        url: String,
+    },
+    /// Vectors of the key that are another's.
+    #[error(
+        "{url}: other vectors of this key are there; name another key with --vectors, or replace them with --restart"
+    )]
+    OtherVectors {
+        /// The vectors file.
         url: String,
     },
     /// An object of progress that is not readable.

@@ -84,6 +84,15 @@ impl Input {
         Self { read: Arc::clone(&other.read), ..self }
     }
 
+    /// Without the files whose names end with `ending`, where there are others.
+    pub(crate) fn without(mut self, ending: &str) -> Self {
+        let is_other = |file: &InputFile| !file.name.to_lowercase().ends_with(ending);
+        if self.files.iter().any(is_other) {
+            self.files.retain(is_other);
+        }
+        self
+    }
+
     /// Bytes of all files.
     pub(crate) fn bytes(&self) -> u64 {
         self.files.iter().map(|f| f.size).sum()

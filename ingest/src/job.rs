@@ -59,7 +59,11 @@ pub(crate) struct Opened {
 impl Ingest {
     pub(crate) async fn open(&self) -> Result<Opened, IngestError> {
         self.check()?;
-        let input = Input::open(&self.source, self.format.endings()).await?;
+        let mut input = Input::open(&self.source, self.format.endings()).await?;
+        if self.format == Format::Webdataset {
+            // They lie beside the pictures' tar files, and hold none.
+            input = input.without(crate::vectors::ENDING);
+        }
         let beside = match &self.beside {
             Some(url) => Some(Input::open(url, &[".json"]).await?.counted_by(&input)),
             None => None,

@@ -40,6 +40,14 @@ pub enum RejectKind {
     Status,
     /// A server that did not answer.
     Network,
+    /// A row that no vector came for.
+    VectorMissing,
+    /// A vector of another width than the others.
+    VectorWidth,
+    /// A vector with a number that is not finite, or beyond what is stored.
+    VectorValue,
+    /// A file that ends early.
+    Cut,
 }
 
 impl RejectKind {
@@ -62,6 +70,10 @@ impl RejectKind {
             Self::Robots => "robots",
             Self::Status => "status",
             Self::Network => "network",
+            Self::VectorMissing => "vector_missing",
+            Self::VectorWidth => "vector_width",
+            Self::VectorValue => "vector_value",
+            Self::Cut => "cut",
         }
     }
 
@@ -84,6 +96,10 @@ impl RejectKind {
             Self::Robots => "ask the site's owner, or take the record out",
             Self::Status => "take the record out: the address has no picture any more",
             Self::Network => "run the same command later with --restart",
+            Self::VectorMissing => "add the row's vector to the source, or train without it",
+            Self::VectorWidth => "encode the text again, by the model of the other vectors",
+            Self::VectorValue => "encode the text again",
+            Self::Cut => "fetch the file again, and run the same command with --restart",
         }
     }
 }

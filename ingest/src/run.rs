@@ -12,7 +12,7 @@ use crate::job::{Ingest, Opened};
 use crate::ledger::{IngestCounts, Ledger, Left, Stand};
 use crate::pictures::{Pictures, PicturesFrom};
 use crate::records::{Body, Found, Position};
-use crate::reject::Reject;
+use crate::reject::{Reject, RejectLimit};
 use crate::work::Work;
 use futures::{Stream, StreamExt, TryStreamExt};
 use pixfleet_shards::{Location, ShardWriter, Written, index};
@@ -113,7 +113,7 @@ pub async fn ingest(
                     // The part before it has landed.
                     record(&ledger, &mut on_its_way).await?;
                     on_its_way = Some(ledger.part(position, writer.written()).await?);
-                    hold(job, &ledger.stand.counts, &ledger.url())?;
+                    hold(job.max_rejects, &ledger.stand.counts, &ledger.url())?;
                 }
             }
         }
@@ -127,7 +127,7 @@ pub async fn ingest(
     let written = writer.finish().await?;
     record(&ledger, &mut on_its_way).await?;
     ledger.settle(written).await?;
-    hold(job, &ledger.stand.counts, &ledger.url())?;
+    hold(job.max_rejects, &ledger.stand.counts, &ledger.url())?;
     if with_index && written.files > 0 {
         done.digest = Some(index::build(out, &mut |_, _| {}).await?.digest);
     }
@@ -177,11 +177,11 @@ pub async fn dry_run(
         progress(at(&done.counts, done.counts.rows, &opened));
     }
     done.read = opened.input.read.load(Ordering::Relaxed);
-    hold(job, &done.counts, "the lines above")?;
+    hold(job.max_rejects, &done.counts, "the lines above")?;
     Ok(done)
 }
 
-fn keep(samples: &mut Vec<Reject>, reject: Reject) {
+pub(crate) fn keep(samples: &mut Vec<Reject>, reject: Reject) {
     if samples.len() < SAMPLES_KEPT {
         samples.push(reject);
     }
@@ -192,9 +192,9 @@ fn at(counts: &IngestCounts, rows: u64, opened: &Opened) -> IngestProgress {
     IngestProgress { records: counts.records, rows, refused: counts.refused(), read, total }
 }
 
-fn hold(job: &Ingest, counts: &IngestCounts, url: &str) -> Result<(), IngestError> {
+pub(crate) fn hold(limit: Option<RejectLimit>, counts: &IngestCounts, url: &str) -> Result<(), IngestError> {
     let (rejects, records) = (counts.refused(), counts.records);
-    match job.max_rejects {
+    match limit {
         Some(limit) if limit.is_over(rejects, records) => {
             Err(IngestError::TooManyRejects { rejects, records, limit, url: url.into() })
         }

@@ -2,8 +2,8 @@
 
 use crate::records::tar::tests::entry;
 use crate::{
-    BoxForm, FieldMap, Format, Ingest, IngestError, Ingested, PictureCheck, PicturesFrom, Reject, RejectKind,
-    RejectLimit, ingest,
+    BoxForm, FieldMap, Format, Ingest, IngestError, Ingested, LLM2CLIP_KEY, PictureCheck, PicturesFrom, Reject,
+    RejectKind, RejectLimit, VectorIngest, ingest, ingest_vectors,
 };
 use arrow_array::builder::{BinaryBuilder, Float64Builder, Int64Builder, ListBuilder, StringBuilder};
 use arrow_array::{ArrayRef, RecordBatch};
@@ -326,4 +326,32 @@ async fn lvis_refcoco_fg_ovd_and_grit_s_addresses_become_rows() {
     scratch.ingest(&addresses).await.expect("ingests");
     let row = scratch.rows().await.remove(0);
     assert_eq!((row.image.bytes, row.image.url.as_deref(), row.width), (None, Some("http://example.org/7.jpg"), 40));
+}
+
+#[tokio::test]
+async fn pictures_and_the_vectors_beside_them_come_from_one_folder() {
+    let scratch = Scratch::new();
+    let folder = scratch.put("cc3m/00000.tar", shard(10)).parent().expect("a folder").to_owned();
+    let vector = |i: u8| [f32::from(i), 0.5, -0.1];
+    let bytes = |i: u8| vector(i).into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>();
+    let member = |i: u8| entry(&format!("{i:04}.longSV_captions"), b'0', &bytes(i));
+    let mut tar: Vec<u8> = (0..10).rev().flat_map(member).collect();
+    tar.resize(tar.len() + 1024, 0);
+    scratch.put("cc3m/00000_text_embeddings.tar", tar);
+    let done = scratch.ingest(&job(Format::Webdataset, &folder)).await.expect("ingests");
+    assert_eq!((done.counts.rows, done.counts.refused()), (9, 1), "the vectors' tar is no source of rows");
+    let vectors = VectorIngest {
+        source: folder.to_str().expect("a path").into(),
+        split: "train".into(),
+        key: LLM2CLIP_KEY.into(),
+        max_rejects: None,
+        restart: false,
+    };
+    let done = ingest_vectors(&vectors, &scratch.out, &mut |_| {}).await.expect("joins");
+    assert_eq!((done.counts.rows, &done.samples[0].kind), (9, &RejectKind::Orphan), "of the record that became no row");
+    let index = index::open(&scratch.out).await.expect("an index");
+    let reader = RowGroupReader::new(scratch.out.clone(), &index, "train", Some(LLM2CLIP_KEY)).expect("a split");
+    let row = reader.read(0, &[3], Columns::TRAIN).await.expect("a good row").remove(0);
+    let rounded = vector(3).map(|x| half::f16::from_f32(x).to_f32());
+    assert_eq!((row.image_id.as_str(), row.image_vector.as_deref()), ("0003", Some(rounded.as_slice())));
 }

@@ -1,13 +1,13 @@
 //! `pixfleet shards ingest`.
 
 use super::{bytes, right, say, table};
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use pixfleet_ingest::{
-    BoxForm, FieldMap, Format, Ingest, IngestProgress, Ingested, PictureCheck, PicturesFrom, Politeness, RejectLimit,
-    SAMPLES_KEPT,
+    BoxForm, FieldMap, Format, Ingest, IngestProgress, Ingested, LLM2CLIP_KEY, PictureCheck, PicturesFrom, Politeness,
+    Reject, RejectLimit, SAMPLES_KEPT, VectorIngest,
 };
 use pixfleet_shards::{Location, WriterOptions};
 use serde_json::json;
@@ -31,6 +31,7 @@ Formats, and what SOURCE is:
   webdataset      tar files, or one through `-`: picture, .json with our field names or img2dataset's, .txt
   jsonl           a JSON object a line with our field names, or --map
   parquet         other writers' Parquet with our column names, or --map
+  llm2clip        *_text_embeddings.tar, whose vectors are joined to the rows of the dataset that --out is
 
 A folder is read in the order of its files' names. What cannot become a row is refused, named by file, record and field in
 ingest/<split>/rejects-*.jsonl beside the output, and counted by kind; a bad region is refused alone. An ingest that was
@@ -54,15 +55,21 @@ Examples:
   curl -s https://example.org/00000.tar | pixfleet shards ingest webdataset - --out file:///data/set
   pixfleet shards ingest jsonl captions.jsonl --images pictures --map caption_long=text --out file:///data/set
   pixfleet shards ingest parquet hf/data --map image.bytes=image.bytes,regions.bbox=objects.bbox --boxes xywh \\
-      --out file:///data/set")]
+      --out file:///data/set
+  pixfleet shards ingest webdataset cc3m --map caption_short=shortSV_captions,caption_long=longSV_captions \\
+      --out s3://photos/cc3m
+  pixfleet shards ingest llm2clip cc3m --out s3://photos/cc3m")]
 pub(crate) struct Args {
     /// Format of the source.
-    format: Named<Format>,
+    format: Named<Kind>,
     /// A file or folder, by path or URL; `-` is standard input (webdataset, jsonl).
     source: String,
-    /// URL to write to.
+    /// URL to write to; for llm2clip, of the dataset whose rows get the vectors.
     #[arg(long, required_unless_present = "dry_run")]
     out: Option<String>,
+    /// llm2clip: key of the vectors, for `data.vectors` of a run file.
+    #[arg(long, value_name = "KEY", default_value = LLM2CLIP_KEY)]
+    vectors: String,
     /// Split to write.
     #[arg(long, default_value = "train")]
     split: String,
@@ -122,17 +129,41 @@ pub(crate) struct Args {
     part_mb: u64,
 }
 
+/// What is ingested.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Records that become rows.
+    Rows(Format),
+    /// LLM2CLIP's vectors for rows that are there.
+    Vectors,
+}
+
+impl Kind {
+    const ALL: [Self; Format::ALL.len() + 1] = {
+        let mut all = [Self::Vectors; Format::ALL.len() + 1];
+        let mut i = 0;
+        while i < Format::ALL.len() {
+            all[i] = Self::Rows(Format::ALL[i]);
+            i += 1;
+        }
+        all
+    };
+}
+
 /// A choice by its name.
 #[derive(Clone, Copy)]
 struct Named<T: 'static>(T);
 
-impl ValueEnum for Named<Format> {
+impl ValueEnum for Named<Kind> {
     fn value_variants<'a>() -> &'a [Self] {
-        const { &named(Format::ALL) }
+        const { &named(Kind::ALL) }
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(self.0.name().into())
+        Some(match self.0 {
+            Kind::Rows(format) => format.name().into(),
+            Kind::Vectors => "llm2clip".into(),
+        })
     }
 }
 
@@ -157,10 +188,21 @@ const fn named<T: Copy, const N: usize>(all: [T; N]) -> [Named<T>; N] {
 }
 
 impl Args {
-    fn job(&self) -> Result<Ingest> {
+    fn vectors(&self) -> Result<VectorIngest> {
+        ensure!(self.limit.is_none(), "llm2clip joins vectors to all rows of a split: leave --limit out");
+        Ok(VectorIngest {
+            source: self.source.clone(),
+            split: self.split.clone(),
+            key: self.vectors.clone(),
+            max_rejects: self.max_rejects,
+            restart: self.restart,
+        })
+    }
+
+    fn job(&self, format: Format) -> Result<Ingest> {
         let defaults = WriterOptions::default();
         Ok(Ingest {
-            format: self.format.0,
+            format,
             source: self.source.clone(),
             beside: self.captions.clone().or_else(|| self.instances.clone()),
             pictures: match &self.images {
@@ -190,22 +232,12 @@ impl Args {
 }
 
 pub(crate) async fn main(args: Args) -> Result<ExitCode> {
-    let job = args.job()?;
     let bar = bar();
     let start = Instant::now();
     let mut progress = |at| show(&bar, at, start);
-    let done = match &args.out {
-        Some(out) if !args.dry_run => {
-            let location = Location::parse(out)?;
-            pixfleet_ingest::ingest(&job, &location, !args.no_index, &mut progress).await?
-        }
-        Some(_) | None => {
-            let mut each = |reject: &_| {
-                // A reader that has seen enough ends with us at the next write of ours.
-                let _ = say(json!(reject));
-            };
-            pixfleet_ingest::dry_run(&job, &mut each, &mut progress).await?
-        }
+    let done = match args.format.0 {
+        Kind::Rows(format) => rows(&args, &args.job(format)?, &mut progress).await?,
+        Kind::Vectors => vectors(&args, &args.vectors()?, &mut progress).await?,
     };
     bar.finish_and_clear();
     let seconds = start.elapsed().as_secs_f64();
@@ -215,6 +247,33 @@ pub(crate) async fn main(args: Args) -> Result<ExitCode> {
         tell(&args, &done, seconds)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+type Progress<'a> = &'a mut (dyn FnMut(IngestProgress) + Send);
+
+async fn rows(args: &Args, job: &Ingest, progress: Progress<'_>) -> Result<Ingested> {
+    match &args.out {
+        Some(out) if !args.dry_run => {
+            let location = Location::parse(out)?;
+            Ok(pixfleet_ingest::ingest(job, &location, !args.no_index, progress).await?)
+        }
+        Some(_) | None => Ok(pixfleet_ingest::dry_run(job, &mut name, progress).await?),
+    }
+}
+
+async fn vectors(args: &Args, job: &VectorIngest, progress: Progress<'_>) -> Result<Ingested> {
+    let out = args.out.as_ref();
+    let out = out.context("llm2clip needs --out, the dataset whose rows get the vectors, also with --dry-run")?;
+    let location = Location::parse(out)?;
+    if args.dry_run {
+        return Ok(pixfleet_ingest::dry_run_vectors(job, &location, &mut name, progress).await?);
+    }
+    Ok(pixfleet_ingest::ingest_vectors(job, &location, progress).await?)
+}
+
+fn name(reject: &Reject) {
+    // A reader that has seen enough ends with us at the next write of ours.
+    let _ = say(json!(reject));
 }
 
 fn bar() -> ProgressBar {
@@ -268,11 +327,13 @@ fn tell(args: &Args, done: &Ingested, seconds: f64) -> Result<()> {
         say(rejects)?;
         say(format_args!("all are named in {}", done.rejects_at.as_deref().unwrap_or_default()))?;
     }
+    let rows = match args.format.0 {
+        Kind::Rows(_) => format!("{} rows with {} regions", counts.rows, counts.regions),
+        Kind::Vectors => format!("{} rows have vectors; key {}", counts.rows, args.vectors),
+    };
     say(format_args!(
-        "{} records: {} rows with {} regions, {} refused, {} passed over; {} files, {}",
+        "{} records: {rows}, {} refused, {} passed over; {} files, {}",
         counts.records,
-        counts.rows,
-        counts.regions,
         counts.refused(),
         counts.passed_over,
         counts.files,

@@ -23,11 +23,17 @@ pub(crate) struct Tar<R> {
     file: String,
     input: R,
     offset: u64,
+    has_end: bool,
 }
 
 impl<R: Read> Tar<R> {
     pub(crate) fn new(file: impl Into<String>, input: R) -> Self {
-        Self { file: file.into(), input, offset: 0 }
+        Self { file: file.into(), input, offset: 0, has_end: false }
+    }
+
+    /// Whether the block of zeros was read that ends a tar; some writers leave it out.
+    pub(crate) fn has_end(&self) -> bool {
+        self.has_end
     }
 
     /// The next regular file; `None` at the end.
@@ -66,9 +72,10 @@ impl<R: Read> Tar<R> {
         match self.fill(&mut block)? {
             0 => return Ok(None),
             BLOCK => {}
-            _ => return Err(self.broken("the file ends within a header", "a whole tar file; fetch it again")),
+            _ => return Err(self.cut("the file ends within a header")),
         }
         if block.iter().all(|&b| b == 0) {
+            self.has_end = true;
             return Ok(None);
         }
         let sum = |b: &[u8; BLOCK]| -> u64 {
@@ -93,7 +100,7 @@ impl<R: Read> Tar<R> {
         let mut bytes = vec![0u8; (size as usize).next_multiple_of(BLOCK)];
         // The last file's padding may be left out.
         if (self.fill(&mut bytes)? as u64) < size {
-            return Err(self.broken("the file ends within a member", "a whole tar file; fetch it again"));
+            return Err(self.cut("the file ends within a member"));
         }
         bytes.truncate(size as usize);
         Ok(bytes)
@@ -111,6 +118,10 @@ impl<R: Read> Tar<R> {
         }
         self.offset += filled as u64;
         Ok(filled)
+    }
+
+    fn cut(&self, found: &'static str) -> IngestError {
+        IngestError::Cut { file: self.file.clone(), offset: self.offset, found }
     }
 
     fn broken(&self, found: &str, expected: &'static str) -> IngestError {
@@ -210,6 +221,7 @@ pub(crate) mod tests {
         let mut bad = good.clone();
         bad[3] ^= 1;
         assert!(all(&bad).expect_err("damaged").to_string().contains("checksum is wrong"));
+        assert!(matches!(all(&good[..300]), Err(IngestError::Cut { offset: 300, .. })));
         assert_eq!(all(&good[..512 + 700]).expect("padding may be missing").len(), 1);
     }
 }
