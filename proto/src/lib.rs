@@ -11,6 +11,7 @@ mod limits;
 mod meeting;
 mod open_files;
 mod parent;
+mod runs;
 
 pub mod pb;
 
