@@ -52,7 +52,7 @@ pub(super) struct Page {
     pub(super) yields: Vec<Instant>,
     /// How members were told to end.
     pub(super) stopped: BTreeMap<&'static str, u32>,
-    /// How often each step was told as recorded.
+    /// How often each step was told as recorded, by this coordinator.
     pub(super) recorded: BTreeMap<u64, u32>,
     /// Names of members that the coordinator lost.
     pub(super) lost: Vec<String>,
@@ -142,7 +142,7 @@ impl StressFleet {
         let (cue, cues) = watch::channel(Cue::default());
         let book = Arc::new(StressBook::default());
         for number in 0..members {
-            tokio::spawn(StressMember::new(number, cues.clone(), book.clone()).run());
+            tokio::spawn(StressMember::new((number, members), cues.clone(), book.clone()).run());
         }
         Self { cue, book }
     }

@@ -40,6 +40,8 @@ struct StressSeat {
 /// See the module.
 pub(super) struct StressMember {
     number: u32,
+    /// Samples of a step.
+    batch: u32,
     join: Join,
     cues: watch::Receiver<Cue>,
     book: Arc<StressBook>,
@@ -58,10 +60,10 @@ enum Parting {
 }
 
 impl StressMember {
-    pub(super) fn new(number: u32, cues: watch::Receiver<Cue>, book: Arc<StressBook>) -> Self {
+    pub(super) fn new((number, batch): (u32, u32), cues: watch::Receiver<Cue>, book: Arc<StressBook>) -> Self {
         let (name, device) = (format!("m{number}"), "cpu".into());
         let join = Join { name, host: super::HOST.into(), pid: super::pid_of(number), device, ..Join::default() };
-        Self { number, join, cues, book, seat: None, at: None, owed: VecDeque::new() }
+        Self { number, batch, join, cues, book, seat: None, at: None, owed: VecDeque::new() }
     }
 
     /// From its first session to the run's end, or its own.
@@ -199,7 +201,7 @@ impl StressMember {
         let through = self.cues.borrow().through;
         let (Some(seat), Some(at)) = (&self.seat, &mut self.at) else { return };
         while at.0 < through {
-            let report = step_report(seat, *at, self.join.member.map_or(0, |member| member.0));
+            let report = step_report(seat, *at, (self.number, self.batch));
             *at = at.next();
             self.owed.push_back(report.clone());
             say(reports, Report::Committed(report));
@@ -222,14 +224,14 @@ fn say(reports: &Reports, report: Report) {
 }
 
 /// A step as rank after rank tells it: the same but for its own times.
-fn step_report(seat: &StressSeat, step: Step, salt: u64) -> StepReport {
-    let own = (salt % 17) as f64 / 100.0;
+fn step_report(seat: &StressSeat, step: Step, (number, batch): (u32, u32)) -> StepReport {
+    let own = f64::from(number % 17) / 100.0;
     StepReport {
         generation: seat.generation,
         step,
         losses: Losses::new([("global", 1.0), ("crop", 0.5)], 1.5 / (1.0 + step.0 as f64)),
         lr: 1e-4,
-        samples: u64::from(super::batch_of(seat.world)),
+        samples: batch.into(),
         seconds: 1.0,
         data_wait_s: 0.01,
         collective_wait_s: own,

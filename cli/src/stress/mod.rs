@@ -59,11 +59,6 @@ fn pid_of(number: u32) -> u32 {
     number + 1
 }
 
-/// Samples in a step: one for each lane, of which there are as many as there are members at first.
-fn batch_of(lanes: u32) -> u32 {
-    lanes
-}
-
 pub(crate) fn main(args: Args) -> Result<ExitCode> {
     let open_files = pixfleet_proto::raise_open_files();
     // Children ask the kernel to die with the thread that started them, so they are started from this, the main one.

@@ -153,7 +153,12 @@ impl Stage<'_> {
     async fn take_over(&mut self, first: StressLeader) -> Result<StressLeader> {
         self.weigh(&first)?;
         let (begun, members) = (Instant::now(), self.members);
-        self.fleet.book.page().killed = 1;
+        {
+            let mut page = self.fleet.book.page();
+            page.killed = 1;
+            // The next one tells again what was not in the store yet.
+            page.recorded.clear();
+        }
         self.fleet.cue.send_modify(|cue| cue.clients = [].into());
         first.kill(&mut self.children).await?;
         let last = self.let_do(LEADERLESS);

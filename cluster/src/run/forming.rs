@@ -245,8 +245,7 @@ impl Run {
                 generation
             }
             Phase::Forming(generation) | Phase::Training(generation) => generation,
-            // One more leaves a generation that is over; whoever waits for it in a collective must hear of that.
-            Phase::Reforming(generation) => return self.abort(generation, &failure),
+            Phase::Reforming(generation) => return self.abort_once(generation, &failure),
             Phase::Gathering | Phase::Done(_) => return,
         };
         self.deal = None;
@@ -257,9 +256,18 @@ impl Run {
         self.lose_the_away(now);
     }
 
+    /// One more leaves a generation that is over. Whoever is in it has heard that, unless it has moved on to another meanwhile:
+    /// ten thousand that leave must not be told ten thousand times each.
+    fn abort_once(&mut self, generation: Generation, cause: &str) {
+        if self.aborted < Some(self.highest(generation)) {
+            self.abort(generation, cause);
+        }
+    }
+
     fn abort(&mut self, generation: Generation, cause: &str) {
         // Its ranks may be in a prepared one already.
         let generation = self.highest(generation);
+        self.aborted = Some(generation);
         for member in self.engaged() {
             self.emit(RunEffect::Send { member, order: Order::Abort { generation, cause: cause.into() } });
         }

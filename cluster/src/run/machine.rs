@@ -163,6 +163,8 @@ pub struct Run {
     pub(super) next: Option<Next>,
     /// The generation before, while its ranks go over into this one.
     pub(super) handover: Option<Handover>,
+    /// The newest that its ranks have been told is over.
+    pub(super) aborted: Option<Generation>,
     /// Not only adopted one.
     pub(super) has_formed: bool,
     /// What [`Phase::Claiming`] will order.
@@ -211,6 +213,7 @@ impl Run {
             prepared: BTreeMap::new(),
             next: None,
             handover: None,
+            aborted: None,
             has_formed: false,
             deal: None,
             world: 0,
