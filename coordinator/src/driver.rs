@@ -319,15 +319,16 @@ impl LeadDriver {
             Notice::State | Notice::Step { .. } | Notice::Checkpoint { .. } => {}
         }
         let Some(notice) = self.parts.frame.notice(run, notice) else { return };
-        match &notice.kind {
-            Some(pb::notice::Kind::Step(step)) => self.tally.last = Some(step.clone()),
+        if let Some(pb::notice::Kind::Step(step)) = &notice.kind {
+            self.tally.last = Some(step.clone());
+        }
+        if let Some(pb::notice::Kind::State(state)) = &notice.kind {
             // Ten thousand members that come back one after the other change nothing that is said here.
-            Some(pb::notice::Kind::State(state)) if self.said.as_ref() == Some(state) => return,
-            Some(pb::notice::Kind::State(state)) => {
-                tracing::info!(state = state.state, generation = state.generation, world = state.world, "state");
-                self.said = Some(state.clone());
+            if self.said.as_ref() == Some(state) {
+                return;
             }
-            _ => {}
+            tracing::info!(state = state.state, generation = state.generation, world = state.world, "state");
+            self.said = Some(state.clone());
         }
         // Nobody may be watching.
         let _ = self.parts.notices.send(notice);
