@@ -8,6 +8,7 @@ mod progress;
 mod shards;
 mod sim;
 mod status;
+mod stress;
 mod torch;
 mod train;
 
@@ -34,6 +35,8 @@ enum Command {
     Coordinator(torch::Passed),
     /// Put the machines of coordinators and workers through simulated trouble and look for broken promises.
     Sim(sim::Args),
+    /// Measure what a coordinator takes that leads as many members as there are wanted.
+    Stress(stress::Args),
     /// Build, index, look at and check datasets.
     #[command(subcommand)]
     Shards(shards::Command),
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::main(args),
         Command::Coordinator(passed) => torch::pass("pixfleet-coordinator", None, passed),
         Command::Sim(args) => sim::main(args),
+        Command::Stress(args) => stress::main(args),
         Command::Shards(command) => shards::main(command),
         Command::Annotate(args) => annotate::main(args),
         Command::Demo(args) => demo::main(args),

@@ -284,7 +284,7 @@ impl History {
                 self.generation = self.generation.max(Some(*generation));
                 self.member = self.member.max(members.iter().max().copied());
                 if let Some(standing) = &mut self.standing {
-                    let roster = Roster { members: members.clone(), stayers: *stayers };
+                    let roster = Roster { members: members.as_slice().into(), stayers: *stayers };
                     standing.prepared.insert(*generation, roster);
                 }
             }

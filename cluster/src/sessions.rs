@@ -98,8 +98,7 @@ impl<W> Sessions<W> {
 #[must_use]
 pub fn process_ended(run: &Run, host: &str, pid: u32, how: &str) -> Vec<RunEvent> {
     let lost = |member| RunEvent::Lost { member, cause: LossCause::Exited { how: how.into() } };
-    let its = run.joins().filter(|(_, join)| join.pid == pid && join.host == host);
-    its.map(|(member, _)| lost(member)).chain([RunEvent::WillNotJoin]).collect()
+    run.of_process(host, pid).map(lost).chain([RunEvent::WillNotJoin]).collect()
 }
 
 /// Whether the worker that joins may be the one that is known by its number. Numbers of workers that waited while the

@@ -22,6 +22,9 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+/// Inputs that are taken in one after the other without a look at anything else.
+const INPUTS_AT_ONCE: usize = 256;
+
 /// What the service hands to the driver.
 #[derive(Debug)]
 pub(crate) enum Input {
@@ -77,6 +80,8 @@ pub(crate) struct LeadDriver {
     asks: JoinSet<(Request, Answer)>,
     chores: JoinSet<()>,
     faults: Faults,
+    /// What was last told of the run's state.
+    said: Option<pb::StateNotice>,
     end: Option<LeadEnd>,
 }
 
@@ -95,6 +100,7 @@ impl LeadDriver {
             asks: JoinSet::new(),
             chores: JoinSet::new(),
             faults,
+            said: None,
             end: None,
         };
         for effect in first {
@@ -125,7 +131,10 @@ impl LeadDriver {
                     Err(error) => self.end = Some(LeadEnd::Broken(format!("a task that asks the store ended: {error}"))),
                 },
                 Some(_) = self.chores.join_next() => {}
-                Some(input) = inputs.recv() => self.take(input),
+                Some(input) = inputs.recv() => {
+                    self.take(input);
+                    self.take_more(inputs);
+                }
                 () = tick => self.event(LeadEvent::Tick),
             }
         }
@@ -135,6 +144,15 @@ impl LeadDriver {
         let all = async { while self.chores.join_next().await.is_some() {} };
         if tokio::time::timeout(self.lead.run().ladder()[Rung::LastChores], all).await.is_err() {
             tracing::warn!("old checkpoints are not swept to the end: the store is too slow");
+        }
+    }
+
+    /// What has come in the meantime: the deadline is looked at once for all of it.
+    fn take_more(&mut self, inputs: &mut mpsc::Receiver<Input>) {
+        for _ in 1..INPUTS_AT_ONCE {
+            // What is left when it ends is for whoever takes the lead next.
+            let Some(input) = self.end.is_none().then(|| inputs.try_recv().ok()).flatten() else { return };
+            self.take(input);
         }
     }
 
@@ -188,11 +206,13 @@ impl LeadDriver {
     fn event(&mut self, event: LeadEvent) {
         self.faults.event(matches!(event, LeadEvent::Answered(..)));
         // Effects may bring about further events (a session that takes no more orders); those come after.
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
+        let mut events = VecDeque::new();
+        let mut next = Some(event);
+        while let Some(event) = next {
             for effect in self.lead.handle(self.started.elapsed(), event) {
                 events.extend(self.perform(effect).map(LeadEvent::Run));
             }
+            next = events.pop_front();
         }
     }
 
@@ -296,17 +316,19 @@ impl LeadDriver {
                 tracing::error!(name, next_step = %step, "member holds other weights than the others");
             }
             Notice::CheckpointFailed { step, message } => tracing::warn!(%step, message, "checkpoint given up"),
-            Notice::State => tracing::info!(
-                state = run.state(),
-                generation = %run.generation().unwrap_or_default(),
-                world = run.world(),
-                "state"
-            ),
-            Notice::Step { .. } | Notice::Checkpoint { .. } => {}
+            Notice::State | Notice::Step { .. } | Notice::Checkpoint { .. } => {}
         }
         let Some(notice) = self.parts.frame.notice(run, notice) else { return };
         if let Some(pb::notice::Kind::Step(step)) = &notice.kind {
             self.tally.last = Some(step.clone());
+        }
+        if let Some(pb::notice::Kind::State(state)) = &notice.kind {
+            // Ten thousand members that come back one after the other change nothing that is said here.
+            if self.said.as_ref() == Some(state) {
+                return;
+            }
+            tracing::info!(state = state.state, generation = state.generation, world = state.world, "state");
+            self.said = Some(state.clone());
         }
         // Nobody may be watching.
         let _ = self.parts.notices.send(notice);

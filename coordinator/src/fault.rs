@@ -51,6 +51,9 @@ impl Faults {
 
     /// The store is about to be asked.
     pub(crate) fn asks(&mut self, ask: &Ask) {
+        if self.moment.is_none() {
+            return;
+        }
         let prepares = |body: &[u8]| body.windows(PREPARED.len()).any(|part| part == PREPARED);
         if matches!(ask, Ask::Create { body, .. } if prepares(body)) {
             self.claims = true;

@@ -16,6 +16,7 @@ fn main() -> ExitCode {
     if pixfleet_proto::is_orphan() {
         return ExitCode::FAILURE;
     }
+    pixfleet_proto::raise_open_files();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()))
         .with_ansi(pixfleet_proto::takes_colours())

@@ -28,7 +28,8 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
 /// Inputs that may wait for the driver; senders wait beyond that, so a flood of reports slows its senders down.
-const INPUTS_QUEUED_MAX: usize = 1024;
+/// Each of ten thousand members may say something at once.
+const INPUTS_QUEUED_MAX: usize = 1 << 14;
 /// Notices that a watcher may lag behind.
 const NOTICES_MAX: usize = 8192;
 /// How long sessions and watchers have to read their last words.

@@ -1,6 +1,7 @@
 //! The tonic service: turns streams and calls into the driver's inputs. It holds no state of the run.
 
 use crate::driver::Input;
+use crate::orders::{self, OrderStream};
 use crate::stage::StageGate;
 use futures::Stream;
 use pixfleet_cluster::run::{Report, RunEvent};
@@ -11,7 +12,6 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot};
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 /// Orders that may wait for one worker; a healthy one holds none or one.
@@ -73,7 +73,7 @@ async fn listen(mut reports: Streaming<pb::Report>, inputs: mpsc::Sender<Input>,
 
 #[tonic::async_trait]
 impl Fleet for Service {
-    type SessionStream = ReceiverStream<Result<pb::Order, Status>>;
+    type SessionStream = OrderStream;
     type WatchStream = Stream2<pb::Notice>;
 
     async fn session(&self, request: Request<Streaming<pb::Report>>) -> Reply<Self::SessionStream> {
@@ -91,7 +91,7 @@ impl Fleet for Service {
         self.tell(Input::Join { join, orders, seat }).await?;
         let seat = taken.await.map_err(|_| self.gone())?;
         tokio::spawn(listen(reports, self.inputs.clone(), seat));
-        Ok(Response::new(ReceiverStream::new(to_worker)))
+        Ok(Response::new(orders::stream(to_worker)))
     }
 
     async fn status(&self, _: Request<pb::StatusRequest>) -> Reply<pb::StatusReply> {

@@ -2,6 +2,7 @@
 
 use crate::error::Malformed;
 use crate::pb;
+use crate::runs::{numbers, runs};
 use pixfleet_cluster::evidence::Evidence;
 use pixfleet_cluster::ledger::{BadTerms, Losses, Substitution};
 use pixfleet_cluster::run::{
@@ -376,10 +377,10 @@ impl From<Form> for pb::Form {
             generation: f.generation.0,
             rank: f.rank.0,
             world: f.world(),
-            members: f.members.iter().map(|m| m.0).collect(),
+            member_runs: runs(f.members.iter().map(|m| m.0)),
             start_step: f.start_step.map(|s| s.0),
             source: f.source.map(|r| r.0),
-            receivers: f.receivers.iter().map(|r| r.0).collect(),
+            receiver_runs: runs(f.receivers.iter().map(|r| r.0.into())),
             resume_from: f.resume_from,
             checkpoint_only: f.checkpoint_only,
             meets_at: Some(f.meets_at.into()),
@@ -388,21 +389,23 @@ impl From<Form> for pb::Form {
 }
 
 fn form(f: pb::Form) -> Result<Form, Malformed> {
-    let world = f.members.len();
+    let members = numbers(&f.member_runs, "form.member_runs")?;
+    let receivers = numbers(&f.receiver_runs, "form.receiver_runs")?;
+    let world = members.len();
     if world == 0 || f.world as usize != world || f.rank as usize >= world {
         return Err(Malformed { field: "form.rank", problem: "does not lie within its members" });
     }
-    if f.source.iter().chain(&f.receivers).any(|&r| r as usize >= world) {
+    if f.source.is_some_and(|r| r as usize >= world) || receivers.iter().any(|&r| r >= world as u64) {
         return Err(Malformed { field: "form.source", problem: "does not lie within its members" });
     }
     Ok(Form {
         generation: Generation(f.generation),
         rank: Rank(f.rank),
-        members: f.members.into_iter().map(MemberId).collect(),
+        members: members.into_iter().map(MemberId).collect(),
         meets_at: f.meets_at.unwrap_or_default().into(),
         start_step: f.start_step.map(Step),
         source: f.source.map(Rank),
-        receivers: f.receivers.into_iter().map(Rank).collect(),
+        receivers: receivers.into_iter().map(|r| Rank(r as u32)).collect(),
         resume_from: f.resume_from,
         checkpoint_only: f.checkpoint_only,
     })

@@ -9,7 +9,9 @@ mod convert;
 mod error;
 mod limits;
 mod meeting;
+mod open_files;
 mod parent;
+mod runs;
 
 pub mod pb;
 
@@ -24,4 +26,5 @@ pub use limits::{
     meeting_server, server,
 };
 pub use meeting::StoreClient;
+pub use open_files::raise_open_files;
 pub use parent::{PARENT, is_orphan};

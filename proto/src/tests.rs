@@ -85,11 +85,11 @@ fn every_order() -> Vec<Order> {
         Order::Form(Form {
             generation: Generation(2),
             rank: Rank(1),
-            members: vec![MemberId(3), MemberId(5)],
+            members: [MemberId(3), MemberId(5)].into(),
             meets_at: MeetingPoint { address: "10.0.0.7:41000".into(), secret: "s".into() },
             start_step: None,
             source: Some(Rank(0)),
-            receivers: vec![Rank(1)],
+            receivers: [Rank(1)].into(),
             resume_from: None,
             checkpoint_only: true,
         }),
@@ -141,7 +141,7 @@ fn evidence_of_another_length_is_refused() {
 fn a_message_without_content_names_its_field() {
     let error = Report::try_from(pb::Report { kind: None }).expect_err("empty");
     assert_eq!(error.to_string(), "report.kind: is missing");
-    let form = pb::Form { generation: 1, rank: 4, world: 1, members: vec![1], ..pb::Form::default() };
+    let form = pb::Form { generation: 1, rank: 4, world: 1, member_runs: vec![1, 1], ..pb::Form::default() };
     let order = pb::Order { kind: Some(pb::order::Kind::Form(form)) };
     assert_eq!(
         Order::try_from(order).expect_err("rank 4 of 1").to_string(),

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use object_store::ObjectStoreExt;
-use pixfleet_checkpoint::{Folder, HostTensor, load, newest_good};
+use pixfleet_checkpoint::{Folder, HostTensor, load, newest_good_where};
 use pixfleet_cluster::commit::RUN_FILE;
 use pixfleet_cluster::spec::RunSpec;
 use pixfleet_cluster::{Manifest, Step};
@@ -39,10 +39,24 @@ impl StoredRun {
     /// # Errors
     /// If there is no run or no checkpoint, with what to do about it.
     pub(crate) async fn open(url: &str) -> Result<Self> {
+        Self::open_at(url, None).await
+    }
+
+    /// The same, at the checkpoint after `step` steps where that is told.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(crate) async fn open_at(url: &str, step: Option<u64>) -> Result<Self> {
         let run = Folder::parse(url)?;
-        let found = newest_good(&run).await.with_context(|| format!("looking for checkpoints in {url}"))?;
-        let Some(found) = found else {
-            bail!("{url} holds no checkpoint; expected the folder <store>/<name> of a run that has reached one");
+        let found = newest_good_where(&run, |at, _| step.is_none_or(|step| at == Step(step))).await;
+        let found = match (found.with_context(|| format!("looking for checkpoints in {url}"))?, step) {
+            (Some(found), _) => found,
+            (None, Some(step)) => {
+                bail!("{url} holds no good checkpoint after {step} steps; leave out --step for its newest")
+            }
+            (None, None) => {
+                bail!("{url} holds no checkpoint; expected the folder <store>/<name> of a run that has reached one")
+            }
         };
         let failed = || format!("cannot read {RUN_FILE} of the run {url}");
         let text =

@@ -4,7 +4,7 @@
 //! coordinator again if it dies, passes Ctrl-C on as a drain, and ends with the run's exit code: 0 done, 75 drained,
 //! 1 fault.
 
-mod children;
+pub(crate) mod children;
 mod coordinator;
 mod evaluations;
 mod leader_client;

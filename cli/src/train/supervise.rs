@@ -74,7 +74,11 @@ pub(crate) async fn run(launch: Launch) -> Result<ExitCode> {
         (launch.workers, launch.respawn),
         folder_of(&launch.spec),
     )?;
-    let evaluations = Evaluations::start(&mut children, &launch.spec, &folder_of(&launch.spec))?;
+    // Where the run is led elsewhere, whoever leads it evaluates it.
+    let evaluations = match &launch.coordinator {
+        None => Evaluations::start(&mut children, &launch.spec, &folder_of(&launch.spec))?,
+        Some(_) => None,
+    };
     let run = Supervisor {
         evaluations,
         address,
@@ -173,6 +177,7 @@ impl Supervisor {
     async fn supervise(mut self) -> Result<ExitCode> {
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
         let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+        let mut news = tokio::time::interval(evaluations::LOOK);
         let end = loop {
             let (waiting, looking) = (!self.untold.is_empty(), self.client.is_none());
             let evaluating = self.evaluations.is_some();
@@ -190,7 +195,7 @@ impl Supervisor {
                     None
                 }
                 () = tokio::time::sleep_until(self.look_at), if looking => self.look().await?,
-                () = tokio::time::sleep(evaluations::LOOK), if evaluating => {
+                _ = news.tick(), if evaluating => {
                     self.tell_evaluations()?;
                     None
                 }
@@ -205,7 +210,7 @@ impl Supervisor {
         };
         self.tell_losses(true)?;
         self.farewell().await;
-        self.await_evaluations(end.outcome, &mut interrupt).await?;
+        self.await_evaluations(end.outcome, (&mut interrupt, &mut terminate)).await?;
         match end.outcome {
             Outcome::Fault => Err(anyhow!("{}", end.message)),
             outcome => Ok(ExitCode::from(outcome.exit_code())),

@@ -3,6 +3,8 @@
 use super::event::Resume;
 use crate::ids::{MemberId, Rank, Step};
 use crate::ledger::StateSource;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// A member that waits, with the step that it would run next and the digest of its state, if it holds whole state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,9 +23,12 @@ pub struct Candidate {
 pub fn odd_ones(candidates: &[Candidate]) -> Vec<MemberId> {
     let furthest = candidates.iter().filter_map(|c| c.next_step).max();
     let told: Vec<_> = candidates.iter().filter(|c| c.next_step == furthest && c.next_step.is_some()).collect();
-    let votes = |digest| told.iter().filter(|c| c.digest == Some(digest)).count();
-    let all: usize = told.iter().filter(|c| c.digest.is_some()).count();
-    let trusted = |digest: u64| 2 * votes(digest) > all;
+    let mut votes = BTreeMap::<u64, usize>::new();
+    for digest in told.iter().filter_map(|c| c.digest) {
+        *votes.entry(digest).or_default() += 1;
+    }
+    let all: usize = votes.values().sum();
+    let trusted = |digest: u64| 2 * votes[&digest] > all;
     told.iter().filter(|c| c.digest.is_some_and(|d| !trusted(d))).map(|c| c.member).collect()
 }
 
@@ -31,13 +36,13 @@ pub fn odd_ones(candidates: &[Candidate]) -> Vec<MemberId> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deal {
     /// Members, by rank.
-    pub members: Vec<MemberId>,
+    pub members: Arc<[MemberId]>,
     /// The step to run first.
     pub start_step: Step,
     /// The rank that broadcasts.
     pub source: Option<Rank>,
     /// The ranks that need it.
-    pub receivers: Vec<Rank>,
+    pub receivers: Arc<[Rank]>,
     /// The checkpoint that all load, if nobody holds newer state.
     pub resume: Option<Resume>,
 }
@@ -46,7 +51,7 @@ pub struct Deal {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Roster {
     /// By rank: first those that stay, who all hold the same state, then those that join.
-    pub members: Vec<MemberId>,
+    pub members: Arc<[MemberId]>,
     /// How many stay.
     pub stayers: u32,
 }
@@ -63,12 +68,6 @@ impl Roster {
     /// Its members and their ranks.
     pub fn ranks(&self) -> impl Iterator<Item = (MemberId, Rank)> {
         self.members.iter().copied().zip((0..).map(Rank))
-    }
-
-    /// The rank of `member`.
-    #[must_use]
-    pub fn rank_of(&self, member: MemberId) -> Option<Rank> {
-        self.ranks().find(|(of, _)| *of == member).map(|(_, rank)| rank)
     }
 
     /// Those that join, and their ranks.
@@ -89,7 +88,7 @@ pub fn deal(candidates: &[Candidate], world_max: u32, checkpoint: Option<&Resume
     chosen.sort_by_key(|&(member, step)| (std::cmp::Reverse(step), member));
     chosen.truncate(world_max as usize);
     chosen.sort_by_key(|&(member, step)| (step.is_none(), member));
-    let members: Vec<MemberId> = chosen.iter().map(|&(member, _)| member).collect();
+    let members: Arc<[MemberId]> = chosen.iter().map(|&(member, _)| member).collect();
     if members.is_empty() {
         return None;
     }
@@ -102,7 +101,7 @@ pub fn deal(candidates: &[Candidate], world_max: u32, checkpoint: Option<&Resume
         return Some(Deal { members, start_step: step, source, receivers, resume: None });
     }
     let start_step = checkpoint.map_or(Step(0), |c| c.step);
-    Some(Deal { members, start_step, source: None, receivers: Vec::new(), resume: checkpoint.cloned() })
+    Some(Deal { members, start_step, source: None, receivers: [].into(), resume: checkpoint.cloned() })
 }
 
 impl Deal {

@@ -1,7 +1,7 @@
 //! How a run drains, pauses and ends: always with a checkpoint that is committed.
 
 use super::event::{Notice, Now, Resume, RunEffect};
-use super::machine::{Duty, Member, Phase, Run};
+use super::machine::{Phase, Run};
 use super::messages::{Order, Outcome};
 use crate::ids::{Generation, Step};
 use crate::ledger::Record;
@@ -46,10 +46,10 @@ impl Run {
 
     /// Once every member has finished: over if the checkpoint of that step is committed, at fault if it never will be.
     pub(super) fn all_finished(&mut self, now: Now) {
-        let active = self.members.values().filter(|m| m.is_active());
-        let unfinished = |m: &Member| !matches!(m.duty, Duty::Active { finished: true, .. });
-        let Some(step) = active.clone().next().and_then(|m| m.next_step) else { return };
-        if matches!(self.phase, Phase::Done(_)) || active.clone().any(unfinished) {
+        let active = self.members.active();
+        let first = active.first().and_then(|&first| self.members.get(first));
+        let Some(step) = first.and_then(|m| m.next_step) else { return };
+        if matches!(self.phase, Phase::Done(_)) || self.members.finished() < active.len() {
             return;
         }
         let Phase::Training(generation) = self.phase else {
@@ -105,7 +105,7 @@ impl Run {
         self.end_handover();
         self.flush_steps();
         self.emit(RunEffect::Ledger(Record::Closed { outcome: outcome.word().into(), message: message.clone() }));
-        for &member in self.members.keys() {
+        for (member, _) in self.members.iter() {
             let order = Order::Stop { outcome, message: message.clone() };
             self.effects.push(RunEffect::Send { member, order });
         }

@@ -7,6 +7,7 @@ use super::messages::{Form, Order, Outcome};
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::ledger::Record;
 use crate::spec::Rung;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 impl Run {
@@ -49,7 +50,7 @@ impl Run {
         let told = self.steps.first_untold();
         // Weights with a step in them that no ledger will ever hold are as good as none.
         let held = |m: &Member| m.next_step.filter(|&step| step <= told);
-        members.map(|(&member, m)| Candidate { member, next_step: held(m), digest: m.digest }).collect()
+        members.map(|(member, m)| Candidate { member, next_step: held(m), digest: m.digest }).collect()
     }
 
     /// Where the next generation must not begin yet: a checkpoint that is further than everybody is about to exist, and
@@ -78,7 +79,7 @@ impl Run {
             return self.form(now, &self.waiting());
         }
         self.let_leavers_go();
-        let here = self.candidates().len();
+        let here = self.members.candidates();
         if here == 0 {
             return;
         }
@@ -91,7 +92,7 @@ impl Run {
     /// last generation, who may come back with steps that would otherwise be done again.
     pub(super) fn gathers_until(&self) -> Option<Now> {
         let since = self.phase_since?;
-        let here = self.candidates().len();
+        let here = self.members.candidates();
         let lacks = |wanted: u32| !self.draining && here < wanted.min(self.world_max()) as usize;
         if let Some(until) = self.parked_until {
             return lacks(self.world).then_some(until);
@@ -108,7 +109,7 @@ impl Run {
 
     /// Where a generation of those that wait would begin.
     fn next_start(&self) -> Step {
-        let furthest = self.candidates().iter().filter_map(|c| c.next_step).max();
+        let furthest = self.members.furthest_candidate(self.steps.first_untold());
         furthest.max(self.checkpoint.as_ref().map(|c| c.step)).unwrap_or_default()
     }
 
@@ -142,7 +143,7 @@ impl Run {
 
     /// Members of `deal` that do not want to go.
     fn staying(&self, deal: &Deal) -> usize {
-        deal.members.iter().filter(|m| self.members.get(m).is_some_and(|m| m.leaving.is_none())).count()
+        deal.members.iter().filter(|&&m| self.members.get(m).is_some_and(|m| m.leaving.is_none())).count()
     }
 
     /// Whether nothing would be lost if all members of `deal` were gone.
@@ -153,12 +154,13 @@ impl Run {
 
     /// `candidates`, where those whose weights are not those of the others as far as they are named, and will receive.
     fn without_the_odd(&mut self, candidates: &[Candidate]) -> Vec<Candidate> {
-        let odd = odd_ones(candidates);
+        let odd: BTreeSet<_> = odd_ones(candidates).into_iter().collect();
         for &member in &odd {
-            let Some(m) = self.members.get_mut(&member) else { continue };
-            let (name, step) = (m.join.name.clone(), m.next_step.unwrap_or_default());
-            m.next_step = None;
-            m.digest = None;
+            let told = self.members.change(member, |m| {
+                m.digest = None;
+                (m.join.name.clone(), m.next_step.take().unwrap_or_default())
+            });
+            let Some((name, step)) = told else { continue };
             self.emit(RunEffect::Announce(Notice::Diverged { member, name, rank: None, step }));
         }
         let heard = |c: &Candidate| {
@@ -189,14 +191,14 @@ impl Run {
         self.prepared.clear();
         self.begin_generation(generation, &deal.members, deal.start_step);
         self.steps.cut_back(deal.start_step);
-        for (rank, member) in (0..).map(Rank).zip(&deal.members) {
-            let m = self.members.get_mut(member).expect("dealt from the members");
-            m.duty = Duty::Active { rank, ready: false, finished: false };
+        for (rank, &member) in (0..).map(Rank).zip(&*deal.members) {
+            let duty = Duty::Active { rank, ready: false, finished: false };
+            self.members.change(member, |m| m.duty = duty).expect("dealt from the members");
         }
         self.emit(RunEffect::Ledger(Record::Formed {
             generation,
             start_step: deal.start_step,
-            members: deal.members.clone(),
+            members: deal.members.to_vec(),
             source: deal.state_source(),
         }));
         self.deal = Some(deal);
@@ -211,7 +213,7 @@ impl Run {
         }
         let Some(deal) = self.deal.take() else { return };
         let meets_at = self.meeting_point(&deal.members);
-        for (rank, &member) in (0..).map(Rank).zip(&deal.members) {
+        for (rank, &member) in (0..).map(Rank).zip(&*deal.members) {
             let form = Form {
                 generation,
                 rank,
@@ -230,8 +232,7 @@ impl Run {
 
     pub(super) fn all_ready(&mut self, now: Now) {
         let Phase::Forming(generation) = self.phase else { return };
-        let waiting = |m: &Member| matches!(m.duty, Duty::Active { ready: false, .. });
-        if !self.members.values().any(waiting) {
+        if self.members.ready() == self.members.active().len() {
             self.pace.begin(now);
             self.enter(None, Phase::Training(generation));
         }
@@ -248,21 +249,29 @@ impl Run {
                 generation
             }
             Phase::Forming(generation) | Phase::Training(generation) => generation,
-            // One more leaves a generation that is over; whoever waits for it in a collective must hear of that.
-            Phase::Reforming(generation) => return self.abort(generation, &failure),
+            Phase::Reforming(generation) => return self.abort_once(generation, &failure),
             Phase::Gathering | Phase::Done(_) => return,
         };
         self.deal = None;
-        self.next = None;
+        self.expect_none();
         self.abort(told, &failure);
         self.failure = failure;
         self.enter(Some(now), Phase::Reforming(told));
         self.lose_the_away(now);
     }
 
+    /// One more leaves a generation that is over. Whoever is in it has heard that, unless it has moved on to another meanwhile:
+    /// ten thousand that leave must not be told ten thousand times each.
+    fn abort_once(&mut self, generation: Generation, cause: &str) {
+        if self.aborted < Some(self.highest(generation)) {
+            self.abort(generation, cause);
+        }
+    }
+
     fn abort(&mut self, generation: Generation, cause: &str) {
         // Its ranks may be in a prepared one already.
         let generation = self.highest(generation);
+        self.aborted = Some(generation);
         for member in self.engaged() {
             self.emit(RunEffect::Send { member, order: Order::Abort { generation, cause: cause.into() } });
         }
@@ -270,14 +279,12 @@ impl Run {
 
     /// A member is in no generation, without having said so.
     pub(super) fn out_of(&mut self, member: MemberId) {
-        if let Some(m) = self.members.get_mut(&member) {
-            m.duty = Duty::Waiting;
-        }
+        self.members.change(member, |m| m.duty = Duty::Waiting);
     }
 
     /// Once everybody is out of the old generation, the next one is formed, or members are awaited.
     pub(super) fn all_out(&mut self, now: Now) {
-        if !matches!(self.phase, Phase::Reforming(_)) || !self.engaged().is_empty() {
+        if !matches!(self.phase, Phase::Reforming(_)) || self.members.engaged() > 0 {
             return;
         }
         self.close_handover();
@@ -286,10 +293,9 @@ impl Run {
         }
         self.flush_steps();
         // Those who leave help to save what would go with them: they checkpoint, or hand over to those who stay.
-        let waiting = self.waiting();
-        let enough = self.candidates().len() >= self.enough();
-        if self.leavers_hold_the_most() || (!enough && self.unsaved(furthest(&waiting))) {
-            return self.form(now, &waiting);
+        let enough = self.members.candidates() >= self.enough();
+        if self.leavers_hold_the_most() || (!enough && self.unsaved(self.furthest_waiting())) {
+            return self.form(now, &self.waiting());
         }
         self.let_leavers_go();
         if enough && self.inherited {
@@ -305,16 +311,20 @@ impl Run {
     }
 
     fn let_leavers_go(&mut self) {
-        let leavers: Vec<_> = self.members.iter().filter(|(_, m)| m.leaving.is_some()).map(|(&id, _)| id).collect();
-        for leaver in leavers {
+        for leaver in self.members.leaving().iter().copied().collect::<Vec<_>>() {
             self.depart(leaver);
         }
     }
 
     /// Whether steps would go with those who leave that nobody else holds and no checkpoint has.
     fn leavers_hold_the_most(&self) -> bool {
-        let held = furthest(&self.waiting());
-        held > furthest(&self.candidates()) && self.unsaved(held)
+        let (held, told) = (self.furthest_waiting(), self.steps.first_untold());
+        held > self.members.furthest_candidate(told) && self.unsaved(held)
+    }
+
+    /// The furthest step that anybody would run next who waits.
+    fn furthest_waiting(&self) -> Option<Step> {
+        self.members.furthest_waiting(self.steps.first_untold())
     }
 
     fn unsaved(&self, held: Option<Step>) -> bool {
@@ -322,13 +332,13 @@ impl Run {
     }
 
     fn await_members(&mut self, now: Now) {
-        let (have, need) = (self.candidates().len(), self.config.min_workers);
+        let (have, need) = (self.members.candidates(), self.config.min_workers);
         let word = if self.pausing { "paused" } else { "waiting" };
         let saved = self.checkpoint.as_ref().map_or(String::new(), |c| format!(", checkpointed at step {}", c.step));
         self.message = format!("{word}: {have} of at least {need} workers are left{saved}; {}", self.failure);
         let since = (!self.members.is_empty()).then_some(now);
         self.enter(since, Phase::Gathering);
-        if self.members.values().all(|m| m.next_step.is_none()) {
+        if self.members.furthest().is_none() {
             // Nobody holds state any more: the next generation starts from the newest checkpoint.
             self.start_step = self.checkpoint.as_ref().map_or(Step(0), |c| c.step);
         }
@@ -339,8 +349,7 @@ impl Run {
 
     /// When the generation that trains counts as hanging. Who stays away, or has nothing left to do, does not hang.
     pub(super) fn stalls_at(&self) -> Option<Now> {
-        let idle = |m: &Member| m.away.is_some() || matches!(m.duty, Duty::Active { finished: true, .. });
-        if self.members.values().any(idle) {
+        if !self.members.away().is_empty() || self.members.finished() > 0 {
             return None;
         }
         self.pace.stalls_at(&self.config.ladder)
@@ -361,16 +370,14 @@ impl Run {
     pub(super) fn wishes(&mut self, now: Now) {
         let Phase::Training(generation) = self.phase else { return };
         let room = self.has_room();
-        let expected = |member: &MemberId| self.next_roster().is_some_and(|roster| roster.members.contains(member));
-        let waiting = self.members.iter().filter(|(id, m)| m.is_candidate() && !expected(id)).count();
         // Those that have finished already, or are about to, need no boundary.
-        let ending = self.members.values().any(|m| matches!(m.duty, Duty::Active { finished: true, .. }));
-        self.joiners_since = (room && waiting > 0 && !ending).then(|| self.joiners_since.unwrap_or(now));
-        let staying = self.members.values().filter(|m| m.leaving.is_none() && (m.is_engaged() || m.is_candidate()));
-        let leaves = self.members.values().any(|m| m.leaving.is_some() && m.is_active());
+        let ending = self.members.finished() > 0;
+        self.joiners_since =
+            (room && self.members.any_unexpected() && !ending).then(|| self.joiners_since.unwrap_or(now));
+        let leaves = self.members.any_active_leaves();
         // To whom those who leave can leave their weights.
-        let heirs = self.members.values().any(|m| m.leaving.is_none() && m.is_active());
-        let checkpoint = self.draining || (leaves && (!heirs || staying.count() < self.enough()));
+        let heirs = self.members.any_active_stays();
+        let checkpoint = self.draining || (leaves && (!heirs || self.members.staying() < self.enough()));
         if ending || self.asked {
             return;
         }
@@ -384,7 +391,7 @@ impl Run {
             return;
         }
         let due = self.joiners_due().is_some_and(|due| now >= due);
-        if due || self.next_has_leavers() {
+        if due || self.members.any_expected_leaves() {
             // Others are to be in it than those that it was prepared for.
             self.call_off();
         }
@@ -392,9 +399,4 @@ impl Run {
             self.prepare();
         }
     }
-}
-
-/// The furthest step that any of them holds.
-pub(super) fn furthest(of: &[Candidate]) -> Option<Step> {
-    of.iter().filter_map(|c| c.next_step).max()
 }

@@ -17,6 +17,7 @@ use crate::commit::PartEntry;
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::ledger::{Record, StateSource};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// How far the newest prepared generation has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,22 @@ pub(super) enum Told {
 pub(super) struct Next {
     pub(super) generation: Generation,
     pub(super) told: Told,
+    /// Of its members.
+    ranks: BTreeMap<MemberId, Rank>,
+    stayers: u32,
+    /// The ranks of those that join.
+    receivers: Arc<[Rank]>,
+}
+
+impl Next {
+    pub(super) fn new(generation: Generation, roster: &Roster, told: Told) -> Self {
+        let receivers = roster.joiners().map(|(_, rank)| rank).collect();
+        Self { generation, told, ranks: roster.ranks().collect(), stayers: roster.stayers, receivers }
+    }
+
+    fn joins(&self, member: MemberId) -> bool {
+        self.ranks.get(&member).is_some_and(|rank| rank.0 >= self.stayers)
+    }
 }
 
 /// A generation whose ranks are going over.
@@ -44,7 +61,7 @@ pub(super) struct Handover {
     /// Those who have not told yet that they are out of it.
     ranks: BTreeMap<MemberId, Rank>,
     /// Members of the one that they go over into.
-    members: Vec<MemberId>,
+    members: Arc<[MemberId]>,
     start_step: Step,
     /// Checkpoints that are whole, and wait for the records of what is in them.
     whole: Vec<(Step, Vec<PartEntry>)>,
@@ -69,8 +86,7 @@ impl Run {
     /// not to be has given it back.
     pub(super) fn is_settled(&self) -> bool {
         let next = self.next.as_ref().map(|next| next.generation);
-        let given_back = |m: &Member| !matches!(m.duty, Duty::Holding(held) if Some(held) != next);
-        self.handover.is_none() && self.members.values().all(given_back)
+        self.handover.is_none() && self.members.holds_only(next)
     }
 
     /// The members of the generation that is prepared.
@@ -84,25 +100,33 @@ impl Run {
         members < self.world_max() as usize
     }
 
-    /// Whether somebody in the generation that is prepared wants to leave.
-    pub(super) fn next_has_leavers(&self) -> bool {
-        let leaves = |member: &MemberId| self.members.get(member).is_some_and(|m| m.leaving.is_some());
-        self.next_roster().is_some_and(|roster| roster.members.iter().any(leaves))
+    /// This generation is the one that is prepared.
+    pub(super) fn expect(&mut self, next: Next) {
+        for &member in next.ranks.keys() {
+            self.members.change(member, |m| m.expected = true);
+        }
+        self.next = Some(next);
+    }
+
+    /// No generation is.
+    pub(super) fn expect_none(&mut self) -> Option<Next> {
+        let next = self.next.take()?;
+        for &member in next.ranks.keys() {
+            self.members.change(member, |m| m.expected = false);
+        }
+        Some(next)
     }
 
     /// Prepares a generation of those who stay and those who can join.
     pub(super) fn prepare(&mut self) {
-        let those = |which: fn(&Member) -> bool| -> Vec<MemberId> {
-            self.members.iter().filter(|(_, m)| which(m)).map(|(&id, _)| id).collect()
-        };
-        let stayers = those(|m| m.is_active() && m.leaving.is_none());
-        let roster = Roster::new(&stayers, &those(Member::is_candidate), self.world_max());
+        let stayers = self.members.those(|m| m.is_active() && m.leaving.is_none());
+        let roster = Roster::new(&stayers, &self.members.those(Member::is_candidate), self.world_max());
         let generation = self.number();
-        let (members, stayers) = (roster.members.clone(), roster.stayers);
+        let (members, stayers) = (roster.members.to_vec(), roster.stayers);
         self.emit(RunEffect::Ledger(Record::Prepared { generation, members, stayers }));
+        self.expect(Next::new(generation, &roster, Told::Nobody));
         self.prepared.insert(generation, roster);
         self.joiners_since = None;
-        self.next = Some(Next { generation, told: Told::Nobody });
         self.emit(RunEffect::Claim { generation });
     }
 
@@ -111,11 +135,10 @@ impl Run {
         let Some(next) = self.next.as_mut().filter(|next| next.generation == generation) else { return };
         let Some(roster) = self.prepared.get(&generation).cloned() else { return };
         next.told = Told::Joiners(BTreeSet::new());
+        let receivers = next.receivers.clone();
         for (member, rank) in roster.joiners() {
-            let form = self.prepared_form(generation, &roster, rank);
-            if let Some(m) = self.members.get_mut(&member) {
-                m.duty = Duty::Holding(generation);
-            }
+            let form = self.prepared_form(generation, (&roster, &receivers), rank);
+            self.members.change(member, |m| m.duty = Duty::Holding(generation));
             self.emit(RunEffect::Send { member, order: Order::Form(form) });
         }
         self.tell_ranks();
@@ -123,26 +146,20 @@ impl Run {
 
     /// A member that is to join holds its order; whether it was expected to.
     pub(super) fn holds(&mut self, member: MemberId, generation: Generation) -> bool {
-        let Some(roster) = self.prepared.get(&generation) else { return false };
-        let joins = roster.joiners().any(|(of, _)| of == member);
-        let Some(Next { told, .. }) = self.next.as_mut().filter(|next| joins && next.generation == generation) else {
-            return false;
-        };
+        let next = self.next.as_mut().filter(|next| next.generation == generation && next.joins(member));
+        let Some(Next { told, .. }) = next else { return false };
         if let Told::Joiners(holding) = told {
             holding.insert(member);
         }
-        if let Some(m) = self.members.get_mut(&member) {
-            m.duty = Duty::Holding(generation);
-        }
+        self.members.change(member, |m| m.duty = Duty::Holding(generation));
         self.tell_ranks();
         true
     }
 
     /// The ranks hear once all who join hold their order.
     fn tell_ranks(&mut self) {
-        let Some(Next { generation, told: Told::Joiners(holding) }) = &self.next else { return };
-        let complete = self.prepared.get(generation).is_some_and(|r| r.joiners().all(|(m, _)| holding.contains(&m)));
-        if !complete {
+        let Some(Next { told: Told::Joiners(holding), receivers, .. }) = &self.next else { return };
+        if holding.len() < receivers.len() {
             return;
         }
         if let Some(next) = &mut self.next {
@@ -155,15 +172,16 @@ impl Run {
 
     /// Tells a rank what it is to hold, if the ranks are told by now.
     pub(super) fn tell_rank(&mut self, member: MemberId) {
-        let (Some(Next { generation, told: Told::Ranks }), Some(from)) = (&self.next, self.generation) else { return };
-        let generation = *generation;
-        let Some(roster) = self.prepared.get(&generation) else { return };
-        let form = roster.rank_of(member).map(|rank| self.prepared_form(generation, roster, rank));
+        let (Some(next), Some(from)) = (&self.next, self.generation) else { return };
+        let (generation, rank) = (next.generation, next.ranks.get(&member).copied());
+        let Some(roster) = self.prepared.get(&generation).filter(|_| next.told == Told::Ranks) else { return };
+        let form = rank.map(|rank| self.prepared_form(generation, (roster, &next.receivers), rank));
         let order = Order::Prepare(Prepared { from, generation, form });
         self.emit(RunEffect::Send { member, order });
     }
 
-    fn prepared_form(&self, generation: Generation, roster: &Roster, rank: Rank) -> Form {
+    fn prepared_form(&self, generation: Generation, next: (&Roster, &Arc<[Rank]>), rank: Rank) -> Form {
+        let (roster, receivers) = next;
         Form {
             generation,
             rank,
@@ -171,7 +189,7 @@ impl Run {
             meets_at: self.meeting_point(&roster.members),
             start_step: None,
             source: Some(Rank(0)),
-            receivers: roster.joiners().map(|(_, rank)| rank).collect(),
+            receivers: receivers.clone(),
             resume_from: None,
             checkpoint_only: false,
         }
@@ -179,14 +197,14 @@ impl Run {
 
     /// Where a generation of these members meets.
     pub(super) fn meeting_point(&self, members: &[MemberId]) -> MeetingPoint {
-        let host = members.first().and_then(|host| self.members.get(host));
+        let host = members.first().and_then(|&host| self.members.get(host));
         host.map(|m| m.join.meets_at.clone()).unwrap_or_default()
     }
 
     /// The prepared generation is not to be: somebody in it is gone, or something else is wanted. Ranks that have agreed on
     /// it already will say so.
     pub(super) fn call_off(&mut self) {
-        let Some(Next { generation, told }) = self.next.take() else { return };
+        let Some(Next { generation, told, .. }) = self.expect_none() else { return };
         self.dismiss(|held| held == generation, generation);
         if told == Told::Ranks {
             for member in self.active() {
@@ -198,8 +216,7 @@ impl Run {
     /// Tells those that hold the order of a generation that it, and all up to `through`, are not to be.
     pub(super) fn dismiss(&mut self, which: impl Fn(Generation) -> bool, through: Generation) {
         let holds = |m: &Member| matches!(m.duty, Duty::Holding(held) if which(held));
-        let holding: Vec<_> = self.members.iter().filter(|(_, m)| holds(m)).map(|(&id, _)| id).collect();
-        for member in holding {
+        for member in self.members.those(holds) {
             let order = Order::Abort { generation: through, cause: "it is not to be".into() };
             self.emit(RunEffect::Send { member, order });
         }
@@ -213,7 +230,7 @@ impl Run {
     /// The rank of `member` in `generation`, and how many there are: the one that stands, or the one that it goes over from.
     pub(super) fn seat(&self, member: MemberId, generation: Generation) -> Option<(Rank, u32)> {
         if self.generation == Some(generation) {
-            return Some((self.members.get(&member)?.rank()?, self.world));
+            return Some((self.members.get(member)?.rank()?, self.world));
         }
         let before = self.handover.as_ref().filter(|h| h.generation == generation)?;
         before.ranks.get(&member).map(|&rank| (rank, before.world))
@@ -227,11 +244,13 @@ impl Run {
             let order = Order::Abort { generation, cause: "another generation stands".into() };
             return self.emit(RunEffect::Send { member, order });
         }
-        let Some(m) = self.members.get_mut(&member) else { return };
-        if digest.is_some() && m.is_active() {
-            m.next_step = m.next_step.max(Some(start_step));
-        }
-        let name = m.join.name.clone();
+        let name = self.members.change(member, |m| {
+            if digest.is_some() && m.is_active() {
+                m.next_step = m.next_step.max(Some(start_step));
+            }
+            m.join.name.clone()
+        });
+        let Some(name) = name else { return };
         let odd = self.handover.as_mut().is_some_and(|h| {
             h.digest = h.digest.or(digest);
             digest.is_some() && h.digest != digest
@@ -246,11 +265,11 @@ impl Run {
     pub(super) fn left_at_boundary(&mut self, now: Now, member: MemberId, left: &Left, next: Generation) {
         let first = self.generation == Some(left.generation);
         let known = !first || left.next_step.is_some_and(|step| self.begin_handover(now, next, step));
-        if let Some(m) = self.members.get_mut(&member) {
+        self.members.change(member, |m| {
             m.next_step = left.next_step;
             m.digest = left.digest;
             m.duty = Duty::Waiting;
-        }
+        });
         self.is_out(member);
         if !known {
             self.give_up(now, format!("a rank left it for generation {next}, which was never prepared"));
@@ -262,7 +281,7 @@ impl Run {
         let (Some(from), Some(roster)) = (self.generation, self.prepared.get(&generation).cloned()) else {
             return false;
         };
-        let ranks = self.members.iter().filter_map(|(&id, m)| Some((id, m.rank()?))).collect();
+        let ranks = self.members.iter().filter_map(|(id, m)| Some((id, m.rank()?))).collect();
         let members = roster.members.clone();
         self.handover = Some(Handover {
             generation: from,
@@ -277,18 +296,19 @@ impl Run {
         self.fruitless += 1;
         self.steps.hold(start_step);
         let mut whole = true;
-        for (&id, m) in &mut self.members {
+        let in_next: BTreeMap<_, _> = roster.ranks().collect();
+        self.members.change_all(|id, m| {
             let holds = m.duty == Duty::Holding(generation);
-            match roster.rank_of(id) {
-                Some(rank) if m.is_active() || holds => m.duty = Duty::Active { rank, ready: false, finished: false },
+            match in_next.get(&id) {
+                Some(&rank) if m.is_active() || holds => m.duty = Duty::Active { rank, ready: false, finished: false },
                 Some(_) => whole = false,
                 None if m.is_active() => m.duty = Duty::Waiting,
                 None => {}
             }
-        }
-        whole &= roster.members.iter().all(|m| self.members.contains_key(m));
+        });
+        whole &= roster.members.iter().all(|&m| self.members.contains(m));
         self.dismiss(|held| held != generation, self.highest(generation));
-        self.next = None;
+        self.expect_none();
         self.prepared.clear();
         match self.phase {
             Phase::Training(_) => {
@@ -347,7 +367,7 @@ impl Run {
         }
         let Handover { members, start_step, whole, .. } = handover;
         let source = StateSource::Member(members[0]);
-        self.emit(RunEffect::Ledger(Record::Formed { generation, start_step, members, source }));
+        self.emit(RunEffect::Ledger(Record::Formed { generation, start_step, members: members.to_vec(), source }));
         for done in self.steps.release() {
             self.record_step(done);
         }
@@ -377,12 +397,12 @@ impl Run {
 
     /// A step of the generation before.
     pub(super) fn committed_before(&mut self, now: Now, member: MemberId, seat: (Rank, u32), step: StepReport) {
-        let Some(m) = self.members.get_mut(&member) else { return };
+        let Some(m) = self.members.get(member) else { return };
         let expected = m.next_step.unwrap_or(step.step);
         if step.step != expected {
             return;
         }
-        m.next_step = Some(expected.next());
+        self.members.change(member, |m| m.next_step = Some(expected.next()));
         if self.steps.is_news(step.step) {
             self.pace.stepped(now);
         }

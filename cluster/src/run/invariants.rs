@@ -1,8 +1,7 @@
 //! What must hold between any two events, each with a name: asserted in debug builds and in the simulator, counted as
 //! a metric everywhere else.
 
-use super::machine::{Duty, Phase, Run};
-use std::collections::BTreeSet;
+use super::machine::{Phase, Run};
 
 /// One named invariant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,14 +46,11 @@ impl Invariant {
     }
 
     pub(super) fn holds(self, run: &Run) -> bool {
-        let active = || run.members.values().filter(|m| m.is_active());
+        let active = run.members.active().len();
         match self {
-            Self::RanksHaveLanes => active().count() <= run.config.lanes as usize,
-            Self::OneMemberARank => {
-                let ranks: BTreeSet<_> = active().filter_map(|m| m.rank()).collect();
-                ranks.len() == active().count() && ranks.iter().all(|r| r.0 < run.world)
-            }
-            Self::NoRankWithoutGeneration => run.phase != Phase::Gathering || active().count() == 0,
+            Self::RanksHaveLanes => active <= run.config.lanes as usize,
+            Self::OneMemberARank => run.members.ranks_are_distinct_below(run.world),
+            Self::NoRankWithoutGeneration => run.phase != Phase::Gathering || active == 0,
             Self::PhaseIsNewest => match run.phase {
                 Phase::Claiming(g) | Phase::Forming(g) | Phase::Training(g) | Phase::Reforming(g) => {
                     Some(g) == run.generation
@@ -62,13 +58,10 @@ impl Invariant {
                 Phase::Gathering | Phase::Done(_) => true,
             },
             Self::TrainingIsWhole => {
-                let accounted = active().count() + run.finished_gone as usize;
+                let accounted = active + run.finished_gone as usize;
                 !matches!(run.phase, Phase::Training(_)) || accounted == run.world as usize
             }
-            Self::ClaimBeforeOrder => {
-                let early = active().any(|m| matches!(m.duty, Duty::Active { ready: true, .. }));
-                !matches!(run.phase, Phase::Claiming(_)) || !early
-            }
+            Self::ClaimBeforeOrder => !matches!(run.phase, Phase::Claiming(_)) || run.members.ready() == 0,
             Self::LeaversTakeNothing => !run.steps_gone,
         }
     }

@@ -9,10 +9,12 @@ use super::handover::{Handover, Next, Told};
 use super::invariants::Invariant;
 use super::messages::{Join, Outcome};
 use super::pace::{Pace, Speed};
+use super::roll::Roll;
 use super::steps::Steps;
 use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::spec::{Ladder, Rung};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// Where a run stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,11 +72,22 @@ pub(super) struct Member {
     pub(super) duty: Duty,
     /// It wants to go: why.
     pub(super) leaving: Option<String>,
+    /// It is in the generation that is prepared.
+    pub(super) expected: bool,
 }
 
 impl Member {
     pub(super) fn new(join: Join, now: Now) -> Self {
-        Self { join, heard: now, away: None, next_step: None, digest: None, duty: Duty::Arriving, leaving: None }
+        Self {
+            join,
+            heard: now,
+            away: None,
+            next_step: None,
+            digest: None,
+            duty: Duty::Arriving,
+            leaving: None,
+            expected: false,
+        }
     }
 
     /// A member of which nothing but its number and `duty` is known, and which may come until then.
@@ -101,6 +114,11 @@ impl Member {
     /// Whether the next generation may count on it.
     pub(super) fn is_candidate(&self) -> bool {
         self.duty == Duty::Waiting && self.away.is_none() && self.leaving.is_none()
+    }
+
+    /// When it counts as lost, if nothing is heard of it until then.
+    pub(super) fn due(&self, silence: Duration) -> Now {
+        self.away.as_ref().map_or(self.heard + silence, |away| away.until)
     }
 
     pub(super) fn rank(&self) -> Option<Rank> {
@@ -135,7 +153,7 @@ pub struct Run {
     pub(super) phase: Phase,
     /// Since when the phase waits.
     pub(super) phase_since: Option<Now>,
-    pub(super) members: BTreeMap<MemberId, Member>,
+    pub(super) members: Roll,
     pub(super) generation: Option<Generation>,
     /// The first number that no generation has had.
     pub(super) next_number: Generation,
@@ -145,6 +163,8 @@ pub struct Run {
     pub(super) next: Option<Next>,
     /// The generation before, while its ranks go over into this one.
     pub(super) handover: Option<Handover>,
+    /// The newest that its ranks have been told is over.
+    pub(super) aborted: Option<Generation>,
     /// Not only adopted one.
     pub(super) has_formed: bool,
     /// The generation that stands was formed under an earlier leader, and not all of it have come to this one.
@@ -188,15 +208,16 @@ impl Run {
         let (adopted, next_number) = (config.adopted.clone(), config.first_generation);
         let mut run = Self {
             steps: Steps::new(config.recorded),
+            members: Roll::new(config.ladder[Rung::HeartbeatTimeout]),
             config,
             phase: Phase::Gathering,
             phase_since: None,
-            members: BTreeMap::new(),
             generation: None,
             next_number,
             prepared: BTreeMap::new(),
             next: None,
             handover: None,
+            aborted: None,
             has_formed: false,
             inherited: false,
             parked_until: None,
@@ -240,12 +261,12 @@ impl Run {
         // Its ranks may hold the order of the newest one that was prepared, or be in it already.
         self.prepared = adopted.prepared.clone();
         let Some((&generation, roster)) = adopted.prepared.last_key_value() else { return };
-        let joiners: Vec<_> = roster.joiners().map(|(member, _)| member).collect();
-        let told = if joiners.is_empty() { Told::Ranks } else { Told::Joiners(BTreeSet::new()) };
-        self.next = Some(Next { generation, told });
-        for member in joiners {
-            self.members.entry(member).or_insert_with(|| Member::away(member, Duty::Holding(generation), until));
+        let joins = roster.joiners().next().is_some();
+        let told = if joins { Told::Joiners(BTreeSet::new()) } else { Told::Ranks };
+        for (member, _) in roster.joiners().filter(|&(member, _)| !self.members.contains(member)).collect::<Vec<_>>() {
+            self.members.insert(member, Member::away(member, Duty::Holding(generation), until));
         }
+        self.expect(Next::new(generation, roster, told));
     }
 
     /// How long everybody waits for what.
@@ -289,7 +310,7 @@ impl Run {
     /// The furthest step that any member would run next.
     #[must_use]
     pub fn next_step(&self) -> Step {
-        self.members.values().filter_map(|m| m.next_step).max().unwrap_or(self.start_step)
+        self.members.furthest().unwrap_or(self.start_step)
     }
 
     /// The newest committed checkpoint.
@@ -320,17 +341,17 @@ impl Run {
     /// number is known.
     #[must_use]
     pub fn join_of(&self, member: MemberId) -> Option<&Join> {
-        self.members.get(&member).map(|m| &m.join)
+        self.members.get(member).map(|m| &m.join)
     }
 
-    /// What all members said of themselves, by number.
-    pub fn joins(&self) -> impl Iterator<Item = (MemberId, &Join)> {
-        self.members.iter().map(|(&member, m)| (member, &m.join))
+    /// The members that are the process `pid` of `host`, by number.
+    pub fn of_process(&self, host: &str, pid: u32) -> impl Iterator<Item = MemberId> {
+        self.members.of_process(host, pid)
     }
 
     /// The members, by number.
     pub fn members(&self) -> impl Iterator<Item = MemberView> {
-        self.members.iter().map(|(&member, m)| {
+        self.members.iter().map(|(member, m)| {
             let state = match m.duty {
                 _ if m.away.is_some() => "away",
                 _ if m.leaving.is_some() => "leaving",
@@ -351,17 +372,15 @@ impl Run {
         if matches!(self.phase, Phase::Done(_)) {
             return None;
         }
-        let silence = self.config.ladder[Rung::HeartbeatTimeout];
-        let patience = |m: &Member| m.away.as_ref().map_or(m.heard + silence, |a| a.until);
-        let members = self.members.values().map(patience).min();
+        let members = self.members.first_due();
         let after = |d| self.phase_since.map(|since| since + d);
         let phase = match self.phase {
             // One that waits for members or for the store does not wait for time.
-            Phase::Gathering if self.candidates().len() >= self.enough() && !self.waits_for_checkpoint() => {
+            Phase::Gathering if self.members.candidates() >= self.enough() && !self.waits_for_checkpoint() => {
                 self.gathers_until()
             }
             // One that waits for the store has nobody left to wait for.
-            Phase::Reforming(_) if !self.engaged().is_empty() => after(self.reform_grace()),
+            Phase::Reforming(_) if self.members.engaged() > 0 => after(self.reform_grace()),
             Phase::Forming(_) => after(self.config.ladder[Rung::FormingTimeout]),
             Phase::Training(_) => self.stalls_at().into_iter().chain(self.joiners_due()).min(),
             Phase::Gathering | Phase::Claiming(_) | Phase::Reforming(_) | Phase::Done(_) => None,
@@ -410,15 +429,16 @@ impl Run {
     }
 
     pub(super) fn active(&self) -> Vec<MemberId> {
-        self.members.iter().filter(|(_, m)| m.is_active()).map(|(&id, _)| id).collect()
+        self.members.active().iter().copied().collect()
     }
 
     /// Those that have to leave something before the next generation can be formed.
     pub(super) fn engaged(&self) -> Vec<MemberId> {
-        self.members.iter().filter(|(_, m)| m.is_engaged()).map(|(&id, _)| id).collect()
+        self.members.those(Member::is_engaged)
     }
 
     fn check(&mut self) {
+        debug_assert!(self.members.is_tallied(), "tallies are wrong: {self:#?}");
         if let Some(broken) = Invariant::ALL.iter().find(|i| !i.holds(self)) {
             *self.violations.entry(broken.name()).or_default() += 1;
             debug_assert!(false, "{}: {self:#?}", broken.name());

@@ -1,7 +1,6 @@
 //! Who is a member: the one place where members come, and the one where they go.
 
 use super::event::{LossCause, Notice, Now, Refusal, RunEffect};
-use super::forming::furthest;
 use super::machine::{Away, Duty, Member, Phase, Run};
 use super::messages::{Join, Order, Outcome};
 use crate::ids::{MemberId, Step};
@@ -13,12 +12,14 @@ impl Run {
         if let Phase::Done(outcome) = self.phase {
             return self.refuse(member, Refusal::Over { outcome });
         }
-        if let Some(m) = self.members.get_mut(&member) {
+        if self.members.contains(member) {
             // Its session broke; it goes on where it was, as it is about to say.
-            m.join = join;
-            m.heard = now;
-            m.away = None;
-            self.inherited &= self.members.values().any(|m| m.away.is_some());
+            self.members.rejoin(member, join);
+            self.members.change(member, |m| {
+                m.heard = now;
+                m.away = None;
+            });
+            self.inherited &= !self.members.away().is_empty();
             return self.emit(RunEffect::Welcome { member });
         }
         let members = self.members.len() as u64;
@@ -37,22 +38,23 @@ impl Run {
     /// begin anew. Who had been silent before has used up some of its time.
     pub(super) fn disconnected(&mut self, now: Now, member: MemberId, how: String) {
         let training = matches!(self.phase, Phase::Training(_));
-        match self.members.get_mut(&member) {
-            Some(m) if training && m.is_active() => {
-                let ladder = &self.config.ladder;
-                let until = (now + ladder[Rung::ReconnectGrace]).min(m.heard + ladder[Rung::HeartbeatTimeout]);
-                m.away.get_or_insert(Away { how, until });
-            }
-            _ => self.lose(now, member, LossCause::StreamClosed { how }),
+        if !training || !self.members.active().contains(&member) {
+            return self.lose(now, member, LossCause::StreamClosed { how });
         }
+        let (grace, silence) = (self.config.ladder[Rung::ReconnectGrace], self.config.ladder[Rung::HeartbeatTimeout]);
+        self.members.change(member, |m| {
+            let until = (now + grace).min(m.heard + silence);
+            m.away.get_or_insert(Away { how, until });
+        });
     }
 
     /// Those without a session cannot be told that their generation is over.
     pub(super) fn lose_the_away(&mut self, now: Now) {
-        let away = |m: &Member| m.away.as_ref().map(|a| a.how.clone());
-        let gone: Vec<_> = self.members.iter().filter_map(|(&id, m)| Some((id, away(m)?))).collect();
-        for (member, how) in gone {
-            self.lose(now, member, LossCause::StreamClosed { how });
+        for member in self.members.away().iter().copied().collect::<Vec<_>>() {
+            let away = self.members.get(member).and_then(|m| m.away.as_ref());
+            if let Some(how) = away.map(|away| away.how.clone()) {
+                self.lose(now, member, LossCause::StreamClosed { how });
+            }
         }
     }
 
@@ -68,7 +70,7 @@ impl Run {
         self.emit(RunEffect::Ledger(Record::Lost { generation, member, cause: cause.to_string() }));
         let text = format!("{name} was lost: {cause}");
         self.emit(RunEffect::Announce(Notice::Loss { member, name, pid, generation, rank, cause }));
-        let last = self.active().is_empty();
+        let last = self.members.active().is_empty();
         match gone.duty {
             // Its work is done and its part is reported; what matters is whether the others' is.
             Duty::Active { finished: true, .. } if !last => {
@@ -100,10 +102,11 @@ impl Run {
 
     /// Whether `member` holds a step that nobody else is known to hold, and no checkpoint has.
     fn takes_steps(&self, member: MemberId) -> bool {
-        let (own, others): (Vec<_>, Vec<_>) =
-            self.candidates_where(|_| true).into_iter().partition(|c| c.member == member);
+        let told = self.steps.first_untold();
+        let holds = self.members.get(member).and_then(|m| m.next_step);
+        let (own, others) = (holds.filter(|&step| step <= told), self.members.furthest_of_others(holds, told));
         let saved = self.checkpoint.as_ref().map(|c| c.step).max(self.commits.storing());
-        furthest(&own) > furthest(&others).max(saved).max(Some(Step(0)))
+        own > others.max(saved).max(Some(Step(0)))
     }
 
     /// Members without a rank that want to go, while the others train: at once, unless a step would go with them; then
@@ -112,8 +115,7 @@ impl Run {
         if !matches!(self.phase, Phase::Claiming(_) | Phase::Forming(_) | Phase::Training(_)) {
             return;
         }
-        let leavers = self.members.iter().filter(|(_, m)| m.leaving.is_some() && !m.is_active()).map(|(&id, _)| id);
-        for leaver in leavers.collect::<Vec<_>>() {
+        for leaver in self.members.standby_leavers().iter().copied().collect::<Vec<_>>() {
             if !self.is_handing_over(leaver) && !self.takes_steps(leaver) {
                 self.depart(leaver);
             }
@@ -122,10 +124,10 @@ impl Run {
 
     /// The one place where a member goes.
     fn remove(&mut self, member: MemberId) -> Option<Member> {
-        let gone = self.members.remove(&member)?;
+        let gone = self.members.remove(member)?;
         self.pace.forget(member);
         self.emit(RunEffect::Close { member });
-        if self.next_roster().is_some_and(|roster| roster.members.contains(&member)) {
+        if gone.expected {
             self.call_off();
         }
         self.is_out(member);
@@ -138,7 +140,8 @@ impl Run {
             return;
         }
         let timeout = self.config.ladder[Rung::HeartbeatTimeout];
-        let late: Vec<_> = self.members.iter().filter_map(|(&id, m)| Some((id, overdue(m, now, timeout)?))).collect();
+        let cause = |member| Some((member, overdue(self.members.get(member)?, now, timeout)?));
+        let late: Vec<_> = self.members.overdue(now).into_iter().filter_map(cause).collect();
         // They had their time to come.
         self.inherited &= late.is_empty();
         for (member, cause) in late {

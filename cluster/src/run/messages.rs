@@ -8,6 +8,7 @@ use crate::ids::{Generation, MemberId, Rank, Step};
 use crate::ledger::{Losses, Substitution};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// Where the ranks of a generation find each other: a store of keys at its rank 0, and what it asks of whoever comes.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -212,8 +213,8 @@ pub struct Form {
     pub generation: Generation,
     /// The receiver's rank.
     pub rank: Rank,
-    /// Members, by rank; its length is the world size.
-    pub members: Vec<MemberId>,
+    /// Members, by rank; its length is the world size. One list for all who are told.
+    pub members: Arc<[MemberId]>,
     /// Where they meet: at rank 0.
     pub meets_at: MeetingPoint,
     /// The step to run first. `None`: it is prepared, and begins with the step after which its ranks leave the one before;
@@ -223,7 +224,7 @@ pub struct Form {
     pub source: Option<Rank>,
     /// Ranks that need the source's state. If empty, nothing is broadcast; otherwise *every* rank takes part in the
     /// broadcast.
-    pub receivers: Vec<Rank>,
+    pub receivers: Arc<[Rank]>,
     /// Without a source: the manifest (key below `<store>/<run>/`) that every rank loads. `None`: initial weights.
     pub resume_from: Option<String>,
     /// Checkpoint at `start_step` and finish.

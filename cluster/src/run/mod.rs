@@ -26,8 +26,10 @@ mod invariants;
 mod machine;
 mod membership;
 mod messages;
+mod middle;
 mod pace;
 mod reports;
+mod roll;
 mod steps;
 
 #[cfg(test)]

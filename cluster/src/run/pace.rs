@@ -2,6 +2,7 @@
 
 use super::event::Now;
 use super::messages::StepReport;
+use super::middle::Middle;
 use crate::ids::MemberId;
 use crate::spec::{Ladder, Rung};
 use std::collections::{BTreeMap, VecDeque};
@@ -38,23 +39,28 @@ impl Speed {
 
 /// How long a step takes, as the median over the last ones: few that are far off do not move it.
 #[derive(Debug, Clone, Default)]
-pub struct MedianStep(VecDeque<Duration>);
+pub struct MedianStep {
+    last: VecDeque<Duration>,
+    /// Asked for after every event, so it is found when a step ends.
+    median: Option<Duration>,
+}
 
 impl MedianStep {
     /// One more step took so long.
     pub fn push(&mut self, step: Duration) {
-        self.0.push_back(step);
-        if self.0.len() > REMEMBERED {
-            self.0.pop_front();
+        self.last.push_back(step);
+        if self.last.len() > REMEMBERED {
+            self.last.pop_front();
         }
+        let mut steps: Vec<_> = self.last.iter().copied().collect();
+        let middle = steps.len() / 2;
+        self.median = Some(*steps.select_nth_unstable(middle).1);
     }
 
     /// The median; `None` before the first step.
     #[must_use]
     pub fn get(&self) -> Option<Duration> {
-        let mut steps: Vec<_> = self.0.iter().copied().collect();
-        steps.sort_unstable();
-        steps.get(steps.len() / 2).copied()
+        self.median
     }
 }
 
@@ -72,6 +78,8 @@ pub(super) struct Pace {
     steps: MedianStep,
     progress: Option<Now>,
     tracks: BTreeMap<MemberId, Track>,
+    /// What they take by themselves.
+    own: Middle,
 }
 
 impl Pace {
@@ -79,6 +87,7 @@ impl Pace {
     pub(super) fn begin(&mut self, now: Now) {
         self.progress = Some(now);
         self.tracks.clear();
+        self.own.clear();
     }
 
     /// A step that no rank had reported before is committed.
@@ -105,6 +114,7 @@ impl Pace {
     /// Takes in one rank's step; the ratio if it has just become a straggler.
     pub(super) fn report(&mut self, member: MemberId, report: &StepReport) -> Option<f64> {
         let track = self.tracks.entry(member).or_default();
+        let before = (track.steps > 0).then(|| track.speed.own());
         let weight = if track.steps == 0 { 1.0 } else { NEWEST };
         let blend = |old: &mut f64, new: f64| *old += weight * (new - *old);
         blend(&mut track.speed.step_s, report.seconds);
@@ -112,11 +122,8 @@ impl Pace {
         blend(&mut track.speed.collective_wait_s, report.collective_wait_s);
         track.steps += 1;
         let own = track.speed.own();
-        let mut others: Vec<f64> =
-            self.tracks.iter().filter(|(id, _)| **id != member).map(|(_, t)| t.speed.own()).collect();
-        others.sort_unstable_by(f64::total_cmp);
-        let median = *others.get(others.len() / 2)?;
-        let track = self.tracks.get_mut(&member)?;
+        self.own.change(member, before, Some(own));
+        let median = self.own.of_others(member, own)?;
         let slow = own > STRAGGLER_RATIO * median && median > 0.0;
         track.slow = if slow { track.slow + 1 } else { 0 };
         track.speed.straggler = track.slow >= STRAGGLER_STEPS;
@@ -130,6 +137,8 @@ impl Pace {
 
     /// A member is gone.
     pub(super) fn forget(&mut self, member: MemberId) {
-        self.tracks.remove(&member);
+        if let Some(track) = self.tracks.remove(&member) {
+            self.own.change(member, Some(track.speed.own()), None);
+        }
     }
 }

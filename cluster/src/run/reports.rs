@@ -9,10 +9,9 @@ use crate::ledger::{Record, StepRecord};
 
 impl Run {
     pub(super) fn report(&mut self, now: Now, member: MemberId, report: Report) {
-        let Some(m) = self.members.get_mut(&member) else {
+        if self.members.change(member, |m| m.heard = now).is_none() {
             return self.refuse(member, Refusal::Unknown);
-        };
-        m.heard = now;
+        }
         match report {
             Report::Join(_) | Report::Heartbeat { .. } => {}
             Report::Standing(standing) => self.standing(now, member, standing),
@@ -42,7 +41,7 @@ impl Run {
     /// The rank of `member` in `generation`, if that stands; its report is refused otherwise.
     fn rank_now(&mut self, member: MemberId, generation: Generation) -> Option<Rank> {
         let heard_of = self.generation == Some(generation) && !self.unheard_of(generation);
-        let rank = self.members.get(&member).and_then(Member::rank).filter(|_| heard_of);
+        let rank = self.members.get(member).and_then(Member::rank).filter(|_| heard_of);
         if rank.is_none() {
             self.refuse_stale(member, generation);
         }
@@ -76,7 +75,7 @@ impl Run {
     /// A worker is warm, or tells a coordinator that it reconnects to where it is. Whatever it missed meanwhile is told
     /// again; if its word and ours do not agree, its generation is over.
     fn standing(&mut self, now: Now, member: MemberId, standing: Standing) {
-        let Some(m) = self.members.get(&member) else { return };
+        let Some(m) = self.members.get(member) else { return };
         let (rank, known, name) = (m.rank(), m.next_step, m.join.name.clone());
         let current = self.generation.unwrap_or_default();
         match standing {
@@ -110,20 +109,18 @@ impl Run {
     }
 
     fn stands_at(&mut self, member: MemberId, next_step: Option<Step>) {
-        if let Some(m) = self.members.get_mut(&member) {
-            m.next_step = next_step;
-        }
+        self.members.change(member, |m| m.next_step = next_step);
     }
 
     /// A member's group is being formed, which needs no coordinator.
     fn still_forms(&mut self, now: Now, member: MemberId) {
         let Some(generation) = self.generation else { return };
-        if let Some(m) = self.members.get_mut(&member)
-            && let Duty::Active { ready, .. } = &mut m.duty
-        {
-            *ready = false;
-        }
-        if self.members.values().all(|m| m.away.is_none()) {
+        self.members.change(member, |m| {
+            if let Duty::Active { ready, .. } = &mut m.duty {
+                *ready = false;
+            }
+        });
+        if self.members.away().is_empty() {
             self.pace.begin(now);
         }
         if matches!(self.phase, Phase::Reforming(_)) {
@@ -134,13 +131,14 @@ impl Run {
 
     /// A member is in no generation, and could be in the next.
     fn came_free(&mut self, now: Now, member: MemberId, next_step: Option<Step>, digest: Option<u64>) {
-        let m = self.members.get_mut(&member).expect("looked up by the caller");
-        m.next_step = next_step;
-        m.digest = digest;
-        let name = m.join.name.clone();
-        let was_active = m.is_active();
-        let joins = matches!(m.duty, Duty::Holding(held) if self.next.as_ref().is_some_and(|n| n.generation == held));
-        m.duty = Duty::Waiting;
+        let before = self.members.change(member, |m| {
+            m.next_step = next_step;
+            m.digest = digest;
+            (m.join.name.clone(), std::mem::replace(&mut m.duty, Duty::Waiting))
+        });
+        let (name, duty) = before.expect("looked up by the caller");
+        let was_active = matches!(duty, Duty::Active { .. });
+        let joins = matches!(duty, Duty::Holding(held) if self.next.as_ref().is_some_and(|n| n.generation == held));
         if joins {
             // It has never heard of it.
             self.call_off();
@@ -182,13 +180,13 @@ impl Run {
                     self.emit(RunEffect::Send { member, order: Order::Yield { generation } });
                 }
                 self.tell_rank(member);
-                if self.members.values().all(|m| m.away.is_none()) {
+                if self.members.away().is_empty() {
                     self.pace.begin(now);
                 }
                 self.emit(RunEffect::Announce(Notice::State));
             }
             Phase::Forming(_) => {
-                if let Some(m) = self.members.get(&member).filter(|m| !m.is_ready())
+                if let Some(m) = self.members.get(member).filter(|m| !m.is_ready())
                     && let Some(rank) = m.rank()
                 {
                     let next_step = m.next_step.unwrap_or(self.start_step);
@@ -208,18 +206,19 @@ impl Run {
             let expected = Some(self.start_step);
             return self.refuse(member, Refusal::OutOfOrder { expected, got: next_step });
         }
-        let m = self.members.get_mut(&member).expect("looked up by the caller");
-        m.next_step = Some(next_step);
-        m.duty = Duty::Active { rank, ready: true, finished: false };
+        self.members.change(member, |m| {
+            m.next_step = Some(next_step);
+            m.duty = Duty::Active { rank, ready: true, finished: false };
+        });
         self.all_ready(now);
     }
 
     fn committed(&mut self, now: Now, member: MemberId, rank: Rank, step: StepReport) {
-        if step.step == self.start_step && self.members.get(&member).is_some_and(|m| !m.is_ready()) {
+        if step.step == self.start_step && self.members.get(member).is_some_and(|m| !m.is_ready()) {
             // A rank that commits is ready; its word was lost with its session.
             self.ready(now, member, rank, step.step);
         }
-        let m = self.members.get_mut(&member).expect("looked up by the caller");
+        let m = self.members.get(member).expect("looked up by the caller");
         let ready = m.is_ready();
         // A rank of an adopted generation begins with the oldest step that it is not sure was recorded.
         let expected = if ready { Some(m.next_step.unwrap_or(step.step)) } else { None };
@@ -229,13 +228,13 @@ impl Run {
         if expected != Some(step.step) {
             return self.refuse(member, Refusal::OutOfOrder { expected, got: step.step });
         }
-        m.next_step = Some(step.step.next());
-        let name = m.join.name.clone();
+        self.members.change(member, |m| m.next_step = Some(step.step.next()));
         self.fruitless = 0;
         if self.steps.is_news(step.step) {
             self.pace.stepped(now);
         }
         if let Some(ratio) = self.pace.report(member, &step) {
+            let name = self.members.get(member).map(|m| m.join.name.clone()).unwrap_or_default();
             self.emit(RunEffect::Announce(Notice::Straggler { member, name, ratio }));
         }
         if let Some(odd) = self.steps.odd_digest(rank, &step) {
@@ -276,21 +275,22 @@ impl Run {
     }
 
     fn finished(&mut self, now: Now, member: MemberId, next_step: Step) {
-        let m = self.members.get_mut(&member).expect("looked up by the caller");
-        if m.next_step != Some(next_step) {
-            let expected = m.next_step;
+        let expected = self.members.get(member).and_then(|m| m.next_step);
+        if expected != Some(next_step) {
             return self.refuse(member, Refusal::OutOfOrder { expected, got: next_step });
         }
-        if let Duty::Active { finished, .. } = &mut m.duty {
-            *finished = true;
-        }
+        self.members.change(member, |m| {
+            if let Duty::Active { finished, .. } = &mut m.duty {
+                *finished = true;
+            }
+        });
         self.all_finished(now);
     }
 
     /// A worker left its generation and lives. Ranks that go over into the next one do so by themselves; otherwise the others
     /// must be told.
     fn left(&mut self, now: Now, member: MemberId, left: Left) {
-        let Some(m) = self.members.get_mut(&member) else { return };
+        let Some(m) = self.members.get(member) else { return };
         let (name, duty, before) = (m.join.name.clone(), m.duty, self.is_handing_over(member));
         let is_current = self.generation == Some(left.generation) && !self.unheard_of(left.generation);
         match (left.kind, duty) {
@@ -319,18 +319,19 @@ impl Run {
     }
 
     fn came_out(&mut self, member: MemberId, left: &Left) {
-        if let Some(m) = self.members.get_mut(&member) {
+        self.members.change(member, |m| {
             m.next_step = left.next_step;
             m.digest = left.digest;
             m.duty = Duty::Waiting;
-        }
+        });
         self.is_out(member);
     }
 
     fn leaving(&mut self, now: Now, member: MemberId, reason: String) {
-        let m = self.members.get_mut(&member).expect("looked up by the caller");
         // When it goes is decided after every event, with everybody else in view.
-        m.leaving.get_or_insert(reason);
+        self.members.change(member, |m| {
+            m.leaving.get_or_insert(reason);
+        });
         self.all_finished(now);
     }
 

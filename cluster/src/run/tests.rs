@@ -239,8 +239,8 @@ fn a_loss_re_forms_the_others_at_the_furthest_step() {
     assert_eq!(formed.len(), 2);
     let form = &formed[0].1;
     assert_eq!((form.generation, form.start_step), (Generation(2), Some(Step(5))));
-    assert_eq!(form.members, vec![MemberId(1), MemberId(3)]);
-    assert_eq!((form.source, form.receivers.clone()), (Some(Rank(0)), vec![Rank(1)]));
+    assert_eq!(form.members, [MemberId(1), MemberId(3)].into());
+    assert_eq!((form.source, form.receivers.clone()), (Some(Rank(0)), [Rank(1)].into()));
     // The step that only one survivor committed is in the ledger, and says whose word is missing.
     let step = desk.log.iter().find_map(|e| match e {
         RunEffect::Ledger(Record::Step(s)) if s.step == Step(4) => Some(s.clone()),
@@ -256,8 +256,8 @@ fn a_torn_state_is_never_the_source() {
     desk.leave(2, 1, None, LeaveKind::Collective);
     let formed = forms(&desk.leave(3, 1, Some(4), LeaveKind::Collective));
     let form = &formed[0].1;
-    assert_eq!(form.members, vec![MemberId(3), MemberId(2)], "whole state first");
-    assert_eq!((form.source, form.receivers.clone()), (Some(Rank(0)), vec![Rank(1)]));
+    assert_eq!(form.members, [MemberId(3), MemberId(2)].into(), "whole state first");
+    assert_eq!((form.source, form.receivers.clone()), (Some(Rank(0)), [Rank(1)].into()));
 }
 
 #[test]

@@ -288,7 +288,7 @@ impl World {
     pub(super) fn judge_member(&mut self, id: WorkerId, generation: Generation) {
         let Some(worker) = self.workers.get(&id) else { return };
         let Some(stint) = &worker.trainer.stint else { return };
-        let members = stint.form.members.clone();
+        let members = stint.form.members.to_vec();
         let formed = self.oracle.formed.get(&generation).map(|f| f.members.clone());
         let formed = formed.or_else(|| self.oracle.prepared.get(&generation).cloned());
         if formed.as_ref() != Some(&members) {

@@ -7,6 +7,7 @@ use crate::ids::{Generation, Rank, Step};
 use crate::order::{DatasetShape, SampleOrder};
 use crate::run::{Now, RunConfig};
 use crate::spec::{Ladder, Rung};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The run's name.
@@ -15,6 +16,16 @@ pub(super) const RUN: &str = "sim";
 pub(super) const DATASET: &str = "d0";
 const LANES: u32 = 6;
 const LANE_SIZE: u32 = 2;
+/// One seed in so many is of a large fleet, with as many lanes as it can have members;
+const LARGE_EVERY: u64 = 2000;
+/// it is this one of them,
+const LARGE_AT: u64 = 1234;
+/// and has so many members,
+const LARGE: RangeInclusive<u64> = 100..=1000;
+/// which do few steps: each of them is many happenings.
+const LARGE_STEPS: RangeInclusive<u64> = 6..=12;
+/// Members that may stand by.
+const STANDBY_MAX: u32 = 58;
 /// Of each row group.
 const ROWS: [u32; 5] = [17, 29, 5, 41, 23];
 /// Far more generations in a row than any schedule's faults can spoil.
@@ -53,6 +64,7 @@ pub(super) struct Setup {
     pub(super) workers: u32,
     pub(super) min_workers: u32,
     max_workers: u32,
+    lanes: u32,
     pub(super) steps: u64,
     /// Checkpoints every so many steps.
     pub(super) every: u64,
@@ -66,16 +78,27 @@ impl Setup {
     pub(super) fn draw(seed: u64) -> Self {
         let mut dice = Dice::new(seed, &[1]);
         let workers = dice.within(1..=5) as u32;
-        Self {
+        let setup = Self {
             seed,
             workers,
             min_workers: dice.within(1..=u64::from(workers.min(3))) as u32,
             max_workers: dice.within(3..=6) as u32,
+            lanes: LANES,
             steps: dice.within(20..=60),
             every: dice.within(3..=12),
             forward_ms: dice.within(100..=1200),
             ladder: ladder(&mut dice),
-        }
+        };
+        if seed % LARGE_EVERY == LARGE_AT { setup.enlarged() } else { setup }
+    }
+
+    /// The same with hundreds of members.
+    fn enlarged(self) -> Self {
+        let mut dice = Dice::new(self.seed, &[8]);
+        let workers = dice.within(LARGE) as u32;
+        let lanes = workers + dice.within(0..=24) as u32;
+        let (steps, every) = (dice.within(LARGE_STEPS), dice.within(3..=6));
+        Self { workers, lanes, max_workers: lanes, min_workers: workers / 2, steps, every, ..self }
     }
 
     /// What a coordinator is told; the rest it finds in the store.
@@ -85,13 +108,13 @@ impl Setup {
             join_window: JOIN_WINDOW,
             min_workers: self.min_workers,
             max_workers: self.max_workers.max(self.min_workers),
-            lanes: LANES,
-            global_batch: LANES * LANE_SIZE,
+            lanes: self.lanes,
+            global_batch: self.global_batch(),
             steps: self.steps,
             join_batch: JOIN_BATCH,
             ladder: self.ladder,
             fruitless_max: FRUITLESS_MAX,
-            members_max: 64,
+            members_max: self.lanes + STANDBY_MAX,
             first_generation: Generation(1),
             resume: None,
             recorded: Step(0),
@@ -101,7 +124,7 @@ impl Setup {
 
     /// The positions of `step` that `rank` works on.
     pub(super) fn positions(&self, step: Step, rank: Rank, world: u32) -> std::ops::Range<u64> {
-        let map = LaneMap::new(LANES, LANE_SIZE, world).expect("a run has no more ranks than lanes");
+        let map = LaneMap::new(self.lanes, LANE_SIZE, world).expect("a run has no more ranks than lanes");
         let first = map.first_position(step).0;
         let rows = map.rows_of(rank);
         first + u64::from(rows.start)..first + u64::from(rows.end)
@@ -139,7 +162,7 @@ impl Setup {
     }
 
     pub(super) fn global_batch(&self) -> u32 {
-        LANES * LANE_SIZE
+        self.lanes * LANE_SIZE
     }
 
     /// When a run whose last fault came at `last` must be over.

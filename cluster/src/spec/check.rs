@@ -195,7 +195,6 @@ fn check_timeouts(run: &RunSection, train: &TrainSpec, problems: &mut Vec<Proble
     }
 }
 
-/// Metadata services speak plain HTTP, and answer too many questions with errors.
 fn check_eval(eval: &EvalSpec, checkpoint: &CheckpointSpec, bad: &mut impl Bad) {
     let every = checkpoint.every_steps;
     bad(
@@ -213,6 +212,7 @@ fn check_eval(eval: &EvalSpec, checkpoint: &CheckpointSpec, bad: &mut impl Bad) 
     }
 }
 
+/// Metadata services speak plain HTTP, and answer too many questions with errors.
 fn check_spot(spot: &SpotSpec, bad: &mut impl Bad) {
     let answers = |s: &str| url::Url::parse(s).is_ok_and(|u| u.scheme() == "http" && u.has_host());
     bad(

@@ -70,7 +70,7 @@ async fn a_lost_worker_re_forms_the_others_and_no_sample_is_lost() {
     let form_a = a.formed().await;
     let form_b = b.formed().await;
     assert_eq!((form_a.generation, form_a.start_step, form_a.world()), (Generation(2), Some(Step(2)), 2));
-    assert_eq!((form_a.source, form_a.receivers.clone()), (rank(0), vec![rank(1).expect("some")]));
+    assert_eq!((form_a.source, form_a.receivers.clone()), (rank(0), [rank(1).expect("some")].into()));
     assert!(form_b.needs_state() && !form_a.needs_state());
     for _ in 2..6 {
         a.step().await;

@@ -18,14 +18,14 @@ pub(super) struct Followed {
 }
 
 impl Followed {
-    /// Whether a checkpoint after `steps` steps is due: `every` steps after this one, or at the end.
+    /// Whether a checkpoint after `steps` steps is due: the first at or after a multiple of `every`, or at the end.
     fn is_next(self, steps: u64, every: u64) -> bool {
-        steps > self.steps && (steps >= self.steps + every || steps >= self.end)
+        steps > self.steps && (steps / every > self.steps / every || steps >= self.end)
     }
 }
 
-/// Evaluates the newest good checkpoint of the run at `url` again and again, each `every` steps or more after the one before,
-/// until that of its last step.
+/// Evaluates checkpoints of the run at `url`: the newest good one, then each time the newest at or after another multiple of
+/// `every` steps, until that of its last step.
 ///
 /// # Errors
 /// What `evaluate` returns; a store that fails.
@@ -57,9 +57,9 @@ mod tests {
 
     #[test]
     fn a_checkpoint_is_due_some_steps_later_or_at_the_end() {
-        let last = Followed { steps: 100, end: 1000 };
-        let due: Vec<u64> = [100, 150, 199, 200, 950, 1000].into_iter().filter(|&s| last.is_next(s, 100)).collect();
-        assert_eq!(due, [200, 950, 1000]);
-        assert!(Followed { steps: 950, end: 1000 }.is_next(1000, 100));
+        let last = Followed { steps: 130, end: 1010 };
+        let due: Vec<u64> = [100, 150, 199, 200, 950, 1010].into_iter().filter(|&s| last.is_next(s, 100)).collect();
+        assert_eq!(due, [200, 950, 1010]);
+        assert!(Followed { steps: 1000, end: 1010 }.is_next(1010, 100));
     }
 }

@@ -4,7 +4,7 @@ use super::history::Training;
 use crate::hub::{HubFolder, is_hidden, is_hub_folder};
 use crate::load::{StoredRun, Weights};
 use crate::weights::{self, Preset};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use pixfleet_cluster::spec::{DataSpec, Fit, LossPreset, LossSpec, Needs, RunSpec, TextProjSpec};
 use pixfleet_model::Model;
 use pixfleet_shards::sample::{SampleConfig, TextSource};
@@ -35,6 +35,9 @@ pub(crate) struct SubjectArgs {
     /// Split; test unless told, a benchmark's own for a benchmark.
     #[arg(long)]
     split: Option<String>,
+    /// Steps of the run's checkpoint that is taken; the newest unless told.
+    #[arg(long, value_name = "STEPS", conflicts_with = "weights", overrides_with = "step")]
+    step: Option<u64>,
     /// Stop after about this many regions.
     #[arg(long)]
     pub(crate) limit: Option<u64>,
@@ -51,6 +54,11 @@ impl SubjectArgs {
         self.run.as_deref()
     }
 
+    /// Whether it is a run with checkpoints, not a folder of the Hub or a file of weights.
+    pub(crate) fn has_checkpoints(&self) -> bool {
+        self.run.as_deref().is_some_and(|run| !is_hub_folder(run))
+    }
+
     /// On `split`, where none was typed.
     pub(crate) fn on_split(&self, split: &str) -> Self {
         Self { split: self.split.clone().or_else(|| Some(split.into())), ..self.clone() }
@@ -59,7 +67,7 @@ impl SubjectArgs {
     /// The run at `url` on the split of `subject`, which these arguments opened.
     pub(crate) fn beside(&self, url: &str, subject: &Subject) -> Self {
         let data = Some(subject.data.url.clone());
-        Self { run: Some(url.into()), weights: None, model: None, data, ..self.clone() }
+        Self { run: Some(url.into()), weights: None, model: None, step: None, data, ..self.clone() }
     }
 }
 
@@ -94,12 +102,13 @@ impl Subject {
         let device = Device::cuda_if_available();
         let (name, model, needs, spec, training, steps) = match (&args.run, &args.weights, args.model) {
             (Some(at), None, _) if is_hub_folder(at) => {
+                ensure!(args.step.is_none(), "{at} holds one checkpoint; --step is for a run");
                 let folder = HubFolder::open(at).await?;
                 let (model, name, needs) = (folder.model(device)?, folder.spec.run.name.clone(), folder.spec.needs());
                 (name, model, needs, Some(folder.spec), Training::default(), folder.step)
             }
             (Some(url), None, _) => {
-                let run = StoredRun::open(url).await?;
+                let run = StoredRun::open_at(url, args.step).await?;
                 let model = run.model(Weights::Trained, device)?;
                 let training = Training::read(url).await?;
                 (run.spec.run.name.clone(), model, run.spec.needs(), Some(run.spec.clone()), training, run.step().0)

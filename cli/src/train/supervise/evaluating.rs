@@ -26,7 +26,11 @@ impl Supervisor {
 
     /// A run that is done has a last checkpoint, which is evaluated too, unless somebody presses Ctrl-C. One that was drained
     /// goes on, and so does its evaluation.
-    pub(super) async fn await_evaluations(&mut self, outcome: Outcome, interrupt: &mut Signal) -> Result<()> {
+    pub(super) async fn await_evaluations(
+        &mut self,
+        outcome: Outcome,
+        (interrupt, terminate): (&mut Signal, &mut Signal),
+    ) -> Result<()> {
         if outcome == Outcome::Done && self.evaluations.is_some() {
             self.screen.note("evaluating the last checkpoint; Ctrl-C leaves it out");
         }
@@ -35,10 +39,13 @@ impl Supervisor {
                 Some(exit) = self.children.exits.recv() => if exit.name == evaluations::NAME {
                     self.evaluations_ended(&exit)?;
                 },
-                _ = interrupt.recv() => return Ok(()),
+                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break,
                 () = tokio::time::sleep(evaluations::LOOK) => self.tell_evaluations()?,
             }
         }
+        // All others have ended.
+        self.children.kill_all();
         Ok(())
     }
 }

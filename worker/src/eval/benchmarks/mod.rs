@@ -41,8 +41,9 @@ pub(crate) struct BenchmarkArgs {
     /// Category names to choose among, one a line; those that occur in the split unless told.
     #[arg(long, value_name = "FILE", requires = "bench")]
     categories: Option<PathBuf>,
-    /// Evaluate the run's checkpoints as it commits them, each EVERY steps or more after the one before, until its last step.
+    /// Evaluate the run's checkpoints as it commits them, from the newest on one for each EVERY steps, until its last step.
     #[arg(long, value_name = "EVERY", num_args = 0..=1, require_equals = true, default_missing_value = "1")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     #[arg(requires = "bench", conflicts_with = "weights")]
     follow: Option<u64>,
     /// Processes that look at the pictures, each at its part of the split; on GPUs one for each. The result is the same.
@@ -96,7 +97,9 @@ pub(super) fn evaluate(opened: Opened<'_>, subject: &Subject) -> Result<Shown> {
     let encoder = TextEncoder::new(subject, runtime, own.encoder_weights.clone())?;
     let folder = (own.workers > 1).then(tempfile::tempdir).transpose().context("cannot make a temporary folder")?;
     if let Some(folder) = &folder {
-        share::look_apart(own.workers, folder.path())?;
+        // The run may commit another checkpoint meanwhile.
+        let step = args.subject.has_checkpoints().then_some(subject.steps);
+        share::look_apart(own.workers, folder.path(), step)?;
     }
     let mut results = Vec::with_capacity(own.bench.len());
     for name in &own.bench {

@@ -17,6 +17,8 @@ use tch::{Kind, Tensor};
 
 /// How often it is looked whether processes have ended.
 const LOOK: Duration = Duration::from_millis(50);
+/// Of a log, what an error quotes.
+const QUOTED_LINES: usize = 8;
 /// The one tensor of a part's file.
 const FEATURES: &str = "features";
 
@@ -135,11 +137,12 @@ impl Drop for Lookers {
     }
 }
 
-/// Starts this program `workers` times over, each for its part, and waits until all have written theirs to `folder`.
+/// Starts this program `workers` times over, each for its part, and waits until all have written theirs to `folder`. `step`: of
+/// the run's checkpoints that one.
 ///
 /// # Errors
 /// The last words of the first that fails.
-pub(crate) fn look_apart(workers: u64, folder: &Path) -> Result<()> {
+pub(crate) fn look_apart(workers: u64, folder: &Path, step: Option<u64>) -> Result<()> {
     let program = std::env::current_exe().context("a program has a path")?;
     let typed: Vec<OsString> = std::env::args_os().skip(1).collect();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -149,6 +152,7 @@ pub(crate) fn look_apart(workers: u64, folder: &Path) -> Result<()> {
         let log = std::fs::File::create(log_of(folder, number)).context("cannot write to a temporary folder")?;
         let mut command = Command::new(&program);
         command.args(&typed).args(["--part", &format!("{number}/{workers}"), "--parts"]).arg(folder);
+        command.args(step.into_iter().flat_map(|step| ["--step".to_owned(), step.to_string()]));
         command.env(PARENT, std::process::id().to_string());
         command.env("OMP_NUM_THREADS", &threads).env("RAYON_NUM_THREADS", &threads);
         if let Some(device) = device(number) {
@@ -168,7 +172,9 @@ pub(crate) fn look_apart(workers: u64, folder: &Path) -> Result<()> {
                     lookers.0 = left;
                     let log = std::fs::read_to_string(log_of(folder, number)).unwrap_or_default();
                     let said = log.lines().rev().find(|line| line.starts_with("error: "));
-                    let said = said.map_or_else(|| status.to_string(), |line| line["error: ".len()..].to_string());
+                    let said = said.map(|line| line["error: ".len()..].to_string());
+                    // It said nothing of what killed it; its last lines may.
+                    let said = said.unwrap_or_else(|| format!("{status}; the end of what it said:\n{}", tail(&log)));
                     bail!("part {} of {workers} failed: {said}", number + 1);
                 }
             }
@@ -178,6 +184,11 @@ pub(crate) fn look_apart(workers: u64, folder: &Path) -> Result<()> {
     }
     bar.finish_and_clear();
     Ok(())
+}
+
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(QUOTED_LINES)..].join("\n")
 }
 
 fn log_of(folder: &Path, number: u64) -> PathBuf {

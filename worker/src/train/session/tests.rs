@@ -182,11 +182,11 @@ fn form() -> Form {
     Form {
         generation: G,
         rank: Rank(0),
-        members: vec![MemberId(7)],
+        members: [MemberId(7)].into(),
         meets_at: MeetingPoint::default(),
         start_step: Some(Step(0)),
         source: None,
-        receivers: Vec::new(),
+        receivers: [].into(),
         resume_from: None,
         checkpoint_only: false,
     }
