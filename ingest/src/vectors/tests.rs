@@ -5,7 +5,9 @@ use crate::records::tar::tests::entry;
 use crate::{IngestError, Ingested, LLM2CLIP_KEY, Reject, RejectKind, RejectLimit};
 use half::f16;
 use pixfleet_shards::verify::verify;
-use pixfleet_shards::{Columns, ImageRow, Location, Region, RowGroupReader, ShardWriter, WriterOptions, index};
+use pixfleet_shards::{
+    Columns, ImageRow, ImageSource, Location, Region, RowGroupReader, ShardWriter, WriterOptions, index,
+};
 use std::path::{Path, PathBuf};
 
 const WIDTH: usize = 8;
@@ -45,8 +47,11 @@ fn tar(members: &[Vec<u8>]) -> Vec<u8> {
 fn row(id: &str, has_long: bool) -> ImageRow {
     let region =
         Region { bbox: [0.0, 0.0, 1.0, 0.5], caption_object: Some(format!("part of {id}")), ..Region::default() };
+    let mut png = std::io::Cursor::new(Vec::new());
+    image::RgbImage::new(4, 4).write_to(&mut png, image::ImageFormat::Png).expect("encodes");
     ImageRow {
         image_id: id.into(),
+        image: ImageSource { bytes: Some(png.into_inner().into()), ..ImageSource::default() },
         width: 4,
         height: 4,
         caption_long: has_long.then(|| format!("a long caption of {id}")),
