@@ -6,6 +6,8 @@ set -euo pipefail
 bin=$1 out=$(realpath -m "$2")
 cd "$(dirname "$0")/.."
 mkdir -p "$out"
+# What an earlier call annotated is not annotated again, and nothing would be planted.
+rm -rf "$out"/{checked,unchecked}-data "$out/runs"
 
 data=file://$out/scenes
 [ -e "$out/scenes/index/latest.json" ] || "$bin/pixfleet" shards build mini --scenes 1200 --seed 41 --out "$data"

@@ -3,8 +3,9 @@
 //! A rectangle is cut out first and resized then: no pixel outside it has a share in the result.
 
 use super::{Mask, Rgb};
-use fast_image_resize::images::{CroppedImage, Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{Image, TypedCroppedImage, TypedImageRef};
+use fast_image_resize::pixels::{InnerPixel, U8, U8x3};
+use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resizer};
 use std::cell::RefCell;
 
 thread_local! {
@@ -35,8 +36,13 @@ impl Rect {
 
 /// One plane layout that can be resized: [`Rgb`] and [`Mask`].
 pub trait Raster: Sized {
+    /// A pixel as the resizer has it. Named, for its untyped call is compiled for all thirty kinds of pixels, at each place
+    /// that calls it: most of this crate's code.
+    type Pixel: PixelTrait;
     /// Bytes of a pixel.
     const CHANNELS: usize;
+    /// What pixels are weighted by.
+    const FILTER: FilterType;
     /// Columns and rows.
     fn size(&self) -> (u32, u32);
     /// Row-major bytes.
@@ -50,22 +56,22 @@ pub trait Raster: Sized {
         if (rect, width, height) == (Rect::whole(w, h), w, h) {
             return Self::from_bytes(w, h, self.bytes().to_vec());
         }
-        let (pixel, filter) = match Self::CHANNELS {
-            1 => (PixelType::U8, FilterType::Bilinear),
-            _ => (PixelType::U8x3, FilterType::CatmullRom),
-        };
-        let source = ImageRef::new(w, h, self.bytes(), pixel).expect("the bytes are rows x columns x channels");
-        let view = CroppedImage::new(&source, rect.left, rect.top, rect.width, rect.height)
+        let source = TypedImageRef::<Self::Pixel>::from_buffer(w, h, self.bytes())
+            .expect("the bytes are rows x columns x channels");
+        let view = TypedCroppedImage::new(source, rect.left, rect.top, rect.width, rect.height)
             .expect("the rectangle lies within the image");
-        let mut out = Image::new(width, height, pixel);
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).use_alpha(false);
-        RESIZER.with_borrow_mut(|r| r.resize(&view, &mut out, &options)).expect("both sides have the same pixel type");
+        let mut out = Image::new(width, height, Self::Pixel::pixel_type());
+        let mut typed = out.typed_image_mut::<Self::Pixel>().expect("of this pixel");
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(Self::FILTER)).use_alpha(false);
+        RESIZER.with_borrow_mut(|r| r.resize_typed(&view, &mut typed, &options)).expect("neither side is empty");
         Self::from_bytes(width, height, out.into_vec())
     }
 }
 
 impl Raster for Rgb {
+    type Pixel = U8x3;
     const CHANNELS: usize = 3;
+    const FILTER: FilterType = FilterType::CatmullRom;
     fn size(&self) -> (u32, u32) {
         (self.width, self.height)
     }
@@ -78,7 +84,9 @@ impl Raster for Rgb {
 }
 
 impl Raster for Mask {
+    type Pixel = U8;
     const CHANNELS: usize = 1;
+    const FILTER: FilterType = FilterType::Bilinear;
     fn size(&self) -> (u32, u32) {
         (self.width, self.height)
     }

@@ -137,7 +137,7 @@ fn a_run_of_stored_vectors_has_its_own_encoder_read_the_texts_once() {
 
 #[test]
 fn a_run_file_asks_for_evaluations_while_it_trains() {
-    let run = TestRun::of("evaluated", System::Fgclip);
+    let run = TestRun::of("evaluating", System::Fgclip);
     let mut train = run.train(1);
     let data = format!("eval.data=\"{}\"", dataset());
     let asked = ["schedule.steps=4", "schedule.warmup=0", "checkpoint.every_steps=2", "eval.every_steps=2", &data];
@@ -155,7 +155,7 @@ fn a_run_file_asks_for_evaluations_while_it_trains() {
     assert!(number(&last["results"][0]["scores"], "top1") >= 0.0);
 
     // An unknown benchmark costs the evaluation and not the run.
-    let run = TestRun::of("evaluated-in-vain", System::Fgclip);
+    let run = TestRun::of("evaluating-in-vain", System::Fgclip);
     let mut train = run.train(1);
     for set in [
         "schedule.steps=2",
