@@ -4,6 +4,10 @@ use crate::ids::{Generation, MemberId, Step};
 use crate::ledger::History;
 use crate::run::Adopted;
 
+/// Numbers of members that each leader may give. A member that no record names, because it only ever stood by, is known
+/// by its number to nobody but itself and a leader that is gone: the next one must not give it to another.
+const MEMBERS_PER_LEADER: u64 = 1_000_000;
+
 /// What a new leader starts with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Takeover {
@@ -11,7 +15,7 @@ pub struct Takeover {
     pub leader: u64,
     /// The first generation that was never used.
     pub first_generation: Generation,
-    /// The first member number that no record names.
+    /// The first member number that was never given.
     pub first_member: MemberId,
     /// The first step that the ledger does not hold.
     pub recorded: Step,
@@ -24,12 +28,11 @@ impl Takeover {
     #[must_use]
     pub fn assess(history: &History, manifests: &[(Step, Generation)]) -> Self {
         let highest = history.generation.max(manifests.iter().map(|&(_, g)| g).max());
+        let first_of_leader = MemberId(history.leader * MEMBERS_PER_LEADER + 1);
         Self {
             leader: history.leader + 1,
             first_generation: highest.map_or(Generation(1), Generation::next),
-            // A member that only ever stood by is in no record. Its number may be given once more: `Sessions` takes
-            // nobody for another process.
-            first_member: history.member.map_or(MemberId(1), MemberId::next),
+            first_member: history.member.map_or(first_of_leader, |m| m.next().max(first_of_leader)),
             recorded: history.steps.keys().next_back().map_or(Step(0), |s| s.next()),
             adopted: history.standing.clone(),
         }
@@ -82,7 +85,7 @@ mod tests {
     fn the_last_generation_is_adopted_unless_the_run_was_closed() {
         let mut records = vec![opened(1), formed(4, 0, &[3, 5]), step(0, 4), step(1, 4)];
         let found = Takeover::assess(&History::replay(&records), &[(Step(9), Generation(6))]);
-        assert_eq!((found.leader, found.first_generation, found.first_member), (2, Generation(7), MemberId(6)));
+        assert_eq!((found.leader, found.first_generation, found.first_member), (2, Generation(7), MemberId(1_000_001)));
         assert_eq!(found.recorded, Step(2));
         let members = vec![MemberId(3), MemberId(5)];
         assert_eq!(
